@@ -1,0 +1,2 @@
+lock:
+	PIP_CONFIG_FILE=/dev/null env -u PIP_FIND_LINKS pip-compile

@@ -1,0 +1,1 @@
+"""Drivers: one Protocol for each neighbour, one file for each implementation."""

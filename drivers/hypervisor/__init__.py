@@ -1,0 +1,1 @@
+"""The hypervisor: libvirt for real guests, `simulated` for scale and fault tests."""

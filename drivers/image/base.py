@@ -1,0 +1,42 @@
+"""What Hostler asks of an image store."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from hostler.contract.resources import DiskFormat
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all) as data moves."""
+
+
+class StoredImage(BaseModel):
+    """What the store found out while it took an image in."""
+
+    size_bytes: int
+    virtual_size_bytes: int
+    checksum: str
+
+
+class ImageStore(Protocol):
+    """Where images are kept. All calls block; callers run them on threads."""
+
+    def add(self, image_id: str, source: Path, disk_format: DiskFormat, checksum: str | None, progress: Progress) -> StoredImage:
+        """Inspect and copy a file into the store; doing it again gives the same answer.
+
+        Raises:
+            ImageRejected: another format than declared, another checksum, damaged, or unsafe (backing or data file).
+            InvalidRequest: the file cannot be read.
+        """
+
+    def read(self, image_id: str) -> Iterator[bytes]:
+        """The image's bytes, in pieces.
+
+        Raises:
+            NotFound: the store has no such image.
+        """
+
+    def remove(self, image_id: str) -> None:
+        """Remove the image, if it is there."""

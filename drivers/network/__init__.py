@@ -1,0 +1,1 @@
+"""The network on a host: `local` (Linux bridge, dnsmasq, nftables), or `simulated`."""

@@ -1,0 +1,1 @@
+"""Volumes: `local` keeps files and serves them over NBD."""

@@ -1,0 +1,1 @@
+"""The contract: every name, request, result and error that crosses a process border."""

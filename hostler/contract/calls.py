@@ -1,0 +1,111 @@
+"""Calls that need no workflow: reads, and changes of the catalogue that one transaction makes.
+
+Each is an activity of the control worker that the client starts on its own (a standalone activity), so it leaves no
+workflow behind. Changes carry their own ID, so a repeated call is the same call.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from hostler.contract.names import DEFAULT_PROJECT
+from hostler.contract.resources import Flavor, Host, Image, KeyPair, Network, Quota, Volume
+from hostler.contract.servers import Server, ServerEvent
+
+Request = TypeVar("Request", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Call(Generic[Request, Result]):
+    """A call's name on the wire with the types of its request and result."""
+
+    name: str
+    request: type[Request]
+    result: type[Result]
+
+
+class Nothing(BaseModel):
+    """No content."""
+
+
+class Ref(BaseModel):
+    """One thing of a project, by name or UUID."""
+
+    ref: str
+    project: str = DEFAULT_PROJECT
+
+
+class Filter(BaseModel):
+    """Which things of a project to list."""
+
+    project: str = DEFAULT_PROJECT
+    all_projects: bool = False
+
+
+class ServerFilter(Filter):
+    """Which servers to list. `host` is a name or UUID; deleted ones show only when asked for."""
+
+    status: str | None = None
+    host: str | None = None
+    name: str | None = None
+    deleted: bool = False
+
+
+class HostState(BaseModel):
+    """Whether the scheduler may use a host."""
+
+    ref: str
+    enabled: bool
+    reason: str | None = None
+
+
+class ConsoleRequest(BaseModel):
+    """The end of a server's console log."""
+
+    server_id: str
+    max_bytes: int = 100_000
+
+
+LIST_SERVERS = Call("list_servers", ServerFilter, list[Server])
+SHOW_SERVER = Call("show_server", Ref, Server)
+LIST_EVENTS = Call("list_events", Ref, list[ServerEvent])
+
+CREATE_FLAVOR = Call("create_flavor", Flavor, Flavor)
+LIST_FLAVORS = Call("list_flavors", Filter, list[Flavor])
+SHOW_FLAVOR = Call("show_flavor", Ref, Flavor)
+DELETE_FLAVOR = Call("delete_flavor", Ref, Nothing)
+
+LIST_IMAGES = Call("list_images", Filter, list[Image])
+SHOW_IMAGE = Call("show_image", Ref, Image)
+DELETE_IMAGE = Call("delete_image", Ref, Nothing)
+
+CREATE_NETWORK = Call("create_network", Network, Network)
+LIST_NETWORKS = Call("list_networks", Filter, list[Network])
+SHOW_NETWORK = Call("show_network", Ref, Network)
+DELETE_NETWORK = Call("delete_network", Ref, Nothing)
+
+LIST_VOLUMES = Call("list_volumes", Filter, list[Volume])
+SHOW_VOLUME = Call("show_volume", Ref, Volume)
+
+LIST_HOSTS = Call("list_hosts", Nothing, list[Host])
+SHOW_HOST = Call("show_host", Ref, Host)
+SET_HOST = Call("set_host", HostState, Host)
+
+SHOW_QUOTA = Call("show_quota", Filter, Quota)
+SET_QUOTA = Call("set_quota", Quota, Quota)
+
+CREATE_KEYPAIR = Call("create_keypair", KeyPair, KeyPair)
+LIST_KEYPAIRS = Call("list_keypairs", Filter, list[KeyPair])
+SHOW_KEYPAIR = Call("show_keypair", Ref, KeyPair)
+DELETE_KEYPAIR = Call("delete_keypair", Ref, Nothing)
+
+# Answered by the worker of the server's host, on that host's queue.
+CONSOLE_LOG = Call("console_log", ConsoleRequest, str)
+
+# Workflows of the catalogue, by their type's name; each runs under its thing's own workflow ID.
+CREATE_IMAGE = "create-image"
+CREATE_VOLUME = "create-volume"
+DELETE_VOLUME = "delete-volume"
+REGISTER_HOST = "register-host"

@@ -1,0 +1,108 @@
+"""What a host needs to know to run a guest: the vocabulary between workflows, host activities and drivers."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from hostler.contract.resources import DiskFormat
+
+
+class ImageRef(BaseModel):
+    """An image as a host fetches it. `checksum` is SHA-256."""
+
+    id: str
+    disk_format: DiskFormat
+    size_bytes: int
+    virtual_size_bytes: int
+    checksum: str
+
+
+class DiskKind(StrEnum):
+    """What a disk is for."""
+
+    ROOT = "root"
+    EPHEMERAL = "ephemeral"
+    SWAP = "swap"
+    DATA = "data"
+
+
+class VolumeConnection(BaseModel):
+    """How QEMU reaches a volume: an NBD export."""
+
+    volume_id: str
+    host: str
+    port: int
+    export: str
+    disk_format: DiskFormat = DiskFormat.RAW
+
+
+class GuestDisk(BaseModel):
+    """A disk of a guest: on the host (from `image`, or blank), or a volume (`volume_id`, then `connection`)."""
+
+    kind: DiskKind
+    device: str
+    size_bytes: int
+    bootable: bool = False
+    image: ImageRef | None = None
+    volume_id: str | None = None
+    connection: VolumeConnection | None = None
+    delete_on_termination: bool = True
+
+
+class PortBinding(BaseModel):
+    """A port with all that a host needs to plug it. `prefix` is the subnet's prefix length."""
+
+    port_id: str
+    server_id: str
+    network_id: str
+    network: str
+    mac: str
+    ip: str
+    prefix: int
+    gateway: str
+    dns: list[str] = []
+    mtu: int = 1500
+    hostname: str = ""
+
+
+class GuestSpec(BaseModel):
+    """A guest, complete. `user_data` is base64; secret, so it is masked wherever it would be printed."""
+
+    server_id: str
+    name: str
+    project: str
+    flavor: str
+    vcpus: int
+    ram_mib: int
+    disks: list[GuestDisk]
+    ports: list[PortBinding] = []
+    metadata: dict[str, str] = {}
+    public_keys: dict[str, str] = {}
+    user_data: str | None = None
+    config_drive: bool = True
+    availability_zone: str | None = None
+
+    def __repr_args__(self) -> list[tuple[str | None, object]]:
+        return [(k, "***" if k == "user_data" and v else v) for k, v in super().__repr_args__()]
+
+    @property
+    def local_disk_bytes(self) -> int:
+        """What the guest's disks may grow to on the host."""
+        return sum(d.size_bytes for d in self.disks if d.volume_id is None)
+
+
+class ClaimSpec(BaseModel):
+    """What a guest takes of its host."""
+
+    server_id: str
+    vcpus: int
+    ram_mib: int
+    disk_gib: int
+
+
+class VolumeSpec(BaseModel):
+    """A volume to make on the host that keeps its file."""
+
+    volume_id: str
+    size_gib: int
+    image: ImageRef | None = None

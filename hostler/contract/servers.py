@@ -1,0 +1,228 @@
+"""Servers and the operations on them, as clients ask for and see them."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from hostler.contract.errors import ErrorDetail
+from hostler.contract.names import DEFAULT_PROJECT
+from hostler.contract.states import PowerState, TaskState, VmState
+
+
+class SourceType(StrEnum):
+    """Where a block device's first content comes from."""
+
+    BLANK = "blank"
+    IMAGE = "image"
+    VOLUME = "volume"
+
+
+class DestinationType(StrEnum):
+    """Where the block device lives."""
+
+    LOCAL = "local"
+    VOLUME = "volume"
+
+
+class BlockDeviceMapping(BaseModel):
+    """Nova's block device mapping, version 2.
+
+    `boot_index` 0 is the root disk; None or negative is a data disk. `volume_size` is in GiB. A local blank device is
+    an ephemeral disk, or swap when `guest_format` is "swap".
+    """
+
+    source_type: str
+    destination_type: str
+    uuid: str | None = None
+    boot_index: int | None = None
+    volume_size: int | None = None
+    guest_format: str | None = None
+    delete_on_termination: bool = False
+
+
+class NetworkRequest(BaseModel):
+    """One interface: on which network (name or UUID) and, if it matters, with which address."""
+
+    network: str
+    fixed_ip: str | None = None
+
+
+class OperationName(StrEnum):
+    """The operations on a server; each is a workflow type of the same name."""
+
+    BOOT = "boot"
+    START = "start"
+    STOP = "stop"
+    REBOOT = "reboot"
+    DELETE = "delete"
+
+
+class OperationRequest(BaseModel):
+    """What every operation's request has. `request_id` makes a repeated call the same call."""
+
+    server_id: str
+    request_id: str
+    project: str = DEFAULT_PROJECT
+
+
+class BootRequest(OperationRequest):
+    """Build a server. `flavor`, `image` and the networks may be names or UUIDs; `user_data` is base64."""
+
+    name: str
+    flavor: str
+    image: str | None = None
+    networks: list[NetworkRequest] = []
+    block_device_mapping: list[BlockDeviceMapping] = []
+    key_name: str | None = None
+    user_data: str | None = None
+    metadata: dict[str, str] = {}
+    availability_zone: str | None = None
+    host: str | None = None
+    config_drive: bool = True
+    max_attempts: int | None = None
+
+
+class StartRequest(OperationRequest):
+    """Power the server on."""
+
+
+class StopRequest(OperationRequest):
+    """Power it off: ask the guest, and after `timeout` pull the plug. None is the control worker's setting."""
+
+    timeout: timedelta | None = None
+
+
+class RebootRequest(OperationRequest):
+    """Reboot: soft asks the guest first, as stop does; hard resets at once."""
+
+    hard: bool = False
+    timeout: timedelta | None = None
+
+
+class DeleteRequest(OperationRequest):
+    """Delete the server, also in the middle of another operation."""
+
+
+class OperationCall(BaseModel):
+    """The one update that every operation answers: begin (or join) the operation that `request_id` names."""
+
+    operation: OperationName
+    server_id: str
+    request_id: str
+    fingerprint: str = ""
+
+
+class Accepted(BaseModel):
+    """The answer to an accepted call. `run_id` is the run that took it; a pre-empting delete goes on in the next."""
+
+    operation: OperationName
+    server_id: str
+    run_id: str
+    preempts: OperationName | None = None
+
+
+class Address(BaseModel):
+    """One interface's address."""
+
+    network: str
+    network_id: str
+    port_id: str
+    ip: str
+    mac: str
+
+
+class Fault(BaseModel):
+    """Why a server is in ERROR, in full."""
+
+    created_at: datetime
+    error: ErrorDetail
+
+
+class AttachedDevice(BaseModel):
+    """A block device of a server. `volume_id` is None for a disk on the host."""
+
+    device: str
+    kind: str
+    size_bytes: int
+    volume_id: str | None = None
+    delete_on_termination: bool = False
+
+
+class Server(BaseModel):
+    """A server."""
+
+    id: str
+    name: str
+    project: str
+    status: str
+    vm_state: VmState
+    task_state: TaskState | None = None
+    power_state: PowerState = PowerState.NOSTATE
+    flavor: str
+    image: str | None = None
+    image_id: str | None = None
+    host_id: str | None = None
+    host: str | None = None
+    availability_zone: str | None = None
+    addresses: list[Address] = []
+    devices: list[AttachedDevice] = []
+    key_name: str | None = None
+    metadata: dict[str, str] = {}
+    fault: Fault | None = None
+    created_at: datetime | None = None
+    launched_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+class StepStatus(StrEnum):
+    """Where a step stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+    OWED = "owed"
+
+
+class Step(BaseModel):
+    """One step of an operation, as its progress and its events show it. `attempt` counts hosts, from 1."""
+
+    name: str
+    status: StepStatus
+    attempt: int = 1
+    host: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None
+    retries: int = 0
+    note: str | None = None
+
+
+class Progress(BaseModel):
+    """A running operation: its steps in the order they began, then those to come."""
+
+    operation: OperationName
+    server_id: str
+    run_id: str = ""
+    attempt: int = 1
+    host: str | None = None
+    steps: list[Step] = []
+    done: bool = False
+
+
+class ServerEvent(BaseModel):
+    """One line of a server's history: a step of an operation, with its outcome."""
+
+    operation: OperationName
+    run_id: str
+    step: Step
+
+
+class VifPlugged(BaseModel):
+    """A host saw a port's tap come up in its bridge."""
+
+    port_id: str
+    host_id: str

@@ -1,0 +1,171 @@
+"""Settings: a TOML file, then `HOSTLER_*` environment variables, then flags, each over the one before.
+
+The file is `--config`, else `$HOSTLER_CONFIG`, else `/etc/hostler/hostler.toml` where it exists. Nested settings use
+two underscores in the environment: `HOSTLER_TEMPORAL__ADDRESS`.
+"""
+
+import os
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, PositiveInt, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from hostler.contract.names import DEFAULT_PROJECT, DEFAULT_ZONE
+
+DEFAULT_FILE = Path("/etc/hostler/hostler.toml")
+
+
+def default_state_dir() -> Path:
+    """`/var/lib/hostler` for root, the XDG state directory for others."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/hostler")
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "hostler"
+
+
+class TemporalSettings(BaseModel):
+    """Where Temporal is. `heartbeat_interval` is how often workers tell it that they live."""
+
+    address: str = "127.0.0.1:7233"
+    namespace: str = "default"
+    ui_url: str = "http://127.0.0.1:8233"
+    heartbeat_interval: timedelta = timedelta(seconds=5)
+
+
+class DatabaseSettings(BaseModel):
+    """The control worker's database; None is a SQLite file in the state directory."""
+
+    url: SecretStr | None = None
+
+
+class SchedulerSettings(BaseModel):
+    """How hosts are chosen. `spread` is the number of best hosts among which the choice is random."""
+
+    max_attempts: PositiveInt = 3
+    alternates: int = Field(default=4, ge=0)
+    spread: PositiveInt = 3
+
+
+class TimeoutSettings(BaseModel):
+    """How long what may take."""
+
+    host_answer: timedelta = timedelta(seconds=20)
+    vif_plugged: timedelta = timedelta(seconds=60)
+    stop: timedelta = timedelta(seconds=60)
+
+
+class SimulatedFault(BaseModel):
+    """Makes a driver call fail: `call` is a driver method's name, `times` -1 means always.
+
+    `kind`: "reschedule" refuses as a real host would, "error" fails as a bug would, "hang" never answers, "kill" ends
+    the process at once, as a power cut would.
+    """
+
+    host: str
+    call: str
+    kind: Literal["reschedule", "error", "hang", "kill"] = "reschedule"
+    message: str = "simulated fault"
+    times: int = 1
+
+
+class SimulatedSettings(BaseModel):
+    """Hosts that exist only as numbers. `latency` is slept in each driver call, by method name or "*"."""
+
+    hosts: int = Field(default=0, ge=0)
+    name_prefix: str = "sim-"
+    vcpus: int = 32
+    ram_mib: int = 65536
+    disk_gib: int = 1000
+    zone: str = DEFAULT_ZONE
+    latency: dict[str, timedelta] = {}
+    faults: list[SimulatedFault] = []
+
+
+class LibvirtSettings(BaseModel):
+    """The real hypervisor. `virt_type` "auto" uses KVM only where a guest really starts under it."""
+
+    uri: str = "qemu:///system"
+    virt_type: Literal["auto", "kvm", "qemu"] = "auto"
+
+
+class HostSettings(BaseModel):
+    """This host."""
+
+    name: str = Field(default_factory=socket.gethostname)
+    zone: str = DEFAULT_ZONE
+    driver: Literal["libvirt", "simulated"] = "libvirt"
+    reserved_ram_mib: int = Field(default=512, ge=0)
+    reserved_disk_gib: int = Field(default=2, ge=0)
+    cpu_ratio: float = Field(default=4.0, gt=0)
+    ram_ratio: float = Field(default=1.0, gt=0)
+    disk_ratio: float = Field(default=1.0, gt=0)
+    volumes: bool = True
+    volume_address: str = "127.0.0.1"
+    concurrency: PositiveInt = 20
+    libvirt: LibvirtSettings = LibvirtSettings()
+    simulated: SimulatedSettings = SimulatedSettings()
+
+
+class LogSettings(BaseModel):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(BaseSettings):
+    """All settings. `images` is the directory of the local image store (None: in the state directory)."""
+
+    model_config = SettingsConfigDict(env_prefix="HOSTLER_", env_nested_delimiter="__", extra="forbid")
+
+    state_dir: Path = Field(default_factory=default_state_dir)
+    project: str = DEFAULT_PROJECT
+    images: Path | None = None
+    temporal: TemporalSettings = TemporalSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    host: HostSettings = HostSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def database_url(self) -> str:
+        """The effective database URL, password included."""
+        if self.database.url is not None:
+            return self.database.url.get_secret_value()
+        return f"sqlite:///{self.state_dir / 'hostler.db'}"
+
+    @property
+    def images_dir(self) -> Path:
+        """The effective image directory."""
+        return self.images or self.state_dir / "images"
+
+
+def load(config: Path | None = None, **overrides: Any) -> Settings:
+    """The effective settings.
+
+    Raises:
+        FileNotFoundError: `config` was named but is not there.
+        pydantic.ValidationError: a setting is unknown or has a bad value.
+    """
+    file = config or (Path(os.environ["HOSTLER_CONFIG"]) if "HOSTLER_CONFIG" in os.environ else None)
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f"no settings file at {file}")
+
+    class Loaded(Settings):
+        model_config = SettingsConfigDict(toml_file=file or DEFAULT_FILE)
+
+    return Loaded(**overrides)
