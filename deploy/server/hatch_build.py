@@ -15,4 +15,3 @@ class CustomBuildHook(BuildHookInterface[Any]):
         if version != "editable":
             repository = Path(self.root).parents[1]
             build_data["force_include"] = {str(repository / name): name for name in PACKAGES}
-            build_data["force_include"][str(repository / "LICENSE")] = "LICENSE"

@@ -23,7 +23,9 @@ class StoredImage(BaseModel):
 class ImageStore(Protocol):
     """Where images are kept. All calls block; callers run them on threads."""
 
-    def add(self, image_id: str, source: Path, disk_format: DiskFormat, checksum: str | None, progress: Progress) -> StoredImage:
+    def add(
+        self, image_id: str, source: Path, disk_format: DiskFormat, checksum: str | None, progress: Progress
+    ) -> StoredImage:
         """Inspect and copy a file into the store; doing it again gives the same answer.
 
         Raises:

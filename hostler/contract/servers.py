@@ -1,7 +1,9 @@
 """Servers and the operations on them, as clients ask for and see them."""
 
+import json
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 
 from pydantic import BaseModel
 
@@ -64,6 +66,15 @@ class OperationRequest(BaseModel):
     server_id: str
     request_id: str
     project: str = DEFAULT_PROJECT
+
+
+def fingerprint(request: OperationRequest) -> str:
+    """What tells two requests with the same `request_id` apart: the SHA-256 of the request's canonical JSON.
+
+    Defaults are left out, so that a field which a later version adds changes nothing for those who do not use it.
+    """
+    content = request.model_dump(mode="json", exclude_defaults=True)
+    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class BootRequest(OperationRequest):
@@ -204,8 +215,8 @@ class Step(BaseModel):
 class Progress(BaseModel):
     """A running operation: its steps in the order they began, then those to come."""
 
-    operation: OperationName
-    server_id: str
+    operation: str
+    server_id: str = ""
     run_id: str = ""
     attempt: int = 1
     host: str | None = None

@@ -1,0 +1,43 @@
+"""Images: imported on the control worker, cached on hosts."""
+
+from abc import ABC, abstractmethod
+
+from pydantic import BaseModel
+from temporalio import activity
+
+from hostler.contract.guests import ImageRef
+from hostler.contract.resources import Image, ImageCreate
+
+
+class ImageId(BaseModel):
+    """One image."""
+
+    image_id: str
+
+
+class Images(ABC):
+    """Owner of the image rows and of the store."""
+
+    @activity.defn(name="accept_image")
+    @abstractmethod
+    def accept_image(self, call: ImageCreate) -> None:
+        """Validate and insert the row as saving."""
+
+    @activity.defn(name="import_image")
+    @abstractmethod
+    def import_image(self, call: ImageCreate) -> Image:
+        """Inspect, copy into the store, and make the row active."""
+
+    @activity.defn(name="forget_image")
+    @abstractmethod
+    def forget_image(self, call: ImageId) -> None:
+        """Remove the file and the row of an image that did not become active."""
+
+
+class HostImages(ABC):
+    """The host's cache."""
+
+    @activity.defn(name="fetch_image")
+    @abstractmethod
+    async def fetch_image(self, call: ImageRef) -> None:
+        """Have the image in the cache, verified and inspected."""

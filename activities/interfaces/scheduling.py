@@ -1,0 +1,57 @@
+"""Choosing a host, on the control worker."""
+
+from abc import ABC, abstractmethod
+
+from pydantic import BaseModel
+from temporalio import activity
+
+from activities.interfaces.servers import HostRef
+from hostler.contract.errors import FilterReport
+
+
+class Schedule(BaseModel):
+    """A server in search of a host. `alternates` are tried before a new search, `excluded` never."""
+
+    server_id: str
+    vcpus: int
+    ram_mib: int
+    disk_gib: int
+    zone: str | None = None
+    host: str | None = None
+    image_id: str | None = None
+    alternates: list[str] = []
+    excluded: list[str] = []
+
+
+class Placement(BaseModel):
+    """The host on which resources are now reserved, and whom to ask next."""
+
+    host: HostRef
+    alternates: list[str] = []
+    considered: int = 0
+    filters: list[FilterReport] = []
+
+
+class Allocation(BaseModel):
+    """What a server has reserved on a host."""
+
+    server_id: str
+    host_id: str | None = None
+
+
+class Scheduling(ABC):
+    """Owner of the allocations."""
+
+    @activity.defn(name="schedule")
+    @abstractmethod
+    def schedule(self, call: Schedule) -> Placement:
+        """Filter, weigh, reserve.
+
+        Raises:
+            NoValidHost: with the story, filter by filter.
+        """
+
+    @activity.defn(name="release_allocation")
+    @abstractmethod
+    def release_allocation(self, call: Allocation) -> None:
+        """Give the reservation back; all of the server's when no host is named."""

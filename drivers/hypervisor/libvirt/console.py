@@ -1,0 +1,44 @@
+"""Reads the end of a guest's console log, which virtlogd splits into parts: console.log, then .0, .1, ... ever older."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from hostler.contract.errors import OperationFailed
+
+
+def read_end(log: Path, max_bytes: int) -> str:
+    """The last `max_bytes` of the log; what is not UTF-8 is replaced. Empty when nothing was logged.
+
+    Raises:
+        OperationFailed: this process may not read it.
+    """
+    end = b""
+    try:
+        for part in _newest_first(log):
+            if len(end) >= max_bytes:
+                break
+            end = _end_of(part, max_bytes - len(end)) + end
+    except PermissionError as error:
+        raise OperationFailed(
+            f"the console log {error.filename} belongs to root", remedy="run the host worker as root"
+        ) from error
+    return end.decode(errors="replace")
+
+
+def _newest_first(log: Path) -> Iterator[Path]:
+    if log.exists():
+        yield log
+    for number in count():
+        part = log.with_name(f"{log.name}.{number}")
+        if not part.exists():
+            return
+        yield part
+
+
+def _end_of(part: Path, max_bytes: int) -> bytes:
+    with part.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - max_bytes))
+        return file.read(max_bytes)

@@ -1,0 +1,97 @@
+"""Makes the disks of a guest that live on its host.
+
+The root disk is a qcow2 overlay on the cached image. Ephemeral and swap disks are sparse raw files, formatted as Nova
+formats them: ext4 with the label ephemeral0, ephemeral1, ..., and swap.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from drivers.hypervisor.libvirt.files import GuestFiles
+from hostler.contract.errors import InvalidRequest, RescheduleError
+from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec
+from hostler.contract.resources import DiskFormat
+
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # mkfs and mkswap, for those who are not root
+RAW_KINDS = (DiskKind.EPHEMERAL, DiskKind.SWAP)
+PRIVATE = 0o600
+READ_ONLY = 0o444
+
+
+def disk_format(disk: GuestDisk) -> DiskFormat:
+    """The format of a disk's file on the host."""
+    return DiskFormat.RAW if disk.kind in RAW_KINDS else DiskFormat.QCOW2
+
+
+def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
+    """Make all local disks of the guest, over whatever is there; `base` is the image file of the root disk.
+
+    Raises:
+        InvalidRequest: the image does not fit on its disk, or none was given.
+        RescheduleError: this host could not make them, for want of space above all.
+    """
+    ephemerals = 0
+    for disk in guest.disks:
+        if disk.volume_id is not None:
+            continue
+        path = files.disks(guest)[disk.device]
+        match disk.kind:
+            case DiskKind.EPHEMERAL:
+                _make_raw(path, disk.size_bytes)
+                _run("mkfs.ext4", "-q", "-F", "-L", f"ephemeral{ephemerals}", str(path))
+                ephemerals += 1
+            case DiskKind.SWAP:
+                _make_raw(path, disk.size_bytes)
+                _run("mkswap", str(path))
+            case DiskKind.ROOT | DiskKind.DATA if disk.image is None:
+                _run("qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.size_bytes))
+            case DiskKind.ROOT | DiskKind.DATA:
+                _make_overlay(disk, path, base)
+
+
+def _make_overlay(disk: GuestDisk, path: Path, base: Path | None) -> None:
+    image = disk.image
+    if image is None or base is None:
+        raise InvalidRequest(f"disk {disk.device} is made from an image, but its file was not given")
+    if 0 < disk.size_bytes < image.virtual_size_bytes:
+        raise InvalidRequest(
+            f"image {image.id} is a disk of {image.virtual_size_bytes} bytes, more than the {disk.size_bytes} "
+            f"of disk {disk.device}",
+            field="flavor",
+            remedy="choose a flavor with a larger disk",
+        )
+    _share(base)
+    # -u: qemu-img writes the overlay without opening the image, which comes from a tenant.
+    backing = ("-u", "-b", str(base), "-F", image.disk_format)
+    size = disk.size_bytes or image.virtual_size_bytes
+    _run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(path), str(size))
+
+
+def _share(base: Path) -> None:
+    """Let QEMU read the cached image, which is its user's neither before nor after, and let nobody write it."""
+    try:
+        base.chmod(READ_ONLY)
+    except PermissionError:
+        return  # not ours; whether QEMU may read it shows when the guest starts
+    except OSError as error:
+        raise RescheduleError(f"cannot use the cached image: {error}") from error
+
+
+def _make_raw(path: Path, size_bytes: int) -> None:
+    try:
+        with path.open("wb", opener=lambda name, flags: os.open(name, flags, PRIVATE)) as file:
+            file.truncate(size_bytes)
+    except OSError as error:
+        raise RescheduleError(f"cannot make {path.name}: {error}") from error
+
+
+def _run(*command: str) -> None:
+    env = {"PATH": PATH, "LC_ALL": "C"}
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", env=env)
+    except FileNotFoundError as error:
+        raise RescheduleError(f"{command[0]} is not installed on this host") from error
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
+        raise RescheduleError(f"{command[0]} failed: {said}") from error

@@ -1,0 +1,40 @@
+"""Runs qemu's image tools on files that nobody trusts: in a process of their own, with bounded memory and time.
+
+The limits are those that Nova sets (`QEMU_IMG_LIMITS` in nova/virt/images.py): a crafted image has made qemu-img take
+all of a machine's memory before (CVE-2015-5162).
+"""
+
+import os
+import subprocess
+
+from hostler.contract.errors import Unavailable
+
+CPU_LIMIT_SECONDS = 30
+MEMORY_LIMIT_BYTES = 1 << 30
+WALL_LIMIT_SECONDS = 300
+
+
+def run_limited(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run an image tool and return what it said, whatever its exit code; a limit that it hit shows as a negative one.
+
+    Raises:
+        Unavailable: the tool is not installed, or the disks are too slow for it.
+    """
+    limits = ["prlimit", f"--cpu={CPU_LIMIT_SECONDS}", f"--as={MEMORY_LIMIT_BYTES}", "--core=0", "--"]
+    try:
+        done = subprocess.run(
+            [*limits, *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=WALL_LIMIT_SECONDS,
+            env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
+        )
+    except FileNotFoundError as error:
+        raise Unavailable("prlimit is not installed here", remedy="install the package util-linux") from error
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{command[0]} gave no answer within {WALL_LIMIT_SECONDS} s") from error
+    if done.returncode == 127 and "prlimit" in done.stderr:
+        raise Unavailable(f"{command[0]} is not installed here", remedy="install the package qemu-utils")
+    return done

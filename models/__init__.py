@@ -1,0 +1,44 @@
+"""The database: SQLModel tables, one file a concept, and the transactions and migrations around them."""
+
+from models.allocation import Allocation
+from models.base import Table, now
+from models.block_device import BlockDevice
+from models.database import Database
+from models.flavor import Flavor
+from models.host import Host, bump_generation
+from models.image import Image
+from models.keypair import KeyPair
+from models.network import Network, Port
+from models.owed_work import OwedWork
+from models.quota import Quota, QuotaUse, lock_quota, quota_use
+from models.schema import check_revision, current, head, upgrade
+from models.server import Server
+from models.server_event import ServerEvent
+from models.volume import Volume
+
+__all__ = [
+    "Allocation",
+    "BlockDevice",
+    "Database",
+    "Flavor",
+    "Host",
+    "Image",
+    "KeyPair",
+    "Network",
+    "OwedWork",
+    "Port",
+    "Quota",
+    "QuotaUse",
+    "Server",
+    "ServerEvent",
+    "Table",
+    "Volume",
+    "bump_generation",
+    "check_revision",
+    "current",
+    "head",
+    "lock_quota",
+    "now",
+    "quota_use",
+    "upgrade",
+]

@@ -1,0 +1,88 @@
+"""The Temporal server that tests share, and a namespace of its own for each test."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+from temporalio.client import Client
+
+from hostler.contract.names import SEARCH_ATTRIBUTES
+
+pytest_plugins = ["tests.databases"]
+
+TEMPORAL = Path(sys.executable).with_name("temporal")
+START_LIMIT = timedelta(seconds=60)
+# The development server waits between polls of its own queues; without these, each step costs 40 ms more.
+FAST = [f"history.{queue}ProcessorMaxPollRPS=2000" for queue in ("transfer", "timer", "visibility", "outbound")] + [
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+]
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def run_temporal(port: int, *flags: str) -> Iterator[str]:
+    """A development server on `port`, forgotten when it ends unless a flag names a file. Yields its address."""
+    settings = [flag for value in FAST for flag in ("--dynamic-config-value", value)]
+    command = [str(TEMPORAL), "server", "start-dev", "--headless", "--log-level", "never", "--port", str(port)]
+    process = subprocess.Popen([*command, *settings, *flags], stdout=subprocess.DEVNULL)
+    try:
+        asyncio.run(_answers(f"127.0.0.1:{port}"))
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _answers(address: str) -> None:
+    async with asyncio.timeout(START_LIMIT.total_seconds()):
+        while True:
+            with contextlib.suppress(RuntimeError):
+                await Client.connect(address)
+                return
+            await asyncio.sleep(0.1)
+
+
+async def make_namespace(address: str) -> str:
+    """A new namespace that knows Hostler's search attributes."""
+    client = await Client.connect(address)
+    name = f"test-{uuid4().hex[:12]}"
+    await client.workflow_service.register_namespace(
+        RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=24 * 60 * 60))
+    )
+    attributes = {key.name: IndexedValueType.ValueType(key.indexed_value_type) for key in SEARCH_ATTRIBUTES}
+    await client.operator_service.add_search_attributes(
+        AddSearchAttributesRequest(namespace=name, search_attributes=attributes)
+    )
+    return name
+
+
+@pytest.fixture(scope="session")
+def temporal_server() -> Iterator[str]:
+    """The address of a Temporal development server that all tests share."""
+    with run_temporal(free_port()) as address:
+        yield address
+
+
+@pytest.fixture
+def namespace(temporal_server: str) -> str:
+    """A Temporal namespace of the test's own on the shared server, with Hostler's search attributes."""
+    return asyncio.run(make_namespace(temporal_server))

@@ -1,0 +1,203 @@
+"""The simulated hypervisor: behaves as a real one as far as a host worker can tell, and forgets nothing."""
+
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from drivers.hypervisor.base import HypervisorDriver
+from drivers.hypervisor.simulated import SimulatedHypervisor
+from hostler.contract.errors import InvalidState, NotFound, RescheduleError
+from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, PortBinding
+from hostler.contract.states import PowerState
+from hostler.settings import SimulatedFault, SimulatedSettings
+
+SETTINGS = SimulatedSettings(vcpus=8, ram_mib=4096, disk_gib=100)
+GIB = 1024**3
+
+
+class Taps:
+    """Remembers which ports are plugged."""
+
+    def __init__(self) -> None:
+        self.up: set[str] = set()
+
+    def plug(self, port_id: str) -> None:
+        self.up.add(port_id)
+
+    def unplug(self, port_id: str) -> None:
+        self.up.discard(port_id)
+
+
+def port(port_id: str) -> PortBinding:
+    return PortBinding(
+        port_id=port_id,
+        server_id="",
+        network_id="n",
+        network="lan",
+        mac="fa:16:3e:00:00:01",
+        ip="10.0.0.5",
+        prefix=24,
+        gateway="10.0.0.1",
+    )
+
+
+def guest(name: str = "web-1", ram_mib: int = 512, disk_gib: int = 5) -> GuestSpec:
+    return GuestSpec(
+        server_id=str(uuid4()),
+        name=name,
+        project="default",
+        flavor="m1.tiny",
+        vcpus=1,
+        ram_mib=ram_mib,
+        disks=[GuestDisk(kind=DiskKind.ROOT, device="vda", size_bytes=disk_gib * GIB)],
+        ports=[port(str(uuid4()))],
+        user_data="c2VjcmV0",
+    )
+
+
+def ignore(_: str) -> None:
+    """Nobody listens to the reports."""
+
+
+@pytest.fixture
+def taps() -> Taps:
+    return Taps()
+
+
+@pytest.fixture
+def host(tmp_path: Path, taps: Taps) -> SimulatedHypervisor:
+    return SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, taps)
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "guests").iterdir())
+
+
+async def test_it_is_a_hypervisor_driver_with_the_capacity_of_the_settings(host: HypervisorDriver) -> None:
+    inventory = await host.inventory()
+    assert (inventory.vcpus, inventory.ram_mib, inventory.disk_gib) == (8, 4096, 100)
+    assert inventory.hypervisor_type == "simulated"
+
+
+async def test_a_guest_is_spawned_paused_with_its_ports_plugged(host: SimulatedHypervisor, taps: Taps) -> None:
+    spec = guest()
+    await host.spawn(spec, None, ignore)
+    assert await host.power_state(spec.server_id) is PowerState.PAUSED
+    assert taps.up == {spec.ports[0].port_id}
+    assert await host.console_log(spec.server_id, 1000) == ""
+
+
+async def test_a_resumed_guest_comes_to_its_login_line(host: SimulatedHypervisor) -> None:
+    spec = guest("db-1")
+    await host.spawn(spec, None, ignore)
+    await host.resume(spec.server_id)
+    assert await host.power_state(spec.server_id) is PowerState.RUNNING
+    assert (await host.console_log(spec.server_id, 100_000)).endswith("db-1 login: ")
+    assert await host.console_log(spec.server_id, 8) == " login: "
+
+
+async def test_every_call_may_be_repeated(host: SimulatedHypervisor, taps: Taps, tmp_path: Path) -> None:
+    spec = guest()
+    for _ in range(2):
+        await host.spawn(spec, None, ignore)
+    for _ in range(2):
+        await host.resume(spec.server_id)
+    console = await host.console_log(spec.server_id, 100_000)
+    await host.spawn(spec, None, ignore)
+    assert await host.power_state(spec.server_id) is PowerState.RUNNING
+    assert await host.console_log(spec.server_id, 100_000) == console
+    for _ in range(2):
+        await host.destroy(spec.server_id)
+    assert (await host.guests(), files(tmp_path), taps.up) == ([], [], set())
+
+
+async def test_a_stopped_guest_holds_its_disk_but_neither_memory_nor_ports(
+    host: SimulatedHypervisor, taps: Taps
+) -> None:
+    spec = guest(ram_mib=1024, disk_gib=10)
+    await host.spawn(spec, None, ignore)
+    assert (await host.free_ram_mib(), await host.free_disk_gib()) == (3072, 90)
+    await host.resume(spec.server_id)
+    assert await host.stop(spec.server_id, timedelta(seconds=60), ignore)
+    assert (await host.free_ram_mib(), await host.free_disk_gib()) == (4096, 90)
+    assert taps.up == set()
+    await host.start(spec.server_id)
+    assert await host.power_state(spec.server_id) is PowerState.RUNNING
+    assert taps.up == {spec.ports[0].port_id}
+
+
+async def test_stopping_at_once_is_forcing(host: SimulatedHypervisor) -> None:
+    spec = guest()
+    await host.spawn(spec, None, ignore)
+    assert not await host.stop(spec.server_id, timedelta(0), ignore)
+    assert await host.stop(spec.server_id, timedelta(0), ignore), "it is off already"
+
+
+async def test_reset_boots_again_and_starts_what_is_off(host: SimulatedHypervisor) -> None:
+    spec = guest()
+    await host.spawn(spec, None, ignore)
+    await host.resume(spec.server_id)
+    await host.reset(spec.server_id)
+    assert (await host.console_log(spec.server_id, 100_000)).count("login:") == 2
+    await host.stop(spec.server_id, timedelta(0), ignore)
+    await host.reset(spec.server_id)
+    assert await host.power_state(spec.server_id) is PowerState.RUNNING
+
+
+async def test_a_guest_that_is_off_cannot_be_resumed(host: SimulatedHypervisor) -> None:
+    spec = guest()
+    await host.spawn(spec, None, ignore)
+    await host.stop(spec.server_id, timedelta(0), ignore)
+    with pytest.raises(InvalidState):
+        await host.resume(spec.server_id)
+
+
+async def test_what_the_host_does_not_know_is_not_found_or_already_gone(host: SimulatedHypervisor) -> None:
+    nobody = str(uuid4())
+    assert await host.power_state(nobody) is PowerState.NOSTATE
+    await host.destroy(nobody)
+    for call in (host.resume(nobody), host.start(nobody), host.reset(nobody), host.console_log(nobody, 10)):
+        with pytest.raises(NotFound):
+            await call
+    with pytest.raises(NotFound):
+        await host.stop(nobody, timedelta(0), ignore)
+
+
+async def test_guests_and_their_taps_survive_the_death_of_the_process(
+    host: SimulatedHypervisor, tmp_path: Path
+) -> None:
+    running, stopped = guest("web-1"), guest("web-2")
+    for spec in (running, stopped):
+        await host.spawn(spec, None, ignore)
+        await host.resume(spec.server_id)
+    await host.stop(stopped.server_id, timedelta(0), ignore)
+    taps = Taps()
+    reborn = SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, taps)
+    assert await reborn.guests() == sorted([running.server_id, stopped.server_id])
+    assert await reborn.power_state(running.server_id) is PowerState.RUNNING
+    assert await reborn.power_state(stopped.server_id) is PowerState.SHUTDOWN
+    assert taps.up == {running.ports[0].port_id}
+    assert (await reborn.console_log(running.server_id, 100_000)).endswith("web-1 login: ")
+
+
+async def test_a_half_written_file_is_no_guest(host: SimulatedHypervisor, tmp_path: Path) -> None:
+    (tmp_path / "guests" / f"{uuid4()}.new").write_text('{"server_id": "')
+    assert await SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, Taps()).guests() == []
+
+
+async def test_no_secret_is_written_down(host: SimulatedHypervisor, tmp_path: Path) -> None:
+    await host.spawn(guest(), None, ignore)
+    assert "c2VjcmV0" not in "".join(path.read_text() for path in (tmp_path / "guests").iterdir())
+
+
+async def test_a_fault_strikes_before_anything_is_done(tmp_path: Path, taps: Taps) -> None:
+    settings = SETTINGS.model_copy(update={"faults": [SimulatedFault(host="sim-1", call="spawn")]})
+    host = SimulatedHypervisor(settings, "sim-1", tmp_path, taps)
+    spec = guest()
+    with pytest.raises(RescheduleError):
+        await host.spawn(spec, None, ignore)
+    assert (await host.guests(), files(tmp_path), taps.up) == ([], [], set())
+    await host.spawn(spec, None, ignore)
+    assert await host.guests() == [spec.server_id]

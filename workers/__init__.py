@@ -1,0 +1,1 @@
+"""Wiring only: processes that read the settings, build the drivers, register what they serve, run, and drain."""

@@ -1,0 +1,80 @@
+"""The shared steps of volumes: each runs on the host that keeps the volume's data, not on the server's.
+
+| step | where | leaves behind | undo |
+|---|---|---|---|
+| create volume data | the volume's host | the file | deleted |
+| export volume | the volume's host | the NBD export | withdrawn |
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from temporalio.exceptions import ActivityError
+
+from activities.interfaces.block_devices import HostVolumes, VolumeRef, VolumeWork
+from activities.interfaces.images import HostImages
+from activities.interfaces.servers import AttachedVolume
+from hostler.contract.errors import OperationFailed
+from hostler.contract.guests import GuestDisk, ImageRef, VolumeConnection, VolumeSpec
+from workflows.failures import judge
+from workflows.runner import StepRunner
+from workflows.steps import Saga, StepDefinition
+
+FETCH = StepDefinition[ImageRef, None](
+    HostImages.fetch_image, timeout=timedelta(hours=2), heartbeat=timedelta(seconds=30)
+)
+CREATE = StepDefinition[VolumeSpec, None](
+    HostVolumes.create_volume_data,
+    undo=HostVolumes.delete_volume_data,
+    timeout=timedelta(hours=2),
+    heartbeat=timedelta(seconds=60),
+)
+EXPORT = StepDefinition[VolumeRef, VolumeConnection](HostVolumes.export_volume, undo=HostVolumes.withdraw_volume)
+WITHDRAW = StepDefinition[VolumeRef, None](HostVolumes.withdraw_volume)
+DISCARD = StepDefinition[VolumeRef, None](HostVolumes.delete_volume_data)
+
+
+async def create(runner: StepRunner, work: VolumeWork, saga: Saga) -> None:
+    """Make a volume's data on its host."""
+    if work.create is None:
+        return
+    if work.create.image is not None:
+        await runner.step(FETCH, work.create.image, on=work.host)
+    ref = VolumeRef(volume_id=work.volume_id)
+    await runner.step(CREATE, work.create, on=work.host, saga=saga, undo=ref)
+
+
+async def connect(runner: StepRunner, works: Sequence[VolumeWork], saga: Saga) -> dict[str, VolumeConnection]:
+    """Make what is to be made and export all of it; by volume UUID.
+
+    Raises:
+        OperationFailed: a volume's host cannot; another host for the server would not help.
+    """
+    connections = {}
+    for work in works:
+        try:
+            await create(runner, work, saga)
+            ref = VolumeRef(volume_id=work.volume_id)
+            connections[work.volume_id] = await runner.step(EXPORT, ref, on=work.host, saga=saga, undo=ref)
+        except ActivityError as failure:
+            reason = judge(failure, host=work.host.name).error.detail.message
+            raise OperationFailed(
+                f"volume {work.volume_id} on host {work.host.name}: {reason}", field="volume", value=work.volume_id
+            ) from failure
+    return connections
+
+
+async def disconnect(runner: StepRunner, volumes: Sequence[AttachedVolume]) -> None:
+    """Withdraw every export and discard the data that goes with the server; a silent host owes it."""
+    for volume in volumes:
+        if volume.host is not None:
+            ref = VolumeRef(volume_id=volume.volume_id)
+            await runner.ensure(DISCARD if volume.discard else WITHDRAW, ref, on=volume.host)
+
+
+def connected(disks: Sequence[GuestDisk], connections: dict[str, VolumeConnection]) -> list[GuestDisk]:
+    """The disks, each volume with its connection."""
+    return [
+        disk.model_copy(update={"connection": connections[disk.volume_id]}) if disk.volume_id else disk
+        for disk in disks
+    ]

@@ -1,0 +1,237 @@
+"""Boot: build a server and let it run.
+
+| step | where | leaves behind | undo |
+|---|---|---|---|
+| accept | control | the row, quota use | settle: ERROR with its fault, quota use given back |
+| schedule | control | allocation | release_allocation |
+| claim_resources | host | claim | drop_claim |
+| allocate_ports ‖ prep_block_devices ‖ fetch_image | control ‖ control, volume hosts ‖ host | ports ‖ volumes, exports ‖ cached image | release_ports ‖ release_block_devices, withdrawn, deleted ‖ none: the cache keeps it |
+| bind_ports | host | bridge, DHCP entry, NAT | unbind_ports |
+| spawn | host | files, domain (paused), taps | destroy_guest |
+| wait_vif_plugged | signal from the host | - | - |
+| resume_guest | host | - | destroy_guest, of spawn |
+| activate | control | - | - : it is the point of no return |
+
+A host that fails is left: what is bound to it (`attempt`) is undone, the rest (`whole`) stays, and the next one is taken.
+From `resume_guest` on the guest may be running: then the server is not built again before its host has confirmed that
+the guest is gone.
+"""  # noqa: E501 - a table
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+from activities.interfaces.block_devices import BlockDevices, PrepareDevices, ReleaseDevices, VolumeWork
+from activities.interfaces.guests import Claims, Guests
+from activities.interfaces.images import HostImages
+from activities.interfaces.ports import AllocatePorts, BindPorts, HostPorts, PortIds, Ports
+from activities.interfaces.scheduling import Allocation, Placement, Schedule, Scheduling
+from activities.interfaces.servers import (
+    AcceptBoot,
+    Activate,
+    BootPlan,
+    HostRef,
+    ServerRef,
+    Servers,
+    SetTaskState,
+)
+from hostler.contract.errors import (
+    AttemptReport,
+    BuildFailed,
+    FilterReport,
+    HostlerError,
+    NoValidHost,
+    Preempted,
+    RescheduleError,
+)
+from hostler.contract.fingerprint import fingerprint
+from hostler.contract.guests import ClaimSpec, GuestSpec, ImageRef, PortBinding, VolumeConnection
+from hostler.contract.servers import BootRequest, OperationName, Server
+from hostler.contract.states import PowerState, TaskState, VmState
+from workflows.block_devices import connect
+from workflows.build import claim, guest, local_disk_gib
+from workflows.failures import Verdict, judge
+from workflows.operation import Operation
+from workflows.runner import together
+from workflows.steps import Saga, StepDefinition
+
+ACCEPT = StepDefinition[AcceptBoot, BootPlan](Servers.accept)
+SCHEDULE = StepDefinition[Schedule, Placement](Scheduling.schedule, undo=Scheduling.release_allocation)
+CLAIM = StepDefinition[ClaimSpec, None](Claims.claim_resources, undo=Claims.drop_claim)
+ALLOCATE_PORTS = StepDefinition[AllocatePorts, list[PortBinding]](Ports.allocate_ports, undo=Ports.release_ports)
+PREP_DEVICES = StepDefinition[PrepareDevices, list[VolumeWork]](
+    BlockDevices.prep_block_devices, undo=BlockDevices.release_block_devices
+)
+FETCH_IMAGE = StepDefinition[ImageRef, None](
+    HostImages.fetch_image, timeout=timedelta(hours=2), heartbeat=timedelta(seconds=30)
+)
+BIND_PORTS = StepDefinition[BindPorts, None](HostPorts.bind_ports, undo=HostPorts.unbind_ports)
+SET_TASK_STATE = StepDefinition[SetTaskState, None](Servers.set_task_state)
+SPAWN = StepDefinition[GuestSpec, None](
+    Guests.spawn, undo=Guests.destroy_guest, timeout=timedelta(minutes=5), heartbeat=timedelta(seconds=30)
+)
+RESUME = StepDefinition[ServerRef, PowerState](Guests.resume_guest)
+ACTIVATE = StepDefinition[Activate, Server](Servers.activate)
+WAIT_VIF_PLUGGED = "wait_vif_plugged"
+
+PLANNED = (
+    *(s.name for s in (ACCEPT, SCHEDULE, CLAIM, ALLOCATE_PORTS, PREP_DEVICES, FETCH_IMAGE, BIND_PORTS, SPAWN)),
+    *(WAIT_VIF_PLUGGED, RESUME.name, ACTIVATE.name),
+)
+
+
+@workflow.defn(name=OperationName.BOOT.value)
+class Boot(Operation[BootRequest]):
+    """See the table above."""
+
+    operation = OperationName.BOOT
+
+    @workflow.init
+    def __init__(self, request: BootRequest) -> None:
+        super().__init__(request, PLANNED)
+        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
+        self.whole = Saga()
+        self.attempt = Saga()
+        self.filters: list[FilterReport] = []
+        self.considered = 0
+        self.ports: list[PortBinding] | None = None
+        self.connections: dict[str, VolumeConnection] | None = None
+        self.may_run = False
+
+    @workflow.run
+    async def run(self, request: BootRequest) -> Server:
+        """Boot the server."""
+        return await self.conduct()
+
+    async def carry_out(self) -> Server:
+        plan = await self.step(
+            ACCEPT, AcceptBoot(request=self.call, fingerprint=fingerprint(self.call), run_id=self.run_id)
+        )
+        title = f"boot {plan.name}, {plan.flavor.name}, image {self.call.image or 'none'}"
+        self.accept(plan.limits, title, plan.former_run_id)
+        if plan.repeated is not None:
+            return plan.repeated
+        tried: list[str] = []
+        alternates: list[str] = []
+        for number in range(1, plan.limits.max_attempts + 1):
+            self.state.attempt, self.state.host = number, None
+            placement = await self.schedule(plan, alternates, tried)
+            try:
+                power_state = await self.build(plan, placement.host)
+            except (FailureError, HostlerError) as failure:
+                await self.leave(placement.host, judge(failure, host=placement.host.name))
+                tried.append(placement.host.id)
+                alternates = placement.alternates
+            else:
+                call = Activate(
+                    server_id=plan.server_id,
+                    run_id=self.run_id,
+                    host_id=placement.host.id,
+                    power_state=power_state,
+                    events=self.event_log(),
+                )
+                return await self.step(ACTIVATE, call, final=True)
+        raise BuildFailed(f"the build failed on all {plan.limits.max_attempts} hosts that were tried")
+
+    async def schedule(self, plan: BootPlan, alternates: list[str], tried: list[str]) -> Placement:
+        """Take the next host: an alternate, else the best that a new search finds."""
+        call = Schedule(
+            server_id=plan.server_id,
+            vcpus=plan.flavor.vcpus,
+            ram_mib=plan.flavor.ram_mib,
+            disk_gib=local_disk_gib(plan),
+            zone=self.call.availability_zone,
+            host=self.call.host,
+            image_id=plan.image.id if plan.image else None,
+            alternates=alternates,
+            excluded=tried,
+        )
+        placement = await self.step(SCHEDULE, call, saga=self.attempt, undo=Allocation(server_id=plan.server_id))
+        self.state.host = placement.host.name
+        self.considered, self.filters = placement.considered, placement.filters
+        return placement
+
+    async def build(self, plan: BootPlan, host: HostRef) -> PowerState:
+        """Everything on one host, until the guest runs there."""
+        await self.step(CLAIM, claim(plan), on=host, saga=self.attempt, undo=self.ref)
+        fetch = [self.step(FETCH_IMAGE, plan.image, on=host)] if plan.image else []
+        await together(self.allocate_ports(plan), self.prepare_devices(plan), *fetch)
+        assert self.ports is not None
+        assert self.connections is not None
+        if self.ports:
+            bound = PortIds(server_id=plan.server_id, port_ids=[port.port_id for port in self.ports])
+            call = BindPorts(server_id=plan.server_id, ports=self.ports)
+            await self.step(BIND_PORTS, call, on=host, saga=self.attempt, undo=bound)
+        spec = guest(self.call, plan, self.ports, self.connections)
+        spawning = SetTaskState(server_id=plan.server_id, run_id=self.run_id, task_state=TaskState.SPAWNING)
+        await together(
+            self.step(
+                SPAWN, guest(self.call, plan, self.ports, self.connections), on=host, saga=self.attempt, undo=self.ref
+            ),
+            self.step(SET_TASK_STATE, spawning),
+        )
+        await self.wait_vif_plugged(host)
+        self.may_run = True
+        return await self.step(RESUME, self.ref, on=host)
+
+    async def allocate_ports(self, plan: BootPlan) -> None:
+        """Addresses; they stay when the host changes."""
+        if self.ports is None:
+            call = AllocatePorts(server_id=plan.server_id, run_id=self.run_id, name=plan.name, networks=plan.networks)
+            self.ports = await self.step(ALLOCATE_PORTS, call, saga=self.whole, undo=self.ref)
+
+    async def prepare_devices(self, plan: BootPlan) -> None:
+        """Volumes, made and exported; they stay when the host changes."""
+        if self.connections is None:
+            call = PrepareDevices(server_id=plan.server_id, run_id=self.run_id, disks=plan.disks)
+            undo = ReleaseDevices(server_id=plan.server_id, run_id=self.run_id, undo_boot=True)
+            works = await self.step(PREP_DEVICES, call, saga=self.whole, undo=undo)
+            self.connections = await connect(self, works, self.whole)
+
+    async def wait_vif_plugged(self, host: HostRef) -> None:
+        """Until the host has seen every port's tap in its bridge."""
+        wanted = {(port.port_id, host.id) for port in self.ports or []}
+        if not wanted:
+            return
+        record = self.begin_record(WAIT_VIF_PLUGGED, host)
+        try:
+            await workflow.wait_condition(lambda: wanted <= self.plugged, timeout=self.limits.vif_plugged)
+        except TimeoutError:
+            missing = ", ".join(sorted(port for port, _ in wanted - self.plugged))
+            waited = f"{self.limits.vif_plugged.total_seconds():g} s"
+            error = RescheduleError(f"no vif-plugged event within {waited} for port {missing}")
+            self.end_record(record, error)
+            raise error from None
+        except BaseException as cancelled:
+            self.end_record(record, cancelled)
+            raise
+        self.end_record(record)
+
+    async def leave(self, host: HostRef, verdict: Verdict) -> None:
+        """Clean up behind a failed attempt; returns when another host may be tried."""
+        failed = [step.name for step in self.state.steps if step.attempt == self.state.attempt and step.error]
+        reason = verdict.error.detail.message
+        report = AttemptReport(
+            attempt=self.state.attempt, host=host.name, step=failed[-1] if failed else "-", reason=reason
+        )
+        self.attempts.append(report)
+        clean = await self.unwind(self.attempt)
+        if not verdict.reschedule:
+            raise verdict.error
+        if self.may_run and not clean:
+            raise BuildFailed(
+                f"the guest may be running on host {host.name}, which does not answer: it is not built a second time",
+                remedy=f"when {host.name} is back, or surely dead, delete the server and boot it again",
+            )
+        self.may_run = False
+
+    async def give_up(self, error: HostlerError) -> None:
+        await self.unwind(self.attempt)
+        await self.unwind(self.whole)
+        if isinstance(error, NoValidHost):
+            self.considered, self.filters = error.detail.hosts_considered or 0, error.detail.filters
+        if not isinstance(error, Preempted):
+            error.detail.attempts = self.attempts
+            error.detail.hosts_considered, error.detail.filters = self.considered, self.filters
+        await self.settle(VmState.ERROR, error=error)

@@ -1,0 +1,77 @@
+"""Delete: remove a server and all that it holds. It only goes forward.
+
+| step | where | undo |
+|---|---|---|
+| begin | control: any state; a running operation was pre-empted before | - |
+| destroy_guest, unbind_ports, drop_claim | every host that may hold something of it | - |
+| withdraw_volume or delete_volume_data | each volume's host | - |
+| release_ports, release_block_devices, release_allocation | control | - |
+| finish_delete | control: the row stays as DELETED | - |
+
+What a silent host cannot do now becomes its owed work.
+"""
+
+from collections.abc import Sequence
+
+from temporalio import workflow
+
+from activities.interfaces.block_devices import BlockDevices, ReleaseDevices
+from activities.interfaces.guests import Claims, Guests
+from activities.interfaces.ports import HostPorts, PortIds, Ports
+from activities.interfaces.scheduling import Allocation, Scheduling
+from activities.interfaces.servers import Begin, EventLog, ServerRef, Servers, Target
+from hostler.contract.errors import HostlerError
+from hostler.contract.servers import DeleteRequest, OperationName, Server
+from hostler.contract.states import TaskState, VmState
+from workflows.block_devices import disconnect
+from workflows.operation import Operation
+from workflows.steps import StepDefinition
+
+BEGIN = StepDefinition[Begin, Target](Servers.begin)
+DESTROY = StepDefinition[ServerRef, None](Guests.destroy_guest)
+UNBIND_PORTS = StepDefinition[PortIds, None](HostPorts.unbind_ports)
+DROP_CLAIM = StepDefinition[ServerRef, None](Claims.drop_claim)
+RELEASE_PORTS = StepDefinition[ServerRef, None](Ports.release_ports)
+RELEASE_DEVICES = StepDefinition[ReleaseDevices, None](BlockDevices.release_block_devices)
+RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
+FINISH = StepDefinition[EventLog, Server](Servers.finish_delete)
+
+ALLOWED: Sequence[VmState] = [state for state in VmState if state is not VmState.DELETED]
+PLANNED = [
+    step.name
+    for step in (BEGIN, DESTROY, UNBIND_PORTS, DROP_CLAIM, RELEASE_PORTS, RELEASE_DEVICES, RELEASE_ALLOCATION, FINISH)
+]
+
+
+@workflow.defn(name=OperationName.DELETE.value)
+class Delete(Operation[DeleteRequest]):
+    """See the table above."""
+
+    operation = OperationName.DELETE
+
+    @workflow.init
+    def __init__(self, request: DeleteRequest) -> None:
+        super().__init__(request, PLANNED)
+
+    @workflow.run
+    async def run(self, request: DeleteRequest) -> Server:
+        """Delete the server."""
+        return await self.conduct()
+
+    async def carry_out(self) -> Server:
+        target = await self.step(BEGIN, self.begin(ALLOWED, TaskState.DELETING))
+        self.accept(target.limits, f"delete {target.name}")
+        ref = ServerRef(server_id=target.server_id, run_id=self.run_id)
+        for host in target.hosts:
+            self.state.host = host.name
+            await self.ensure(DESTROY, ref, on=host)
+            await self.ensure(UNBIND_PORTS, PortIds(server_id=target.server_id, port_ids=target.port_ids), on=host)
+            await self.ensure(DROP_CLAIM, ref, on=host)
+        await disconnect(self, target.volumes)
+        await self.step(RELEASE_PORTS, ref)
+        await self.step(RELEASE_DEVICES, ReleaseDevices(server_id=target.server_id, run_id=self.run_id))
+        await self.step(RELEASE_ALLOCATION, Allocation(server_id=target.server_id))
+        return await self.step(FINISH, self.event_log(), final=True)
+
+    async def give_up(self, error: HostlerError) -> None:
+        await self.settle(VmState.ERROR, error=error)

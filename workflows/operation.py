@@ -1,0 +1,198 @@
+"""What every operation on a server shares: its front door, its steps, its undo, and how it ends.
+
+An operation is a run under the ID `server:<uuid>`; see docs/concepts.md. The update `request` is its front door: it
+answers once the operation is accepted, joins a repeated call, lets a delete pre-empt, and refuses the rest.
+"""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+from activities.interfaces.servers import Begin, EventLog, Limits, Servers, Settle
+from hostler.contract.errors import Cancelled, Conflict, HostlerError, Preempted, ServerBusy
+from hostler.contract.fingerprint import fingerprint
+from hostler.contract.servers import (
+    Accepted,
+    DeleteRequest,
+    OperationCall,
+    OperationName,
+    OperationRequest,
+    Server,
+    StepStatus,
+    VifPlugged,
+)
+from hostler.contract.states import PowerState, TaskState, VmState
+from workflows.failures import judge
+from workflows.runner import StepRunner, to_the_end
+from workflows.steps import StepDefinition
+
+Request = TypeVar("Request", bound=OperationRequest)
+
+SETTLE = StepDefinition[Settle, Server](Servers.settle)
+
+
+class Operation(StepRunner, Generic[Request]):
+    """The base of the workflows; a subclass says what to do (`carry_out`) and how to give up (`give_up`)."""
+
+    operation: OperationName
+
+    def __init__(self, request: Request, planned: Sequence[str]) -> None:
+        super().__init__(self.operation, request.server_id, planned)
+        self.call = request
+        self.plugged: set[tuple[str, str]] = set()
+        self._verdict: Accepted | HostlerError | None = None
+        self._preempted_by: OperationCall | None = None
+        self._main: asyncio.Task[Server] | None = None
+
+    # The front door.
+
+    @workflow.update(name="request")
+    async def request(self, call: OperationCall) -> Accepted:
+        """Accept the call, join it to the same one, or say what is in the way."""
+        if call.operation is self.operation and call.request_id == self.call.request_id:
+            if call.fingerprint and call.fingerprint != fingerprint(self.call):
+                raise self._other_request().to_application_error()
+            await workflow.wait_condition(lambda: self._verdict is not None)
+            if isinstance(self._verdict, HostlerError):
+                raise self._verdict.to_application_error()
+            assert self._verdict is not None
+            return self._verdict
+        if call.operation is OperationName.DELETE and isinstance(self._verdict, Accepted):
+            return self._preempt(call)
+        if call.operation is self.operation is OperationName.BOOT:
+            raise self._other_request().to_application_error()
+        raise self._busy().to_application_error()
+
+    @workflow.signal(name="vif_plugged")
+    def vif_plugged(self, event: VifPlugged) -> None:
+        """A host saw a port come up; early ones count."""
+        self.plugged.add((event.port_id, event.host_id))
+
+    def _preempt(self, call: OperationCall) -> Accepted:
+        if self.operation is not OperationName.DELETE:
+            self._preempted_by = self._preempted_by or call
+            if self._main is not None:
+                self._main.cancel()
+        return Accepted(
+            operation=OperationName.DELETE,
+            server_id=self.call.server_id,
+            run_id=self.run_id,
+            preempts=None if self.operation is OperationName.DELETE else self.operation,
+        )
+
+    def stop_asked(self) -> bool:
+        """Whether the operation was cancelled or pre-empted."""
+        return self._preempted_by is not None or super().stop_asked()
+
+    def _other_request(self) -> Conflict:
+        return Conflict(
+            f"server {self.call.server_id} is already being built from another request",
+            field="server_id",
+            value=self.call.server_id,
+            remedy="choose another UUID, or repeat the very same request to join it",
+        )
+
+    def _busy(self) -> ServerBusy:
+        running = [step.name for step in self.state.steps if step.status is StepStatus.RUNNING]
+        where = f" (at {', '.join(running)})" if running else ""
+        return ServerBusy(
+            f'server {self.call.server_id} is busy running "{self.operation}"{where}',
+            field="server_id",
+            value=self.call.server_id,
+            remedy=f"wait for it (hostler server follow {self.call.server_id}), or delete the server",
+        )
+
+    # The course of an operation.
+
+    @abstractmethod
+    async def carry_out(self) -> Server:
+        """Do it. Calls `accept` once the request is known to be good."""
+
+    @abstractmethod
+    async def give_up(self, error: HostlerError) -> None:
+        """Undo it after it was accepted, and settle the server."""
+
+    def accept(self, limits: Limits, title: str, run_id: str | None = None) -> None:
+        """From here on, whoever asked knows that it will be carried through or undone."""
+        self.limits, self.title = limits, title
+        self._verdict = Accepted(operation=self.operation, server_id=self.call.server_id, run_id=run_id or self.run_id)
+
+    async def conduct(self) -> Server:
+        """Carry out; on failure, cancellation or pre-emption undo; then hand over or end."""
+        self._main = asyncio.create_task(self.carry_out())
+        try:
+            server = await self._main
+            self.state.done = True
+        except asyncio.CancelledError as cancelled:
+            await self._end_with(self._why_cancelled(), cancelled)
+        except (FailureError, HostlerError) as failure:
+            await self._end_with(judge(failure, host=None).error, failure)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._preempted_by is not None:
+            self._continue_as_delete(self._preempted_by)
+        return server
+
+    async def _end_with(self, error: HostlerError, cause: BaseException) -> None:
+        self.stopping = True
+        if isinstance(self._verdict, Accepted):
+            await to_the_end(self.give_up(error))
+        else:
+            self._verdict = error
+        self.state.done = True
+        self.announce()
+        await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
+        if self._preempted_by is not None:
+            self._continue_as_delete(self._preempted_by)
+        if isinstance(error, Cancelled):
+            raise cause
+        raise error.to_application_error() from None
+
+    def _why_cancelled(self) -> HostlerError:
+        if self._preempted_by is not None:
+            return Preempted(f"server {self.call.server_id} was deleted during its {self.operation}")
+        reason = workflow.cancellation_reason()
+        return Cancelled(f"the {self.operation} was cancelled" + (f": {reason}" if reason else ""))
+
+    def _continue_as_delete(self, call: OperationCall) -> None:
+        request = DeleteRequest(server_id=call.server_id, request_id=call.request_id, project=self.call.project)
+        workflow.continue_as_new(workflow=OperationName.DELETE.value, args=[request])
+
+    # What every operation asks of the server's row.
+
+    def begin(self, allowed: Sequence[VmState], task_state: TaskState) -> Begin:
+        """The compare-and-set that takes the server."""
+        return Begin(
+            server_id=self.call.server_id,
+            project=self.call.project,
+            run_id=self.run_id,
+            operation=self.operation,
+            allowed=list(allowed),
+            task_state=task_state,
+        )
+
+    async def settle(
+        self, vm_state: VmState, *, power_state: PowerState | None = None, error: HostlerError | None = None
+    ) -> Server:
+        """Give the server back, with the operation's history; the last step of all."""
+        call = Settle(
+            server_id=self.call.server_id,
+            run_id=self.run_id,
+            vm_state=vm_state,
+            power_state=power_state,
+            error=error.detail if error else None,
+            events=self.event_log(),
+        )
+        return await self.step(SETTLE, call, final=True)
+
+    def event_log(self) -> EventLog:
+        """The steps so far, for the server's history."""
+        return EventLog(
+            server_id=self.call.server_id,
+            run_id=self.run_id,
+            operation=self.operation,
+            steps=[step.model_copy() for step in self.state.steps],
+        )

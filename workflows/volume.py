@@ -1,0 +1,65 @@
+"""Volumes by themselves: make one, delete one.
+
+| create-volume | where | leaves behind | undo |
+|---|---|---|---|
+| accept_volume | control | the row, quota use | forget_volume |
+| fetch_image, create_volume_data | the volume's host | cached image, file | none; deleted |
+| finish_volume | control | - | - |
+
+| delete-volume | where | undo |
+|---|---|---|
+| begin_delete_volume | control | - : from here on it only goes forward |
+| delete_volume_data | the volume's host; owed when it is silent | - |
+| forget_volume | control | - |
+"""
+
+from temporalio import workflow
+
+from activities.interfaces.block_devices import AcceptVolume, BlockDevices, VolumeRef, VolumeWork
+from hostler.contract.calls import CREATE_VOLUME, DELETE_VOLUME, Nothing, Ref
+from hostler.contract.resources import Volume, VolumeCreate
+from workflows.block_devices import DISCARD, create
+from workflows.runner import CatalogueRunner
+from workflows.steps import Saga, StepDefinition
+
+ACCEPT = StepDefinition[AcceptVolume, VolumeWork](BlockDevices.accept_volume, undo=BlockDevices.forget_volume)
+FINISH = StepDefinition[VolumeRef, Volume](BlockDevices.finish_volume)
+BEGIN_DELETE = StepDefinition[VolumeRef, VolumeWork](BlockDevices.begin_delete_volume)
+FORGET = StepDefinition[VolumeRef, None](BlockDevices.forget_volume)
+
+
+@workflow.defn(name=CREATE_VOLUME)
+class CreateVolume(CatalogueRunner):
+    """See the first table above."""
+
+    @workflow.run
+    async def run(self, request: VolumeCreate) -> Volume:
+        """Make the volume."""
+        ref = VolumeRef(volume_id=request.id)
+        self.title = f"create volume {request.name or request.id}, {request.size_gib} GiB"
+
+        async def carry_out(saga: Saga) -> Volume:
+            work = await self.step(ACCEPT, AcceptVolume(request=request), saga=saga, undo=ref)
+            await create(self, work, saga)
+            return await self.step(FINISH, ref, final=True)
+
+        return await self.all_or_nothing(carry_out)
+
+
+@workflow.defn(name=DELETE_VOLUME)
+class DeleteVolume(CatalogueRunner):
+    """See the second table above."""
+
+    @workflow.run
+    async def run(self, request: Ref) -> Nothing:
+        """Delete the volume."""
+        ref = VolumeRef(volume_id=request.ref)
+        self.title = f"delete volume {request.ref}"
+
+        async def carry_out(saga: Saga) -> Nothing:
+            work = await self.step(BEGIN_DELETE, ref)
+            await self.ensure(DISCARD, ref, on=work.host)
+            await self.step(FORGET, ref, final=True)
+            return Nothing()
+
+        return await self.all_or_nothing(carry_out)
