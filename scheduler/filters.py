@@ -1,15 +1,15 @@
 """The filters: each says which hosts may take the server, and in words what is wrong with the others.
 
-Only those that the request asks for are made, so that ten thousand hosts are gone through in milliseconds. What narrows
-the request comes first, then the hosts' state, then their room: the report then names the reason that matters.
+What the request asks for comes first, then the hosts' state, then their room: a host is reported once, for the first
+reason, and the order makes that the one that matters.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from hostler.contract.errors import FilterReport
-from scheduler.host_state import HostState
+from scheduler.host_state import HostState, canonical_architecture
 from scheduler.request import SchedulingRequest
 
 NAMED = 10
@@ -37,6 +37,29 @@ class Filter:
 def all_filters(request: SchedulingRequest, alive: frozenset[str]) -> list[Filter]:
     """Every filter for `request`, in order. `alive` are the hosts whose worker answers."""
     return [*wish_filters(request), alive_filter(alive), *state_filters(), *room_filters(request)]
+
+
+def all_pass(checks: Iterable[Filter]) -> Callable[[HostState], bool]:
+    """Whether a host passes all of `checks`; a plain loop, because it runs for every host of the cloud."""
+    tests = [check.passes for check in checks]
+
+    def test(host: HostState) -> bool:
+        for passes in tests:  # noqa: SIM110 - `all` takes three times as long
+            if not passes(host):
+                return False
+        return True
+
+    return test
+
+
+def explain(hosts: list[HostState], checks: Iterable[Filter]) -> list[FilterReport]:
+    """What each filter removed of what the filters before it had left."""
+    reports = []
+    for check in checks:
+        hosts, report = check.apply(hosts)
+        if report:
+            reports.append(report)
+    return reports
 
 
 def wish_filters(request: SchedulingRequest) -> Iterator[Filter]:
@@ -85,17 +108,14 @@ def excluded_filter(excluded: frozenset[str]) -> Filter:
 def architecture_filter(wanted: str) -> Filter:
     """The processor that the image is made for."""
     name = canonical_architecture(wanted)
-    return Filter(
-        "architecture", f"not of architecture {name}", lambda host: canonical_architecture(host.architecture) == name
-    )
+    return Filter("architecture", f"not of architecture {name}", lambda host: host.architecture == name)
 
 
 def hypervisor_filter(wanted: str) -> Filter:
-    """The hypervisor that the image is made for."""
+    """The hypervisor that the image is made for. KVM is QEMU too, so it takes QEMU's images, but not the reverse."""
     name = wanted.lower()
-    return Filter(
-        "hypervisor_type", f"without hypervisor {name}", lambda host: name in guest_types(host.hypervisor_type)
-    )
+    accepted = ("qemu", "kvm") if name == "qemu" else (name,)
+    return Filter("hypervisor_type", f"without hypervisor {name}", lambda host: host.hypervisor_type in accepted)
 
 
 def alive_filter(alive: frozenset[str]) -> Filter:
@@ -130,18 +150,3 @@ def disk_filter(disk_gib: int) -> Filter:
         f"with less than {disk_gib} GiB of disk free",
         lambda host: not disk_gib or disk_gib <= host.free_disk_gib,
     )
-
-
-def guest_types(hypervisor_type: str) -> tuple[str, ...]:
-    """The image property values that a host takes. One with KVM runs images for plain QEMU, too, but not the reverse."""
-    name = hypervisor_type.lower()
-    return ("kvm", "qemu") if name == "kvm" else (name,)
-
-
-def canonical_architecture(name: str) -> str:
-    """Other people's names for a processor, as Nova and libosinfo call it."""
-    name = name.lower()
-    return _ARCHITECTURES.get(name, name)
-
-
-_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "i386": "i686", "i486": "i686", "i586": "i686"}

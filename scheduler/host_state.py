@@ -1,10 +1,11 @@
 """A host as the scheduler sees it, and how that is read from the database."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, func, select, true
+from sqlalchemy.orm import Mapped
 from sqlmodel import Session, col
 
 from models import Allocation, Host, OwedWork
@@ -15,9 +16,10 @@ CHUNK = 1000
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """A host. `free_*` has overcommit and reservations taken into account, and may be negative after a shrink.
+    """A host.
 
-    `vcpus`, `ram_mib` and `disk_gib` are the physical machine's. `owed` counts clean-ups that wait for the host.
+    `vcpus`, `ram_mib` and `disk_gib` are the physical machine's. `free_*` is what overcommit and reservations leave;
+    negative after a shrink. `hypervisor_type` is in lower case. `owed` counts clean-ups that wait for the host.
     """
 
     id: str
@@ -37,73 +39,77 @@ class HostState:
 
 
 def read_states(session: Session, host_ids: Sequence[str] | None = None) -> list[HostState]:
-    """The present state of the hosts named, or of all of them.
-
-    The host's row is read before its sums: should they change in between, then the state carries the older generation
-    and is read again later. The other way round a stale sum would pass for new.
-    """
+    """The present state of the hosts named, or of all of them."""
     if host_ids is None:
-        return _read(session, None)
+        return [_state(row) for row in session.execute(_ALL)]
     chunks = (host_ids[start : start + CHUNK] for start in range(0, len(host_ids), CHUNK))
-    return [state for chunk in chunks for state in _read(session, chunk)]
+    return [_state(row) for chunk in chunks for row in session.execute(_NAMED, {"ids": chunk})]
 
 
-def _read(session: Session, host_ids: Sequence[str] | None) -> list[HostState]:
-    hosts = select(*_COLUMNS)
-    used = select(
-        Allocation.host_id,
-        func.sum(Allocation.vcpus),
-        func.sum(Allocation.ram_mib),
-        func.sum(Allocation.disk_gib),
-    ).group_by(col(Allocation.host_id))
-    owed = select(OwedWork.host_id, func.count()).group_by(col(OwedWork.host_id))
-    if host_ids is not None:
-        hosts = hosts.where(col(Host.id).in_(host_ids))
-        used = used.where(col(Allocation.host_id).in_(host_ids))
-        owed = owed.where(col(OwedWork.host_id).in_(host_ids))
-    rows = session.execute(hosts).all()
-    used_by_host = {host_id: sums for host_id, *sums in session.execute(used)}
-    owed_by_host = {host_id: count for host_id, count in session.execute(owed)}
-    return [_state(row, used_by_host.get(row.id, (0, 0, 0)), owed_by_host.get(row.id, 0)) for row in rows]
+def _query(condition: Callable[[Mapped[str]], ColumnElement[bool]]) -> Select[Any]:
+    """Hosts whose ID fulfils `condition`, with what is used of them and owed by them.
 
-
-_COLUMNS = [
-    getattr(Host, name)
-    for name in (
-        "id",
-        "name",
-        "zone",
-        "enabled",
-        "architecture",
-        "hypervisor_type",
-        "vcpus",
-        "ram_mib",
-        "disk_gib",
-        "reserved_ram_mib",
-        "reserved_disk_gib",
-        "cpu_ratio",
-        "ram_ratio",
-        "disk_ratio",
-        "generation",
+    The condition is repeated inside, or the database would add up all allocations to look at one host's. It is one
+    statement so that generation and sums are of the same moment.
+    """
+    used = (
+        select(
+            col(Allocation.host_id),
+            func.sum(col(Allocation.vcpus)).label("vcpus"),
+            func.sum(col(Allocation.ram_mib)).label("ram_mib"),
+            func.sum(col(Allocation.disk_gib)).label("disk_gib"),
+        )
+        .where(condition(col(Allocation.host_id)))
+        .group_by(col(Allocation.host_id))
+        .subquery()
     )
-]
+    owed = (
+        select(col(OwedWork.host_id), func.count().label("works"))
+        .where(condition(col(OwedWork.host_id)))
+        .group_by(col(OwedWork.host_id))
+        .subquery()
+    )
+    return (
+        select(
+            *Host.metadata.tables["host"].columns,
+            func.coalesce(used.c.vcpus, 0).label("used_vcpus"),
+            func.coalesce(used.c.ram_mib, 0).label("used_ram_mib"),
+            func.coalesce(used.c.disk_gib, 0).label("used_disk_gib"),
+            func.coalesce(owed.c.works, 0).label("owed"),
+        )
+        .join_from(Host, used, used.c.host_id == Host.id, isouter=True)
+        .outerjoin(owed, owed.c.host_id == Host.id)
+        .where(condition(col(Host.id)))
+    )
 
 
-def _state(host: Row[Any], used: Iterable[int], owed: int) -> HostState:
-    vcpus, ram_mib, disk_gib = used
+_ALL = _query(lambda _: true())
+_NAMED = _query(lambda host_id: host_id.in_(bindparam("ids", expanding=True)))
+
+
+def _state(host: Row[Any]) -> HostState:
     return HostState(
         id=host.id,
         name=host.name,
         zone=host.zone,
         enabled=host.enabled,
-        owed=owed,
-        architecture=host.architecture,
-        hypervisor_type=host.hypervisor_type,
+        owed=host.owed,
+        architecture=canonical_architecture(host.architecture),
+        hypervisor_type=host.hypervisor_type.lower(),
         vcpus=host.vcpus,
         ram_mib=host.ram_mib,
         disk_gib=host.disk_gib,
-        free_vcpus=int(host.vcpus * host.cpu_ratio) - vcpus,
-        free_ram_mib=int((host.ram_mib - host.reserved_ram_mib) * host.ram_ratio) - ram_mib,
-        free_disk_gib=int((host.disk_gib - host.reserved_disk_gib) * host.disk_ratio) - disk_gib,
+        free_vcpus=int(host.vcpus * host.cpu_ratio) - host.used_vcpus,
+        free_ram_mib=int((host.ram_mib - host.reserved_ram_mib) * host.ram_ratio) - host.used_ram_mib,
+        free_disk_gib=int((host.disk_gib - host.reserved_disk_gib) * host.disk_ratio) - host.used_disk_gib,
         generation=host.generation,
     )
+
+
+def canonical_architecture(name: str) -> str:
+    """Other people's names for a processor, as Nova and libosinfo call it."""
+    name = name.lower()
+    return _ARCHITECTURES.get(name, name)
+
+
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "i386": "i686", "i486": "i686", "i586": "i686"}

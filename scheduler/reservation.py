@@ -8,19 +8,20 @@ began, and the one that waited for the lock began too early. On SQLite the trans
 from sqlmodel import Session, col, delete, select
 
 from models import Allocation, Host, Server, bump_generation
-from scheduler.filters import room_filters, state_filters
+from scheduler.filters import all_pass, room_filters, state_filters
 from scheduler.host_state import read_states
 from scheduler.request import SchedulingRequest
 
 
 def held_host(session: Session, request: SchedulingRequest) -> str | None:
-    """The host where the server has an allocation already, one that is not excluded, or None.
-
-    Holds the server's row until the transaction ends, so that a step that runs twice at once reserves once.
-    """
-    session.execute(select(Server.id).where(Server.id == request.server_id).with_for_update())
+    """The host where the server has an allocation already, one that is not excluded, or None."""
     held = session.exec(select(Allocation.host_id).where(Allocation.server_id == request.server_id)).all()
     return next((host_id for host_id in sorted(held) if host_id not in request.excluded), None)
+
+
+def lock_server(session: Session, server_id: str) -> None:
+    """Nobody else reserves for the server until the transaction ends: a step that runs twice at once reserves once."""
+    session.execute(select(Server.id).where(Server.id == server_id).with_for_update())
 
 
 def reserve(session: Session, host_id: str, request: SchedulingRequest) -> bool:
@@ -28,9 +29,8 @@ def reserve(session: Session, host_id: str, request: SchedulingRequest) -> bool:
     session.execute(select(Host.id).where(Host.id == host_id).with_for_update())
     if session.get(Allocation, (request.server_id, host_id)):
         return True
-    checks = [*state_filters(), *room_filters(request)]
-    states = read_states(session, [host_id])
-    if not states or not all(check.passes(states[0]) for check in checks):
+    fits = all_pass([*state_filters(), *room_filters(request)])
+    if not any(fits(host) for host in read_states(session, [host_id])):
         return False
     bump_generation(session, host_id)
     session.add(

@@ -11,10 +11,10 @@ from sqlmodel import Session
 from hostler.contract.errors import NoValidHost, Unavailable
 from hostler.settings import SchedulerSettings
 from models import Database
-from scheduler.filters import all_filters
+from scheduler.filters import all_filters, all_pass
 from scheduler.host_state import HostState, read_states
 from scheduler.request import SchedulingRequest
-from scheduler.reservation import held_host, reserve
+from scheduler.reservation import held_host, lock_server, reserve
 from scheduler.selection import Selection, select
 from scheduler.snapshot import Snapshot
 
@@ -87,8 +87,7 @@ class Scheduler:
         )
 
     def _still_fit(self, host_ids: Iterable[str], request: SchedulingRequest, alive: frozenset[str]) -> list[HostState]:
-        checks = all_filters(request, alive)
-        return [host for host in self._snapshot.get(host_ids) if all(check.passes(host) for check in checks)]
+        return list(filter(all_pass(all_filters(request, alive)), self._snapshot.get(host_ids)))
 
     def _placed_before(self, request: SchedulingRequest) -> Placement | None:
         """Where an earlier run of this step, whose answer was lost, put the server."""
@@ -109,6 +108,7 @@ class Scheduler:
 
 def _take(session: Session, host_id: str, request: SchedulingRequest) -> tuple[bool, HostState]:
     """Whether the server has a host now, and the state of that host, or of the one that had no room."""
+    lock_server(session, request.server_id)
     held = held_host(session, request)
     took = held is not None or reserve(session, host_id, request)
     return took, read_states(session, [held or host_id])[0]

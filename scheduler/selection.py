@@ -2,17 +2,18 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import islice
 
 from hostler.contract.errors import FilterReport
-from scheduler.filters import all_filters
+from scheduler.filters import all_filters, all_pass, explain
 from scheduler.host_state import HostState
 from scheduler.request import SchedulingRequest
-from scheduler.weighers import best
+from scheduler.weighers import best_first
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The hosts to try, in this order, and what became of the others."""
+    """The hosts to try, in this order; if there is none, what became of all that were considered."""
 
     candidates: list[HostState]
     considered: int
@@ -32,10 +33,12 @@ def select(
 
     `alive` are the hosts whose worker answers, `spread` the number of best hosts among which chance decides.
     """
-    passed = hosts
-    reports = []
-    for check in all_filters(request, alive):
-        passed, report = check.apply(passed)
-        if report:
-            reports.append(report)
-    return Selection(best(passed, 1 + alternates, spread, rng), len(hosts), reports)
+    checks = all_filters(request, alive)
+    count = 1 + alternates
+    fitting = filter(all_pass(checks), best_first(hosts, rng))
+    candidates = list(islice(fitting, max(spread, count)))
+    if not candidates:
+        return Selection([], len(hosts), explain(hosts, checks))
+    # Others choose at the same moment: not all of them should go for the very best.
+    chosen = candidates.pop(rng.randrange(min(spread, len(candidates))))
+    return Selection([chosen, *candidates][:count], len(hosts))

@@ -20,7 +20,6 @@ class Snapshot:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._states: dict[str, HostState] = {}
-        self._checksum = (0, 0)
         self._as_of = float("-inf")
         self._refreshing = threading.Lock()
         self._changing = threading.Lock()
@@ -44,33 +43,35 @@ class Snapshot:
             return [self._states[host_id] for host_id in host_ids if host_id in self._states]
 
     def put(self, states: Iterable[HostState]) -> None:
-        """Take over what somebody else has read, unless we know better."""
+        """Take over what somebody has read, unless we know better."""
         with self._changing:
             for state in states:
                 held = self._states.get(state.id)
-                if held is None or held.generation <= state.generation:
+                if held is None or held.generation < state.generation:
                     self._states[state.id] = state
 
     def _refresh(self) -> None:
         began = time.monotonic()
         with self._database.read() as session:
-            checksum = _checksum(session)
-            if checksum != self._checksum:
+            if _totals(session) != self._totals():
                 self._reread(session)
-        self._checksum = checksum
         self._as_of = began
 
-    def _reread(self, session: Session) -> None:
-        generations = dict(session.execute(select(Host.id, Host.generation)).tuples().all())
-        held = {state.id: state.generation for state in list(self._states.values())}
-        changed = [host_id for host_id, generation in generations.items() if held.get(host_id) != generation]
-        # Past some point one long read is cheaper than many named ones.
-        self.put(read_states(session, changed if len(changed) < len(generations) / 4 else None))
+    def _totals(self) -> tuple[int, int]:
         with self._changing:
+            return len(self._states), sum(state.generation for state in self._states.values())
+
+    def _reread(self, session: Session) -> None:
+        generations: dict[str, int] = dict(session.exec(select(Host.id, Host.generation)).all())
+        with self._changing:
+            held = {state.id: state.generation for state in self._states.values()}
             for host_id in held.keys() - generations.keys():
                 del self._states[host_id]
+        changed = [host_id for host_id, generation in generations.items() if held.get(host_id, -1) < generation]
+        # Past some point one long read is cheaper than many named ones.
+        self.put(read_states(session, changed if len(changed) < len(generations) / 4 else None))
 
 
-def _checksum(session: Session) -> tuple[int, int]:
-    """Generations only grow, so their sum tells whether there is anything to look for."""
+def _totals(session: Session) -> tuple[int, int]:
+    """The number of hosts, and of all changes to them ever: by these two alone one knows that nothing has changed."""
     return session.exec(select(func.count(), func.coalesce(func.sum(col(Host.generation)), 0))).one()

@@ -1,27 +1,25 @@
-"""The weighers: the order of the hosts that passed the filters."""
+"""The weigher: in which order hosts are looked at."""
 
-import heapq
 import random
+from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 
 from scheduler.host_state import HostState
 
-
-def free_ram(host: HostState) -> int:
-    """More free memory is better, as in Nova by default: it spreads the load."""
-    return host.free_ram_mib
+# More free memory is better, which spreads the load: Nova's default, too.
+weight = attrgetter("free_ram_mib")
 
 
-def best(hosts: list[HostState], count: int, spread: int, rng: random.Random) -> list[HostState]:
-    """The best `count` hosts, the first to be taken first.
+def best_first(hosts: list[HostState], rng: random.Random) -> Iterator[HostState]:
+    """All hosts, the best first. Among equals chance decides, or in an empty cloud everyone would choose the same."""
+    for _, equals in groupby(sorted(hosts, key=weight, reverse=True), key=weight):
+        yield from _shuffled(list(equals), rng)
 
-    The first is drawn from the best `spread` and all that equal the last of these. Otherwise schedulers that look at
-    the same moment would all choose the same host, and in an empty cloud always the same few.
-    """
-    if not hosts:
-        return []
-    leaders = heapq.nlargest(max(spread, count), hosts, key=free_ram)
-    bar = free_ram(leaders[:spread][-1])
-    equals = [host for host in hosts if free_ram(host) >= bar]
-    drawn = rng.sample(equals, min(count, len(equals)))
-    others = [host for host in leaders if free_ram(host) < bar]
-    return (drawn + others)[:count]
+
+def _shuffled(hosts: list[HostState], rng: random.Random) -> Iterator[HostState]:
+    """Like `rng.shuffle`, but drawn as they are taken: of thousands of equals, few will be."""
+    for position in range(len(hosts)):
+        drawn = rng.randrange(position, len(hosts))
+        hosts[position], hosts[drawn] = hosts[drawn], hosts[position]
+        yield hosts[position]

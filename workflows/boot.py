@@ -166,9 +166,7 @@ class Boot(Operation[BootRequest]):
         spec = guest(self.call, plan, self.ports, self.connections)
         spawning = SetTaskState(server_id=plan.server_id, run_id=self.run_id, task_state=TaskState.SPAWNING)
         await together(
-            self.step(
-                SPAWN, guest(self.call, plan, self.ports, self.connections), on=host, saga=self.attempt, undo=self.ref
-            ),
+            self.step(SPAWN, spec, on=host, saga=self.attempt, undo=self.ref),
             self.step(SET_TASK_STATE, spawning),
         )
         await self.wait_vif_plugged(host)

@@ -9,6 +9,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+
 from temporalio import workflow
 
 from activities.interfaces.guests import Guests, StopGuest

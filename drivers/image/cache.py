@@ -6,10 +6,10 @@ import errno
 import shutil
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drivers.blocking import BlockingCalls
 from drivers.image import copying
 from drivers.image.base import ImageStore, Progress
 from drivers.image.inspection import inspect
@@ -43,7 +43,7 @@ class ImageCache:
         self._directory = directory
         self._store = store
         self._downloads: dict[str, _Download] = {}
-        self._threads = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "image")
+        self._calls = BlockingCalls("image", PARALLEL_DOWNLOADS)
         self._closing = threading.Event()
         _make_traversable(directory)
         copying.remove_abandoned(directory)
@@ -81,7 +81,7 @@ class ImageCache:
         self._closing.set()
         tasks = [download.task for download in self._downloads.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._threads.shutdown(wait=False)
+        await self._calls.close()
 
     def _path(self, image_id: str) -> Path:
         if not is_uuid(image_id):  # it becomes a file name
@@ -96,7 +96,7 @@ class ImageCache:
                 raise Closing(f"the worker stopped during the download of image {ref.id}")
             loop.call_soon_threadsafe(self._tell, ref.id, done, total)
 
-        return await loop.run_in_executor(self._threads, self._download, ref, progress)
+        return await self._calls.run(self._download, ref, progress)
 
     def _tell(self, image_id: str, done: int, total: int) -> None:
         if download := self._downloads.get(image_id):
@@ -134,7 +134,7 @@ class ImageCache:
                 remedy="the image store's copy is damaged: import the image again",
             )
         try:
-            inspect(part, ref.disk_format)
+            inspect(part, ref.disk_format, ref.id)
         except Unavailable as error:
             raise RescheduleError(str(error), remedy=error.remedy) from error
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from drivers.durable import put_in_place
 from drivers.image.base import Progress
 
 PIECE_BYTES = 1 << 20
@@ -80,8 +81,7 @@ def partial(final: Path, keep_waiting: Callable[[], None]) -> Iterator[Path | No
             lock.truncate(0)
             yield part
             part.chmod(0o644)  # QEMU runs as a user of its own
-            part.rename(final)
-            sync_directory(final.parent)
+            put_in_place(part, final)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -125,12 +125,3 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def sync_directory(directory: Path) -> None:
-    """Force a directory's entries to the disk."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

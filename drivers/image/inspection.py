@@ -23,8 +23,8 @@ UNSAFE_REMEDY = "make a self-contained copy with `qemu-img convert -O qcow2` and
 DAMAGED_REMEDY = "check the file with `qemu-img check` where it was made, and copy it again"
 
 
-def inspect(path: Path, declared: DiskFormat) -> int:
-    """The size in bytes of the disk that the image holds. Blocks.
+def inspect(path: Path, declared: DiskFormat, name: str) -> int:
+    """The size in bytes of the disk that the image holds. Errors call the image `name`. Blocks.
 
     Raises:
         ImageRejected: another format than declared, unsafe, or damaged.
@@ -33,36 +33,36 @@ def inspect(path: Path, declared: DiskFormat) -> int:
     """
     size = path.stat().st_size
     if size == 0:
-        raise ImageRejected("the image file is empty", field="file", value=path.name, remedy=DAMAGED_REMEDY)
-    virtual_size = _inspect_header(path, declared)
+        raise ImageRejected("the image file is empty", field="file", value=name, remedy=DAMAGED_REMEDY)
+    virtual_size = _inspect_header(path, declared, name)
     if declared is DiskFormat.RAW:
         return size
-    _check_qcow2(path)
+    _check_qcow2(path, name)
     if virtual_size == 0:
-        raise ImageRejected("the image holds a disk of no size", field="file", value=path.name, remedy=DAMAGED_REMEDY)
+        raise ImageRejected("the image holds a disk of no size", field="file", value=name, remedy=DAMAGED_REMEDY)
     return virtual_size
 
 
-def _inspect_header(path: Path, declared: DiskFormat) -> int:
+def _inspect_header(path: Path, declared: DiskFormat, name: str) -> int:
     try:
         detected = format_inspector.detect_file_format(str(path))
         if detected is None:
             raise format_inspector.ImageFormatError("nothing recognised it")
-        name = ACCEPTED_AS.get(str(detected), str(detected))
-        if name == declared == DiskFormat.QCOW2:
+        content = ACCEPTED_AS.get(str(detected), str(detected))
+        if content == declared == DiskFormat.QCOW2:
             detected.safety_check()
     except format_inspector.SafetyCheckFailed as error:
         reasons = "; ".join(str(failure) for failure in error.failures.values())
         raise ImageRejected(
-            f"the image is unsafe to open: {reasons}", field="file", value=path.name, remedy=UNSAFE_REMEDY
+            f"the image is unsafe to open: {reasons}", field="file", value=name, remedy=UNSAFE_REMEDY
         ) from error
     except format_inspector.ImageFormatError as error:
         raise ImageRejected(
             f"the image's format is unclear: {error}", field="disk_format", value=declared, remedy=FORMAT_REMEDY
         ) from error
-    if name != declared:
+    if content != declared:
         raise ImageRejected(
-            f"the image is declared as {declared}, but its content is {name}",
+            f"the image is declared as {declared}, but its content is {content}",
             field="disk_format",
             value=declared,
             remedy=FORMAT_REMEDY,
@@ -70,23 +70,24 @@ def _inspect_header(path: Path, declared: DiskFormat) -> int:
     return int(detected.virtual_size)
 
 
-def _check_qcow2(path: Path) -> None:
+def _check_qcow2(path: Path, name: str) -> None:
     try:
         with path.open("rb") as file:
             if qcow2.read_header(file).encryption:
-                raise ImageRejected("the image is encrypted", field="file", value=path.name, remedy=UNSAFE_REMEDY)
+                raise ImageRejected("the image is encrypted", field="file", value=name, remedy=UNSAFE_REMEDY)
             qcow2.check_length(file)
     except qcow2.Damaged as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(name, str(error)) from error
 
     file_name = f"file:{path.absolute()}"  # so that no name is taken for a protocol
     check = run_limited("qemu-img", "check", "-q", "-f", "qcow2", file_name)
     if check.returncode not in (0, QEMU_IMG_LEAKS):
-        raise _damaged(path, _last_line(check.stderr) or "qemu-img check ran into its limits")
+        complaint = _last_line(check.stderr).replace(file_name, name)
+        raise _damaged(name, complaint or "qemu-img check ran into its limits")
 
 
-def _damaged(path: Path, how: str) -> ImageRejected:
-    return ImageRejected(f"the image is damaged: {how}", field="file", value=path.name, remedy=DAMAGED_REMEDY)
+def _damaged(name: str, how: str) -> ImageRejected:
+    return ImageRejected(f"the image is damaged: {how}", field="file", value=name, remedy=DAMAGED_REMEDY)
 
 
 def _last_line(text: str) -> str:

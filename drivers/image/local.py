@@ -31,14 +31,14 @@ class LocalImageStore:
         """
         final = self._path(image_id)
         if final.exists():
-            return _describe(final, copying.hash_file(final, progress), disk_format, checksum)
+            return _describe(final, str(source), copying.hash_file(final, progress), disk_format, checksum)
         size = _readable_size(source)
         self._directory.mkdir(parents=True, exist_ok=True)
         try:
             with copying.partial(final, keep_waiting=lambda: progress(0, size)) as part:
                 if part is not None:
                     digest = copying.write_out(copying.pieces(source), part, size, progress)
-                    return _describe(part, digest, disk_format, checksum)
+                    return _describe(part, str(source), digest, disk_format, checksum)
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise Unavailable(
@@ -82,7 +82,9 @@ def _readable_size(source: Path) -> int:
         ) from error
 
 
-def _describe(path: Path, digest: copying.Digest, disk_format: DiskFormat, checksum: str | None) -> StoredImage:
+def _describe(
+    path: Path, name: str, digest: copying.Digest, disk_format: DiskFormat, checksum: str | None
+) -> StoredImage:
     if checksum is not None and checksum.lower() != digest.checksum:
         raise ImageRejected(
             f"the image's SHA-256 is {digest.checksum}, not the declared {checksum.lower()}",
@@ -90,5 +92,5 @@ def _describe(path: Path, digest: copying.Digest, disk_format: DiskFormat, check
             value=checksum,
             remedy="copy the file again, or declare its own checksum (`sha256sum FILE`)",
         )
-    virtual_size = inspect(path, disk_format)
+    virtual_size = inspect(path, disk_format, name)
     return StoredImage(size_bytes=digest.size_bytes, virtual_size_bytes=virtual_size, checksum=digest.checksum)

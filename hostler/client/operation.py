@@ -9,7 +9,6 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowContinuedAsNewError,
-    WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
@@ -21,7 +20,8 @@ from hostler.client.connection import Connection
 from hostler.client.errors import is_transient, typed
 from hostler.client.progress import follow_run
 from hostler.contract.calls import SHOW_SERVER, Ref
-from hostler.contract.errors import NotFound, Preempted, from_detail
+from hostler.contract.errors import HostlerError, NotFound, Preempted, from_detail
+from hostler.contract.fingerprint import fingerprint
 from hostler.contract.names import CONTROL_QUEUE, OPERATION, PROJECT, SERVER_ID, SERVER_NAME, server_workflow_id
 from hostler.contract.servers import (
     Accepted,
@@ -30,7 +30,6 @@ from hostler.contract.servers import (
     OperationRequest,
     Progress,
     Server,
-    fingerprint,
 )
 
 UPDATE = "request"
@@ -68,7 +67,7 @@ class Operation:
             BuildFailed, NoValidHost, OperationFailed...: it gave up, and undid what it had done.
             TimeoutError: it still runs after `timeout`, and goes on.
         """
-        async with asyncio.timeout(timeout and timeout.total_seconds()):
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
             run: str | None = self.run_id
             while run is not None:
                 outcome = await self._outcome(run)
@@ -141,15 +140,10 @@ class Operation:
 
     async def _next_of(self, run: str) -> str | None:
         try:
-            with typed(self._connection.address):
-                await self._handle(run).result(follow_runs=False)
-        except Exception as error:
-            cause = error.__cause__
-            if isinstance(cause, WorkflowContinuedAsNewError):
-                return await self._successor(cause.new_execution_run_id)
-            if not isinstance(cause, WorkflowFailureError):
-                raise
-        return None
+            outcome = await self._outcome(run)
+        except HostlerError:
+            return None
+        return None if isinstance(outcome, Server) else await self._successor(outcome)
 
 
 async def begin(

@@ -1,4 +1,4 @@
-"""Following one run of an operation: what its workflow says of its steps, and Temporal of the activities behind them."""
+"""Following one run of an operation: what its workflow says of its steps, and Temporal of their activities."""
 
 import asyncio
 import contextlib

@@ -37,7 +37,10 @@ class VolumeConnection(BaseModel):
 
 
 class GuestDisk(BaseModel):
-    """A disk of a guest: on the host (from `image`, or blank), or a volume (`volume_id`, then `connection`)."""
+    """A disk of a guest: on the host (from `image`, or blank), or a volume (`volume_id`, then `connection`).
+
+    `create` tells a volume that the boot makes from one that exists.
+    """
 
     kind: DiskKind
     device: str
@@ -45,7 +48,9 @@ class GuestDisk(BaseModel):
     bootable: bool = False
     image: ImageRef | None = None
     volume_id: str | None = None
+    create: bool = False
     connection: VolumeConnection | None = None
+    guest_format: str | None = None
     delete_on_termination: bool = True
 
 

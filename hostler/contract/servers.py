@@ -1,9 +1,7 @@
 """Servers and the operations on them, as clients ask for and see them."""
 
-import json
 from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
 
 from pydantic import BaseModel
 
@@ -31,7 +29,8 @@ class BlockDeviceMapping(BaseModel):
     """Nova's block device mapping, version 2.
 
     `boot_index` 0 is the root disk; None or negative is a data disk. `volume_size` is in GiB. A local blank device is
-    an ephemeral disk, or swap when `guest_format` is "swap".
+    an ephemeral disk, or swap when `guest_format` is "swap": its `volume_size` is in MiB, as in Nova. Without a size,
+    either is as large as the flavor allows.
     """
 
     source_type: str
@@ -66,15 +65,6 @@ class OperationRequest(BaseModel):
     server_id: str
     request_id: str
     project: str = DEFAULT_PROJECT
-
-
-def fingerprint(request: OperationRequest) -> str:
-    """What tells two requests with the same `request_id` apart: the SHA-256 of the request's canonical JSON.
-
-    Defaults are left out, so that a field which a later version adds changes nothing for those who do not use it.
-    """
-    content = request.model_dump(mode="json", exclude_defaults=True)
-    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class BootRequest(OperationRequest):

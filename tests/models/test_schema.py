@@ -45,10 +45,14 @@ def test_two_that_upgrade_at_once_do_not_meet(database_url: str) -> None:
 
 
 def test_an_upgrade_that_fails_leaves_nothing(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("power cut")
+
     database = Database(database_url)
-    with pytest.raises(RuntimeError, match="power cut"), monkeypatch.context() as patch:
-        patch.setattr("alembic.op.create_index", lambda *_args, **_options: (_ for _ in ()).throw(RuntimeError("power cut")))
-        upgrade(database)
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", fail)
+        with pytest.raises(RuntimeError, match="power cut"):
+            upgrade(database)
     assert current(database) is None
     upgrade(database)
     check_revision(database)

@@ -9,6 +9,7 @@ import binascii
 import json
 import re
 from io import BytesIO
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def network_data(ports: list[PortBinding]) -> dict[str, Any]:
                 "type": "ipv4",
                 "link": tap_name(port.port_id),
                 "ip_address": port.ip,
-                "netmask": _netmask(port.prefix),
+                "netmask": str(IPv4Network((0, port.prefix)).netmask),
                 "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": port.gateway}],
                 "network_id": port.network_id,
                 "services": _dns(port),
@@ -118,11 +119,6 @@ def hostname(guest: GuestSpec) -> str:
     name = re.sub(r"[ _]", "-", guest.name.encode("ascii", "ignore").decode())
     name = re.sub(r"[^A-Za-z0-9.-]", "", name).lower()[:HOSTNAME_LENGTH].strip(".-")
     return name or f"server-{guest.server_id}"
-
-
-def _netmask(prefix: int) -> str:
-    bits = 0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF
-    return ".".join(str(byte) for byte in bits.to_bytes(4, "big"))
 
 
 def _dns(port: PortBinding) -> list[dict[str, str]]:

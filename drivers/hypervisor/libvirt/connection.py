@@ -76,6 +76,16 @@ def libvirt_errors(refusal: type[HostlerError]) -> Iterator[None]:
         raise refusal(f"libvirt: {one_line(error)}") from error
 
 
+@contextmanager
+def ignoring(*codes: int) -> Iterator[None]:
+    """Take libvirt's errors of these codes for success."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in codes:
+            raise
+
+
 def one_line(error: libvirt.libvirtError) -> str:
     """libvirt's message without what QEMU only warned of; QEMU's whole stderr may be in it."""
     lines = [line.strip() for line in str(error).splitlines()]

@@ -1,4 +1,4 @@
-"""Reads the end of a guest's console log, which virtlogd splits into parts: console.log, then .0, .1, ... ever older."""
+"""Reads the end of a console log. virtlogd splits it: console.log is the newest part, then come .0, .1, ..."""
 
 import os
 from collections.abc import Iterator

@@ -31,16 +31,16 @@ def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
         InvalidRequest: the image does not fit on its disk, or none was given.
         RescheduleError: this host could not make them, for want of space above all.
     """
-    ephemerals = 0
+    paths = files.disks(guest)
     for disk in guest.disks:
         if disk.volume_id is not None:
             continue
-        path = files.disks(guest)[disk.device]
+        path = paths[disk.device]
         match disk.kind:
             case DiskKind.EPHEMERAL:
                 _make_raw(path, disk.size_bytes)
-                _run("mkfs.ext4", "-q", "-F", "-L", f"ephemeral{ephemerals}", str(path))
-                ephemerals += 1
+                label = path.name.replace("disk.eph", "ephemeral")
+                _run("mkfs.ext4", "-q", "-F", "-L", label, str(path))
             case DiskKind.SWAP:
                 _make_raw(path, disk.size_bytes)
                 _run("mkswap", str(path))
@@ -80,8 +80,8 @@ def _share(base: Path) -> None:
 
 def _make_raw(path: Path, size_bytes: int) -> None:
     try:
-        with path.open("wb", opener=lambda name, flags: os.open(name, flags, PRIVATE)) as file:
-            file.truncate(size_bytes)
+        path.touch(PRIVATE)
+        os.truncate(path, size_bytes)
     except OSError as error:
         raise RescheduleError(f"cannot make {path.name}: {error}") from error
 
@@ -95,3 +95,12 @@ def _run(*command: str) -> None:
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
         raise RescheduleError(f"{command[0]} failed: {said}") from error
+
+
+def supports_direct_io(file: Path) -> bool:
+    """Whether the file system of an existing file can bypass the page cache; tmpfs, for one, cannot."""
+    try:
+        os.close(os.open(file, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        return False
+    return True

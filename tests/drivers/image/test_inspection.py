@@ -24,22 +24,23 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
 
 def rejected(path: Path, declared: DiskFormat = DiskFormat.QCOW2) -> ImageRejected:
     with pytest.raises(ImageRejected) as caught:
-        inspect(path, declared)
+        inspect(path, declared, "my image")
     assert caught.value.remedy
+    assert caught.value.detail.field == "disk_format" or caught.value.detail.value == "my image"
     return caught.value
 
 
 class TestAccepts:
     def test_a_raw_disk_whatever_its_size(self, raw: Path) -> None:
-        assert inspect(raw, DiskFormat.RAW) == 4 * MIB
+        assert inspect(raw, DiskFormat.RAW, "my image") == 4 * MIB
 
     def test_a_raw_disk_smaller_than_a_header(self, tmp_path: Path) -> None:
         (tmp_path / "tiny").write_bytes(b"\x90")
-        assert inspect(tmp_path / "tiny", DiskFormat.RAW) == 1
+        assert inspect(tmp_path / "tiny", DiskFormat.RAW, "my image") == 1
 
     def test_a_raw_disk_with_a_boot_sector(self, raw: Path) -> None:
         overwrite(raw, 510, b"\x55\xaa")
-        assert inspect(raw, DiskFormat.RAW) == 4 * MIB
+        assert inspect(raw, DiskFormat.RAW, "my image") == 4 * MIB
 
     @pytest.mark.parametrize(
         "options",
@@ -56,22 +57,22 @@ class TestAccepts:
         ids=" ".join,
     )
     def test_a_qcow2_of_any_kind(self, convert: MakeImage, options: list[str]) -> None:
-        assert inspect(convert("qcow2", *options), DiskFormat.QCOW2) == 4 * MIB
+        assert inspect(convert("qcow2", *options), DiskFormat.QCOW2, "my image") == 4 * MIB
 
     def test_a_qcow2_without_data(self, tmp_path: Path) -> None:
         make("create", "-f", "qcow2", tmp_path / "blank", "1T")
-        assert inspect(tmp_path / "blank", DiskFormat.QCOW2) == 1 << 40
+        assert inspect(tmp_path / "blank", DiskFormat.QCOW2, "my image") == 1 << 40
 
     def test_a_qcow2_whose_disk_ends_within_a_cluster(self, tmp_path: Path) -> None:
         (tmp_path / "odd").write_bytes(os.urandom(100_000))
         make("convert", "-f", "raw", "-O", "qcow2", tmp_path / "odd", tmp_path / "odd.qcow2")
-        assert inspect(tmp_path / "odd.qcow2", DiskFormat.QCOW2) == 100_352
+        assert inspect(tmp_path / "odd.qcow2", DiskFormat.QCOW2, "my image") == 100_352
 
     def test_a_qcow2_with_space_that_belongs_to_nobody(self, convert: MakeImage) -> None:
         image = convert("qcow2")
         with image.open("ab") as file:
             file.write(bytes(MIB))
-        assert inspect(image, DiskFormat.QCOW2) == 4 * MIB
+        assert inspect(image, DiskFormat.QCOW2, "my image") == 4 * MIB
 
 
 class TestRefusesAnotherFormatThanDeclared:

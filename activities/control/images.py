@@ -1,0 +1,79 @@
+"""Images: into the store, with a row that says so."""
+
+from pathlib import Path
+
+from sqlmodel import Session
+from temporalio import activity
+
+from activities.control.views import image_view
+from activities.interfaces import images as interface
+from activities.interfaces.images import ImageId
+from drivers.image.base import ImageStore
+from hostler.contract import resources
+from hostler.contract.errors import Conflict, NotFound
+from hostler.contract.resources import DiskFormat, ImageCreate, ImageStatus
+from hostler.contract.validation import check_image
+from models import Database, Image
+
+
+class Images(interface.Images):
+    """Owner of the image rows and of the store."""
+
+    def __init__(self, database: Database, store: ImageStore) -> None:
+        self._database = database
+        self._store = store
+
+    @activity.defn(name="accept_image")
+    def accept_image(self, call: ImageCreate) -> None:
+        check_image(call)
+
+        def change(session: Session) -> None:
+            row = session.get(Image, call.id)
+            if row is None:
+                session.add(
+                    Image(
+                        id=call.id,
+                        name=call.name,
+                        project=call.project,
+                        disk_format=DiskFormat(call.disk_format),
+                        min_disk_gib=call.min_disk_gib,
+                        min_ram_mib=call.min_ram_mib,
+                        properties=call.properties.model_dump(),
+                    )
+                )
+            elif (row.name, row.project, row.status) != (call.name, call.project, ImageStatus.SAVING):
+                raise Conflict(f"the UUID {call.id} is taken by image {row.name}", field="id", value=call.id)
+
+        self._database.run(change)
+
+    @activity.defn(name="import_image")
+    def import_image(self, call: ImageCreate) -> resources.Image:
+        def report(done: int, total: int) -> None:
+            activity.heartbeat(f"{done * 100 // max(total, 1)} % of {total // 2**20} MiB")
+
+        stored = self._store.add(call.id, Path(call.path), DiskFormat(call.disk_format), call.checksum, report)
+
+        def change(session: Session) -> resources.Image:
+            row = session.get(Image, call.id, with_for_update=True)
+            if row is None:
+                raise NotFound(f"image {call.id} is gone", field="image", value=call.id)
+            row.size_bytes, row.virtual_size_bytes = stored.size_bytes, stored.virtual_size_bytes
+            row.checksum, row.status = stored.checksum, ImageStatus.ACTIVE
+            return image_view(row)
+
+        return self._database.run(change)
+
+    @activity.defn(name="forget_image")
+    def forget_image(self, call: ImageId) -> None:
+        """An image that became active is left: then this is the undo of a repeated, refused import."""
+
+        def change(session: Session) -> bool:
+            row = session.get(Image, call.image_id, with_for_update=True)
+            if row is not None and row.status is ImageStatus.ACTIVE:
+                return False
+            if row is not None:
+                session.delete(row)
+            return True
+
+        if self._database.run(change):
+            self._store.remove(call.image_id)

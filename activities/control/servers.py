@@ -1,0 +1,244 @@
+"""The server's row: accepted, taken, given back."""
+
+from functools import partial
+
+from sqlmodel import Session, col, select
+from temporalio import activity
+
+from activities.control.disks import GIB, plan_disks
+from activities.control.events import write_events
+from activities.control.find import check_zone, find, find_flavor, find_host, find_keypair
+from activities.control.quotas import check_quota
+from activities.control.targets import target_of
+from activities.control.views import flavor_view, server_view
+from activities.interfaces import servers as interface
+from activities.interfaces.servers import (
+    AcceptBoot,
+    Activate,
+    Begin,
+    BootPlan,
+    EventLog,
+    Limits,
+    SetTaskState,
+    Settle,
+    Target,
+)
+from hostler.contract.errors import Conflict, InvalidState, NotFound, ServerBusy
+from hostler.contract.resources import Flavor, VolumeStatus
+from hostler.contract.servers import BootRequest, Fault, NetworkRequest, OperationName, Server
+from hostler.contract.states import PowerState, TaskState, VmState, status
+from hostler.contract.validation import check_boot
+from hostler.settings import Settings
+from models import Database, Network, ServerEvent, Volume, now
+from models import Server as Row
+
+
+class Servers(interface.Servers):
+    """Owner of the server rows."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._limits = Limits(
+            max_attempts=settings.scheduler.max_attempts,
+            host_answer=settings.timeouts.host_answer,
+            vif_plugged=settings.timeouts.vif_plugged,
+            stop=settings.timeouts.stop,
+        )
+
+    @activity.defn(name="accept")
+    def accept(self, call: AcceptBoot) -> BootPlan:
+        check_boot(call.request)
+        return self._database.run(partial(self._accept, call=call))
+
+    def _accept(self, session: Session, call: AcceptBoot) -> BootPlan:
+        request = call.request
+        row = session.get(Row, request.server_id, with_for_update=True)
+        if row is None:
+            plan = self._plan(session, request)
+            session.add(_new_row(call, plan))
+            return plan
+        if row.request_fingerprint != call.fingerprint or row.deleted_at is not None:
+            raise Conflict(
+                f"the UUID {request.server_id} is taken by server {row.name}, {status(row.vm_state, row.task_state)}",
+                field="server_id",
+                value=request.server_id,
+                remedy="choose another UUID",
+            )
+        if row.operation_id == call.run_id:  # this step ran before, and its answer was lost
+            return self._plan(session, request, held=row)
+        return BootPlan(
+            server_id=row.id,
+            name=row.name,
+            project=row.project,
+            flavor=Flavor.model_validate(row.flavor),
+            repeated=server_view(session, row),
+            former_run_id=_boot_run(session, row),
+        )
+
+    def _plan(self, session: Session, request: BootRequest, held: Row | None = None) -> BootPlan:
+        flavor = find_flavor(session, request.flavor)
+        disks = plan_disks(session, request, flavor)
+        networks = [
+            NetworkRequest(network=find(session, Network, one.network, request.project).id, fixed_ip=one.fixed_ip)
+            for one in request.networks
+        ]
+        keys = {}
+        if request.key_name is not None:
+            keys[request.key_name] = find_keypair(session, request.key_name, request.project).public_key
+        check_zone(session, request.availability_zone)
+        if request.host is not None:
+            find_host(session, request.host)
+        if held is None:
+            new_volumes = [disk for disk in disks if disk.create]
+            check_quota(
+                session,
+                request.project,
+                servers=1,
+                vcpus=flavor.vcpus,
+                ram_mib=flavor.ram_mib,
+                volumes=len(new_volumes),
+                volume_gib=sum(disk.size_bytes for disk in new_volumes) // GIB,
+            )
+        limits = self._limits
+        if request.max_attempts is not None:
+            limits = limits.model_copy(update={"max_attempts": request.max_attempts})
+        return BootPlan(
+            server_id=request.server_id,
+            name=request.name,
+            project=request.project,
+            flavor=flavor_view(flavor),
+            image=next((disk.image for disk in disks if disk.volume_id is None and disk.image), None),
+            networks=networks,
+            disks=disks,
+            public_keys=keys,
+            limits=limits,
+        )
+
+    @activity.defn(name="set_task_state")
+    def set_task_state(self, call: SetTaskState) -> None:
+        def change(session: Session) -> None:
+            row = session.get(Row, call.server_id, with_for_update=True)
+            if row is not None and row.operation_id == call.run_id:
+                row.task_state = call.task_state
+
+        self._database.run(change)
+
+    @activity.defn(name="activate")
+    def activate(self, call: Activate) -> Server:
+        def change(session: Session) -> Server:
+            row = _row(session, call.server_id)
+            if row.operation_id == call.run_id:
+                row.vm_state, row.task_state, row.power_state = VmState.ACTIVE, None, call.power_state
+                row.host_id, row.launched_at, row.fault, row.operation_id = call.host_id, now(), None, None
+                for volume in session.exec(select(Volume).where(Volume.server_id == row.id)):
+                    volume.status = VolumeStatus.IN_USE
+                write_events(session, call.events)
+            return server_view(session, row)
+
+        return self._database.run(change)
+
+    @activity.defn(name="begin")
+    def begin(self, call: Begin) -> Target:
+        return self._database.run(partial(self._begin, call=call))
+
+    def _begin(self, session: Session, call: Begin) -> Target:
+        row = session.get(Row, call.server_id, with_for_update=True)
+        if row is None or row.deleted_at is not None or row.project != call.project:
+            raise NotFound(
+                f"no server {call.server_id} in project {call.project}",
+                field="server",
+                value=call.server_id,
+                remedy="see: hostler server list",
+            )
+        if row.operation_id not in (None, call.run_id) and call.operation is not OperationName.DELETE:
+            raise ServerBusy(
+                f"server {row.name} is still held by run {row.operation_id}, which did not settle it",
+                field="server",
+                value=row.id,
+                remedy="look at that run in the Temporal UI; a delete takes the server over",
+            )
+        if row.vm_state not in call.allowed:
+            wanted = " or ".join(status(state, None) for state in call.allowed)
+            raise InvalidState(
+                f"server {row.name} is {status(row.vm_state, row.task_state)}; to {call.operation} it must be {wanted}",
+                field="server",
+                value=row.id,
+            )
+        row.operation_id, row.task_state = call.run_id, call.task_state
+        return target_of(session, row, self._limits)
+
+    @activity.defn(name="settle")
+    def settle(self, call: Settle) -> Server:
+        def change(session: Session) -> Server:
+            row = _row(session, call.server_id)
+            if row.operation_id == call.run_id:
+                _settle(row, call)
+                write_events(session, call.events)
+            return server_view(session, row)
+
+        return self._database.run(change)
+
+    @activity.defn(name="finish_delete")
+    def finish_delete(self, call: EventLog) -> Server:
+        def change(session: Session) -> Server:
+            row = _row(session, call.server_id)
+            if row.operation_id == call.run_id:
+                row.vm_state, row.task_state, row.power_state = VmState.DELETED, None, PowerState.NOSTATE
+                row.deleted_at, row.operation_id, row.host_id, row.user_data = now(), None, None, None
+                write_events(session, call)
+            return server_view(session, row)
+
+        return self._database.run(change)
+
+
+def _settle(row: Row, call: Settle) -> None:
+    row.operation_id, row.task_state = None, None
+    if call.vm_state is not None:
+        row.vm_state = call.vm_state
+    if call.power_state is not None:
+        row.power_state = call.power_state
+    if call.vm_state is VmState.ERROR and call.error is not None:
+        row.fault = Fault(created_at=now(), error=call.error).model_dump(mode="json")
+    elif call.vm_state is not VmState.ERROR:
+        row.fault = None
+
+
+def _new_row(call: AcceptBoot, plan: BootPlan) -> Row:
+    request = call.request
+    root = next((disk.image for disk in plan.disks if disk.bootable and disk.image), None)
+    return Row(
+        id=request.server_id,
+        project=request.project,
+        name=request.name,
+        vm_state=VmState.BUILDING,
+        task_state=TaskState.SCHEDULING,
+        flavor=plan.flavor.model_dump(mode="json"),
+        flavor_id=plan.flavor.id,
+        flavor_name=plan.flavor.name,
+        vcpus=plan.flavor.vcpus,
+        ram_mib=plan.flavor.ram_mib,
+        image_id=root.id if root else None,
+        image_name=request.image,
+        availability_zone=request.availability_zone,
+        key_name=request.key_name,
+        user_data=request.user_data,
+        metadata_=request.metadata,
+        config_drive=request.config_drive,
+        operation_id=call.run_id,
+        request_fingerprint=call.fingerprint,
+    )
+
+
+def _boot_run(session: Session, row: Row) -> str | None:
+    """The run that built the server."""
+    query = select(ServerEvent.run_id).where(
+        ServerEvent.server_id == row.id, col(ServerEvent.operation) == OperationName.BOOT
+    )
+    return session.exec(query).first() or row.operation_id
+
+
+def _row(session: Session, server_id: str) -> Row:
+    row = session.get(Row, server_id, with_for_update=True)
+    if row is None:
+        raise NotFound(f"no server {server_id}", field="server", value=server_id)
+    return row

@@ -1,0 +1,39 @@
+"""What an operation must know of a server that exists: where it, its ports and its volumes are."""
+
+from sqlmodel import Session, col, select
+
+from activities.interfaces.servers import AttachedVolume, HostRef, Limits, Target
+from models import Allocation, BlockDevice, Host, Port, Server, Volume
+
+
+def target_of(session: Session, row: Server, limits: Limits) -> Target:
+    """The server's whereabouts, its own host first, then every other that has an allocation of it."""
+    return Target(
+        server_id=row.id,
+        name=row.name,
+        hosts=_hosts(session, row),
+        port_ids=list(session.exec(select(Port.id).where(Port.server_id == row.id)).all()),
+        volumes=_volumes(session, row),
+        former=row.vm_state,
+        limits=limits,
+    )
+
+
+def _hosts(session: Session, row: Server) -> list[HostRef]:
+    allocated = select(Allocation.host_id).where(Allocation.server_id == row.id)
+    query = select(Host).where((col(Host.id) == row.host_id) | col(Host.id).in_(allocated))
+    hosts = sorted(session.exec(query).all(), key=lambda host: host.id != row.host_id)
+    return [HostRef(id=host.id, name=host.name) for host in hosts]
+
+
+def _volumes(session: Session, row: Server) -> list[AttachedVolume]:
+    query = (
+        select(BlockDevice.delete_on_termination, Volume.id, Host)
+        .join(Volume, col(Volume.id) == BlockDevice.volume_id)
+        .outerjoin(Host, col(Host.id) == Volume.host_id)
+        .where(BlockDevice.server_id == row.id, Volume.server_id == row.id)
+    )
+    return [
+        AttachedVolume(volume_id=volume_id, host=HostRef(id=host.id, name=host.name) if host else None, discard=discard)
+        for discard, volume_id, host in session.exec(query).all()
+    ]

@@ -1,0 +1,115 @@
+"""Rows as clients see them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from hostler.contract import resources
+from hostler.contract.guests import ImageRef
+from hostler.contract.servers import Address, AttachedDevice, Fault, Server
+from hostler.contract.states import status
+from models import BlockDevice, Flavor, Host, Image, KeyPair, Network, Port, Volume
+from models import Server as ServerRow
+
+
+def server_views(session: Session, rows: Sequence[ServerRow]) -> list[Server]:
+    """The servers with their addresses, devices and hosts' names, in as many queries for a thousand as for one."""
+    ids = [row.id for row in rows]
+    addresses: dict[str, list[Address]] = defaultdict(list)
+    ports = select(Port, Network.name).join(Network).where(col(Port.server_id).in_(ids)).order_by(col(Port.position))
+    for port, network in session.exec(ports):
+        addresses[port.server_id].append(
+            Address(network=network, network_id=port.network_id, port_id=port.id, ip=port.ip, mac=port.mac)
+        )
+    devices: dict[str, list[AttachedDevice]] = defaultdict(list)
+    mappings = select(BlockDevice).where(col(BlockDevice.server_id).in_(ids)).order_by(col(BlockDevice.position))
+    for device in session.exec(mappings):
+        devices[device.server_id].append(
+            AttachedDevice(
+                device=device.device,
+                kind=device.kind,
+                size_bytes=device.size_bytes,
+                volume_id=device.volume_id,
+                delete_on_termination=device.delete_on_termination,
+            )
+        )
+    hosts = host_names(session, {row.host_id for row in rows})
+    return [_server(row, addresses[row.id], devices[row.id], hosts.get(row.host_id or "")) for row in rows]
+
+
+def server_view(session: Session, row: ServerRow) -> Server:
+    """One server."""
+    return server_views(session, [row])[0]
+
+
+def host_names(session: Session, ids: set[str | None]) -> dict[str, str]:
+    """The labels of hosts, by UUID."""
+    return dict(session.exec(select(Host.id, Host.name).where(col(Host.id).in_(ids - {None}))).all())
+
+
+def _server(row: ServerRow, addresses: list[Address], devices: list[AttachedDevice], host: str | None) -> Server:
+    return Server(
+        id=row.id,
+        name=row.name,
+        project=row.project,
+        status=status(row.vm_state, row.task_state),
+        vm_state=row.vm_state,
+        task_state=row.task_state,
+        power_state=row.power_state,
+        flavor=row.flavor_name,
+        image=row.image_name,
+        image_id=row.image_id,
+        host_id=row.host_id,
+        host=host,
+        availability_zone=row.availability_zone,
+        addresses=addresses,
+        devices=devices,
+        key_name=row.key_name,
+        metadata=row.metadata_,
+        fault=Fault.model_validate(row.fault) if row.fault else None,
+        created_at=row.created_at,
+        launched_at=row.launched_at,
+        deleted_at=row.deleted_at,
+    )
+
+
+def flavor_view(row: Flavor) -> resources.Flavor:
+    """A flavor."""
+    return resources.Flavor.model_validate(row.model_dump())
+
+
+def image_view(row: Image) -> resources.Image:
+    """An image."""
+    return resources.Image.model_validate(row.model_dump())
+
+
+def image_ref(row: Image) -> ImageRef:
+    """An image as hosts fetch it."""
+    return ImageRef(
+        id=row.id,
+        disk_format=row.disk_format,
+        size_bytes=row.size_bytes,
+        virtual_size_bytes=row.virtual_size_bytes,
+        checksum=row.checksum,
+    )
+
+
+def network_view(row: Network, ports: int) -> resources.Network:
+    """A network with the number of its ports."""
+    return resources.Network.model_validate(row.model_dump() | {"ports": ports})
+
+
+def volume_view(row: Volume, host: str | None) -> resources.Volume:
+    """A volume with its host's label."""
+    return resources.Volume.model_validate(row.model_dump() | {"host": host})
+
+
+def keypair_view(row: KeyPair) -> resources.KeyPair:
+    """A key pair."""
+    return resources.KeyPair.model_validate(row.model_dump())
+
+
+def inventory(row: Host) -> resources.Inventory:
+    """What a host said that it has."""
+    return resources.Inventory.model_validate(row.model_dump())

@@ -1,0 +1,24 @@
+"""Files that a power cut leaves as they were before or as they shall be, never in between."""
+
+import os
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file in one step. One writer at a time."""
+    part = path.with_name(f".{path.name}.new")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    put_in_place(part, path)
+
+
+def put_in_place(part: Path, final: Path) -> None:
+    """Give a finished file, whose content is on the disk already, its name."""
+    part.rename(final)
+    handle = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,195 @@
+"""The libvirt domain of a guest: a pure function of what the guest is and of where its files are.
+
+Source of the format: libvirt's "Domain XML format".
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lxml import etree
+from lxml.builder import E, ElementMaker
+
+from drivers.hypervisor.libvirt.disks import disk_format
+from drivers.hypervisor.libvirt.files import GuestFiles, target
+from hostler.contract.guests import GuestDisk, GuestSpec, PortBinding, VolumeConnection
+from hostler.contract.names import bridge_name, tap_name
+
+NAMESPACE = "urn:hostler:guest:1"
+HOSTLER = ElementMaker(namespace=NAMESPACE, nsmap={"hostler": NAMESPACE})
+
+# i440fx boots the oldest guests, has IDE for the config drive, and hot-plugs PCI devices without ports set aside.
+MACHINE = "pc"
+# The x86-64-v2 that today's distributions ask for, and the same wherever the guest may migrate.
+TCG_CPU = "Nehalem"
+# QEMU sets aside 1 GiB for translated code unless told; a small guest needs little of it.
+TCG_CACHE_MIB = 32
+RNG_SOURCE = "/dev/urandom"
+BALLOON_STATISTICS_SECONDS = 10
+
+
+class Mark(NamedTuple):
+    """What makes a domain ours, kept in its metadata: where its files are, and the hash of what it was made from."""
+
+    directory: str
+    spec: str
+
+    @classmethod
+    def of(cls, guest: GuestSpec, files: GuestFiles) -> "Mark":
+        """The mark of a guest that is to be made."""
+        spec = hashlib.sha256(guest.model_dump_json().encode()).hexdigest()
+        return cls(str(files.directory), spec)
+
+    @classmethod
+    def read(cls, metadata: str) -> "Mark":
+        """The mark in a domain's metadata element of our namespace."""
+        element = etree.fromstring(metadata)
+        return cls(element.get("directory", ""), element.get("spec", ""))
+
+
+def domain_name(server_id: str) -> str:
+    """The domain's name, by which an operator finds the server of a domain, of a process and of a log."""
+    return f"hostler-{server_id}"
+
+
+def domain_xml(
+    guest: GuestSpec, files: GuestFiles, base: Path | None, virt_type: Literal["kvm", "qemu"], direct_io: bool
+) -> str:
+    """The domain; `direct_io` says whether the file system of the guests' files can bypass the page cache."""
+    domain = E.domain(
+        E.name(domain_name(guest.server_id)),
+        E.uuid(guest.server_id),
+        E.metadata(_metadata(guest, files)),
+        E.memory(str(guest.ram_mib), unit="MiB"),
+        E.vcpu(str(guest.vcpus)),
+        E.os(E.type("hvm", machine=MACHINE)),
+        _features(virt_type),
+        _cpu(virt_type),
+        # As Nova: what keeps a guest's clock right when its virtual CPU did not run for a while.
+        E.clock(
+            E.timer(name="pit", tickpolicy="delay"),
+            E.timer(name="rtc", tickpolicy="catchup"),
+            E.timer(name="hpet", present="no"),
+            offset="utc",
+        ),
+        E.on_poweroff("destroy"),
+        E.on_reboot("restart"),
+        E.on_crash("destroy"),
+        E.devices(
+            *_disks(guest, files, base, direct_io),
+            *(_interface(port) for port in guest.ports),
+            *_fixed_devices(files),
+        ),
+        type=virt_type,
+    )
+    return etree.tostring(domain, encoding="unicode", pretty_print=True)
+
+
+def _metadata(guest: GuestSpec, files: GuestFiles) -> etree._Element:
+    return HOSTLER.guest(
+        HOSTLER.name(guest.name),
+        HOSTLER.project(guest.project),
+        HOSTLER.flavor(guest.flavor),
+        **Mark.of(guest, files)._asdict(),
+    )
+
+
+def _features(virt_type: str) -> etree._Element:
+    features = E.features(E.acpi(), E.apic())
+    if virt_type == "qemu":
+        features.append(E.tcg(E("tb-cache", str(TCG_CACHE_MIB), unit="MiB")))
+    return features
+
+
+def _cpu(virt_type: str) -> etree._Element:
+    if virt_type == "kvm":
+        return E.cpu(mode="host-model")  # all the host has that libvirt can find again on another
+    return E.cpu(E.model(TCG_CPU, fallback="forbid"), mode="custom", match="exact")
+
+
+def _disks(guest: GuestSpec, files: GuestFiles, base: Path | None, direct_io: bool) -> Iterable[etree._Element]:
+    order = 0
+    paths = files.disks(guest)
+    for disk in guest.disks:
+        if disk.connection is not None:
+            element = _volume(disk, disk.connection)
+        else:
+            element = _local_disk(disk, paths[disk.device], base, direct_io)
+        element.append(E.target(dev=target(disk), bus="virtio"))
+        if disk.bootable:
+            order += 1
+            element.append(E.boot(order=str(order)))
+        yield element
+    if guest.config_drive:
+        yield E.disk(
+            E.driver(name="qemu", type="raw"),
+            E.source(file=str(files.config_drive)),
+            E.target(dev="hda", bus="ide"),
+            E.readonly(),
+            type="file",
+            device="cdrom",
+        )
+
+
+def _local_disk(disk: GuestDisk, path: Path, base: Path | None, direct_io: bool) -> etree._Element:
+    image_format = disk_format(disk)
+    element = E.disk(
+        E.driver(name="qemu", type=image_format, cache=_cache(direct_io), discard="unmap"),
+        E.source(file=str(path)),
+        type="file",
+        device="disk",
+    )
+    if disk.image is not None:
+        # Spelled out, since libvirt would otherwise give the shared image to QEMU's user, who could then write it.
+        element.append(
+            E.backingStore(
+                E.format(type=disk.image.disk_format),
+                E.source(E.seclabel(model="dac", relabel="no"), file=str(base)),
+                E.backingStore(),
+                type="file",
+            )
+        )
+    return element
+
+
+def _volume(disk: GuestDisk, connection: VolumeConnection) -> etree._Element:
+    return E.disk(
+        E.driver(name="qemu", type=connection.disk_format, cache="none", discard="unmap"),
+        E.source(E.host(name=connection.host, port=str(connection.port)), protocol="nbd", name=connection.export),
+        # As Nova: a guest finds its volume as /dev/disk/by-id/virtio-<the first 20 characters>.
+        E.serial(connection.volume_id),
+        type="network",
+        device="disk",
+    )
+
+
+def _cache(direct_io: bool) -> str:
+    """As Nova: the guest has a page cache of its own, so the host's would keep everything in memory twice.
+
+    Both obey the guest's flushes. `discard`: what a guest trims, its sparse file gives back to the host.
+    """
+    return "none" if direct_io else "writeback"
+
+
+def _interface(port: PortBinding) -> etree._Element:
+    return E.interface(
+        E.mac(address=port.mac),
+        E.source(bridge=bridge_name(port.network_id)),
+        E.target(dev=tap_name(port.port_id)),
+        E.model(type="virtio"),
+        E.mtu(size=str(port.mtu)),
+        E.rom(enabled="no"),  # nobody boots from the network: saves memory and the firmware's time
+        type="bridge",
+    )
+
+
+def _fixed_devices(files: GuestFiles) -> list[etree._Element]:
+    return [
+        E.controller(type="usb", model="none"),
+        E.serial(E.log(file=str(files.console_log), append="on"), E.target(port="0"), type="pty"),
+        E.channel(E.target(type="virtio", name="org.qemu.guest_agent.0"), type="unix"),
+        E.video(E.model(type="none")),
+        E.memballoon(E.stats(period=str(BALLOON_STATISTICS_SECONDS)), model="virtio"),
+        E.rng(E.backend(RNG_SOURCE, model="random"), model="virtio"),
+    ]

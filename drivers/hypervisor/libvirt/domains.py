@@ -1,0 +1,170 @@
+"""Libvirt domains, as far as servers need them. Every call blocks and may be repeated.
+
+A domain is defined only once the guest's files are whole: one that is there says so.
+"""
+
+from pathlib import Path
+
+import libvirt
+
+from drivers.hypervisor.libvirt.connection import Connection, ignoring, libvirt_errors
+from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_name
+from drivers.hypervisor.libvirt.files import GuestFiles
+from hostler.contract.errors import NotFound, RescheduleError, Unavailable
+from hostler.contract.states import PowerState
+
+# As Nova's LIBVIRT_POWER_STATE, in nova/virt/libvirt/guest.py; a sleeping guest is PAUSED until SUSPENDED exists here.
+POWER_STATES = {
+    libvirt.VIR_DOMAIN_NOSTATE: PowerState.NOSTATE,
+    libvirt.VIR_DOMAIN_RUNNING: PowerState.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: PowerState.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: PowerState.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: PowerState.SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF: PowerState.SHUTDOWN,
+    libvirt.VIR_DOMAIN_CRASHED: PowerState.CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: PowerState.PAUSED,
+}
+GONE = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)  # off, or off and forgotten, meanwhile
+ALL_STATE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class Domains:
+    """The domains whose files are in `guests_dir`. Others, another Hostler's too, are not seen and not touched."""
+
+    def __init__(self, connection: Connection, guests_dir: Path) -> None:
+        self._connection = connection
+        self._guests_dir = guests_dir
+
+    def server_ids(self) -> list[str]:
+        """The servers that have a domain."""
+        prefix = domain_name("")
+        with libvirt_errors(Unavailable):
+            domains = self._connection.get().listAllDomains()
+            named = [domain for domain in domains if domain.name().startswith(prefix)]
+            return [domain.UUIDString() for domain in named if self._mark(domain)]
+
+    def mark(self, server_id: str) -> Mark | None:
+        """The mark of the server's domain; None without one.
+
+        Raises:
+            RescheduleError: the UUID is taken by a domain that is not ours.
+        """
+        with libvirt_errors(Unavailable):
+            domain = self._look_up(server_id)
+            if domain is None:
+                return None
+            mark = self._mark(domain)
+            if mark is None:
+                raise RescheduleError(
+                    f"libvirt has a domain {domain.name()} with the server's UUID, which is not of this host worker",
+                    remedy=f"find out whose it is: virsh dumpxml {server_id}",
+                )
+            return mark
+
+    def define(self, xml: str) -> None:
+        """Make the domain known to libvirt.
+
+        Raises:
+            RescheduleError: this libvirt or QEMU does not do what the XML asks for.
+        """
+        with libvirt_errors(RescheduleError):
+            self._connection.get().defineXML(xml)
+
+    def power_on(self, server_id: str, paused: bool = False) -> None:
+        """Start the guest unless it runs, or is paused.
+
+        Raises:
+            RescheduleError: QEMU does not start: memory, disk or bridge missing.
+            NotFound: no such guest here.
+        """
+        with libvirt_errors(RescheduleError):
+            domain = self._get(server_id)
+            if not domain.isActive():
+                domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+
+    def resume(self, server_id: str) -> None:
+        """Let a paused guest run.
+
+        Raises:
+            RescheduleError: the guest is off: its QEMU died here.
+            NotFound: no such guest here.
+        """
+        with libvirt_errors(RescheduleError):
+            domain = self._get(server_id)
+            if _state(domain) is not PowerState.RUNNING:
+                domain.resume()
+
+    def press_power_button(self, server_id: str) -> None:
+        """Ask the guest to shut down; it may be off already.
+
+        Through ACPI only: libvirt would wait a minute for the answer of a guest agent that hangs.
+        """
+        with libvirt_errors(Unavailable):
+            domain = self._find(server_id)
+            if domain is not None:
+                with ignoring(*GONE):
+                    domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+    def power_off(self, server_id: str) -> None:
+        """Pull the plug, if there is a guest."""
+        with libvirt_errors(Unavailable):
+            domain = self._find(server_id)
+            if domain is not None:
+                with ignoring(*GONE):
+                    domain.destroy()
+
+    def is_off(self, server_id: str) -> bool:
+        """Whether no QEMU runs for the server."""
+        with libvirt_errors(Unavailable):
+            domain = self._find(server_id)
+            return domain is None or not domain.isActive()
+
+    def remove(self, server_id: str) -> None:
+        """Stop the guest at once and make libvirt forget it, if there is one."""
+        self.power_off(server_id)
+        with libvirt_errors(Unavailable):
+            domain = self._find(server_id)
+            if domain is not None:
+                domain.undefineFlags(ALL_STATE)
+
+    def power_state(self, server_id: str) -> PowerState:
+        """The guest's power state; NOSTATE without a guest."""
+        with libvirt_errors(Unavailable):
+            domain = self._find(server_id)
+            return PowerState.NOSTATE if domain is None else _state(domain)
+
+    def _get(self, server_id: str) -> libvirt.virDomain:
+        domain = self._find(server_id)
+        if domain is None:
+            raise NotFound("the server has no guest on this host", field="server_id", value=server_id)
+        return domain
+
+    def _find(self, server_id: str) -> libvirt.virDomain | None:
+        domain = self._look_up(server_id)
+        return domain if domain is not None and self._mark(domain) else None
+
+    def _look_up(self, server_id: str) -> libvirt.virDomain | None:
+        domain = None
+        with ignoring(libvirt.VIR_ERR_NO_DOMAIN):
+            domain = self._connection.get().lookupByUUIDString(server_id)
+        return domain
+
+    def _mark(self, domain: libvirt.virDomain) -> Mark | None:
+        metadata = None
+        with ignoring(libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_NO_DOMAIN):
+            metadata = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
+        if metadata is None:
+            return None
+        mark = Mark.read(metadata)
+        files = GuestFiles.of(self._guests_dir, domain.UUIDString())
+        return mark if mark.directory == str(files.directory) else None
+
+
+def _state(domain: libvirt.virDomain) -> PowerState:
+    state, _reason = domain.state()
+    return POWER_STATES[state]

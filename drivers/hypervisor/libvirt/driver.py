@@ -1,0 +1,202 @@
+"""The hypervisor driver for libvirt: what `HypervisorDriver` asks, step by step, each blocking step on a thread."""
+
+import asyncio
+import platform
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import psutil
+
+from drivers.blocking import BlockingCalls
+from drivers.hypervisor.base import Report
+from drivers.hypervisor.libvirt.config_drive import write_config_drive
+from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
+from drivers.hypervisor.libvirt.console import read_end
+from drivers.hypervisor.libvirt.disks import make_disks, supports_direct_io
+from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml
+from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.libvirt.probe import VirtType, probe_virt_type
+from hostler.contract.errors import RescheduleError, Unavailable
+from hostler.contract.guests import GuestSpec
+from hostler.contract.names import is_uuid
+from hostler.contract.resources import Inventory
+from hostler.contract.states import PowerState
+from hostler.settings import HostSettings, LibvirtSettings
+
+GIB = 1 << 30
+MIB = 1 << 20
+TRAVERSABLE = 0o711  # QEMU, which is another user, may open what it knows the name of
+BUTTON_INTERVAL = timedelta(seconds=10)  # a guest that is still booting does not hear the first press
+POLL_INTERVAL = timedelta(seconds=0.5)
+
+
+class LibvirtHypervisor:
+    """A `HypervisorDriver`. Calls for one guest take turns; calls for different guests do not wait for each other."""
+
+    def __init__(self, settings: LibvirtSettings, host: HostSettings, state_dir: Path) -> None:
+        self._settings = settings
+        self._host = host
+        self._state_dir = state_dir.absolute()
+        self._guests_dir = self._state_dir / "guests"
+        self._connection = Connection(settings.uri)
+        self._domains = Domains(self._connection, self._guests_dir)
+        self._blocking = BlockingCalls("libvirt", host.concurrency)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._probing = asyncio.Lock()
+        self._virt_type: VirtType | None = None
+
+    async def virt_type(self) -> VirtType:
+        """What guests here are made of, and why; the first call tries it out.
+
+        Raises:
+            Unavailable: libvirt does not answer, or no guest starts here.
+        """
+        async with self._probing:
+            if self._virt_type is None:
+                self._virt_type = await self._blocking.run(self._probe)
+            return self._virt_type
+
+    async def inventory(self) -> Inventory:
+        """See `HypervisorDriver.inventory`. Finds the virtualisation type out, so that no boot has to wait for it."""
+        await self.virt_type()
+        return await self._blocking.run(self._take_inventory)
+
+    async def free_ram_mib(self) -> int:
+        """See `HypervisorDriver.free_ram_mib`."""
+        return int(psutil.virtual_memory().available // MIB)
+
+    async def free_disk_gib(self) -> int:
+        """See `HypervisorDriver.free_disk_gib`."""
+        usage = await self._blocking.run(shutil.disk_usage, self._state_dir)
+        return usage.free // GIB
+
+    async def spawn(self, guest: GuestSpec, base: Path | None, report: Report) -> None:
+        """See `HypervisorDriver.spawn`. A domain is defined last, so one of the same spec says that all is made."""
+        files = GuestFiles.of(self._guests_dir, guest.server_id)
+        virt_type = await self.virt_type()
+        async with self._turn(guest.server_id):
+            if await self._blocking.run(self._domains.mark, guest.server_id) != Mark.of(guest, files):
+                await self._blocking.run(self._remove, files, guest.server_id)
+                report("making the disks")
+                await self._blocking.run(_make_files, guest, files, base)
+                if guest.config_drive:
+                    report("making the config drive")
+                    await self._blocking.run(write_config_drive, guest, files.config_drive)
+                report("defining the domain")
+                direct_io = supports_direct_io(files.console_log)
+                xml = domain_xml(guest, files, base, virt_type.type, direct_io)
+                await self._blocking.run(self._domains.define, xml)
+            report("starting QEMU")
+            await self._blocking.run(self._domains.power_on, guest.server_id, paused=True)
+
+    async def resume(self, server_id: str) -> None:
+        """See `HypervisorDriver.resume`."""
+        async with self._turn(server_id):
+            await self._blocking.run(self._domains.resume, server_id)
+
+    async def destroy(self, server_id: str) -> None:
+        """See `HypervisorDriver.destroy`."""
+        files = GuestFiles.of(self._guests_dir, server_id)
+        async with self._turn(server_id):
+            await self._blocking.run(self._remove, files, server_id)
+
+    async def start(self, server_id: str) -> None:
+        """See `HypervisorDriver.start`."""
+        async with self._turn(server_id):
+            await self._blocking.run(self._domains.power_on, server_id)
+
+    async def stop(self, server_id: str, timeout: timedelta, report: Report) -> bool:
+        """See `HypervisorDriver.stop`. A paused guest cannot obey, so its plug is pulled at once."""
+        async with self._turn(server_id):
+            begun = time.monotonic()
+            waited, pressed = timedelta(), -BUTTON_INTERVAL
+            while await self.power_state(server_id) is PowerState.RUNNING and waited < timeout:
+                if waited - pressed >= BUTTON_INTERVAL:
+                    await self._blocking.run(self._domains.press_power_button, server_id)
+                    pressed = waited
+                report(f"asked the guest to shut down {waited.total_seconds():.0f} s ago")
+                await asyncio.sleep(POLL_INTERVAL.total_seconds())
+                waited = timedelta(seconds=time.monotonic() - begun)
+            obeyed = await self._blocking.run(self._domains.is_off, server_id)
+            await self._blocking.run(self._domains.power_off, server_id)
+            return obeyed
+
+    async def reset(self, server_id: str) -> None:
+        """See `HypervisorDriver.reset`. A new QEMU each time, as Nova does: that also mends a guest that hangs."""
+        async with self._turn(server_id):
+            await self._blocking.run(self._domains.power_off, server_id)
+            await self._blocking.run(self._domains.power_on, server_id)
+
+    async def power_state(self, server_id: str) -> PowerState:
+        """See `HypervisorDriver.power_state`."""
+        return await self._blocking.run(self._domains.power_state, server_id)
+
+    async def console_log(self, server_id: str, max_bytes: int) -> str:
+        """See `HypervisorDriver.console_log`."""
+        files = GuestFiles.of(self._guests_dir, server_id)
+        return await self._blocking.run(read_end, files.console_log, max_bytes)
+
+    async def guests(self) -> list[str]:
+        """See `HypervisorDriver.guests`. One that has a domain or files, be it half made or half removed, counts."""
+        return await self._blocking.run(self._list_guests)
+
+    async def close(self) -> None:
+        """See `HypervisorDriver.close`."""
+        await self._blocking.close()
+        self._connection.close()
+
+    @asynccontextmanager
+    async def _turn(self, server_id: str) -> AsyncIterator[None]:
+        """Alone with one guest: an attempt that Temporal gave up on may still be at work when the next one begins."""
+        async with self._turns.setdefault(server_id, asyncio.Lock()):
+            yield
+
+    def _probe(self) -> VirtType:
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        return probe_virt_type(self._settings, self._state_dir)
+
+    def _take_inventory(self) -> Inventory:
+        with libvirt_errors(Unavailable):
+            connection = self._connection.get()
+            _model, ram_mib, vcpus, *_topology = connection.getInfo()
+            hypervisor_type = connection.getType()  # "QEMU", under KVM too, as Nova reports it
+        return Inventory(
+            vcpus=vcpus,
+            ram_mib=ram_mib,
+            disk_gib=shutil.disk_usage(self._state_dir).total // GIB,
+            reserved_ram_mib=self._host.reserved_ram_mib,
+            reserved_disk_gib=self._host.reserved_disk_gib,
+            cpu_ratio=self._host.cpu_ratio,
+            ram_ratio=self._host.ram_ratio,
+            disk_ratio=self._host.disk_ratio,
+            architecture=platform.machine(),
+            hypervisor_type=hypervisor_type,
+        )
+
+    def _remove(self, files: GuestFiles, server_id: str) -> None:
+        self._domains.remove(server_id)
+        if files.directory.exists():
+            shutil.rmtree(files.directory)
+
+    def _list_guests(self) -> list[str]:
+        found = set(self._domains.server_ids())
+        if self._guests_dir.exists():
+            found.update(entry.name for entry in self._guests_dir.iterdir() if is_uuid(entry.name))
+        return sorted(found)
+
+
+def _make_files(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
+    try:
+        for directory in (files.directory.parent, files.directory):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(TRAVERSABLE)
+        files.console_log.touch(0o640)  # made by this worker, so that it may read it; virtlogd's own would be root's
+    except OSError as error:
+        raise RescheduleError(f"cannot make the guest's files: {error}") from error
+    make_disks(guest, files, base)

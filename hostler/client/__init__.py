@@ -1,0 +1,6 @@
+"""The Python client."""
+
+from hostler.client.client import Client
+from hostler.client.operation import Operation
+
+__all__ = ["Client", "Operation"]

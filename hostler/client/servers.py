@@ -1,0 +1,229 @@
+"""`client.servers`: servers, and the operations on them."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from uuid import uuid4
+
+from hostler.client.connection import Connection
+from hostler.client.operation import Operation, begin, latest
+from hostler.contract.calls import (
+    CONSOLE_LOG,
+    LIST_EVENTS,
+    LIST_SERVERS,
+    SHOW_SERVER,
+    ConsoleRequest,
+    Ref,
+    ServerFilter,
+)
+from hostler.contract.errors import Conflict, InvalidState, NotFound
+from hostler.contract.names import host_queue, is_uuid
+from hostler.contract.servers import (
+    BlockDeviceMapping,
+    BootRequest,
+    DeleteRequest,
+    NetworkRequest,
+    OperationName,
+    OperationRequest,
+    RebootRequest,
+    Server,
+    ServerEvent,
+    StartRequest,
+    StopRequest,
+)
+from hostler.contract.validation import check_boot, check_operation
+
+
+class Servers:
+    """Servers are named by UUID or, where only one has it, by name.
+
+    Each operation returns once it is accepted, as an `Operation` to follow or await, and raises `InvalidRequest`,
+    `NotFound`, `InvalidState`, `ServerBusy`, `Conflict`, `QuotaExceeded` or `Unavailable` when it is not. A call with
+    the `request_id` of a former one joins that one instead of doing it twice.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._project = connection.project
+
+    async def boot(
+        self,
+        name: str,
+        *,
+        flavor: str,
+        image: str | None = None,
+        networks: Sequence[str | NetworkRequest] = (),
+        block_devices: Sequence[BlockDeviceMapping] = (),
+        key_name: str | None = None,
+        user_data: bytes | str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        availability_zone: str | None = None,
+        host: str | None = None,
+        config_drive: bool = True,
+        max_attempts: int | None = None,
+        server_id: str | None = None,
+    ) -> Operation:
+        """Build a server. Two calls with the same `server_id` build one.
+
+        Args:
+            networks: names or UUIDs, or requests that ask for an address too.
+            user_data: bytes as they are, or text that is base64 already.
+            max_attempts: on how many hosts to try; None is the control worker's setting.
+            server_id: the UUID to give it; None makes one.
+        """
+        server_id = server_id or str(uuid4())
+        request = BootRequest(
+            server_id=server_id,
+            request_id=server_id,
+            project=self._project,
+            name=name,
+            flavor=flavor,
+            image=image,
+            networks=[NetworkRequest(network=n) if isinstance(n, str) else n for n in networks],
+            block_device_mapping=list(block_devices),
+            key_name=key_name,
+            user_data=base64.b64encode(user_data).decode() if isinstance(user_data, bytes) else user_data,
+            metadata=dict(sorted((metadata or {}).items())),
+            availability_zone=availability_zone,
+            host=host,
+            config_drive=config_drive,
+            max_attempts=max_attempts,
+        )
+        check_boot(request)
+        source = f"image {image}" if image else "from a volume"
+        return await begin(
+            self._connection,
+            OperationName.BOOT,
+            request,
+            summary=f"boot {name}, {flavor}, {source}",
+            server_name=name,
+        )
+
+    async def start(self, server: str, *, request_id: str | None = None) -> Operation:
+        """Power a server on."""
+        server_id, name = await self._identify(server)
+        request = StartRequest(server_id=server_id, request_id=request_id or str(uuid4()), project=self._project)
+        return await self._begin(OperationName.START, request, name)
+
+    async def stop(self, server: str, *, timeout: timedelta | None = None, request_id: str | None = None) -> Operation:
+        """Power a server off: its guest is asked, and after `timeout` not asked any more."""
+        server_id, name = await self._identify(server)
+        request = StopRequest(
+            server_id=server_id,
+            request_id=request_id or str(uuid4()),
+            project=self._project,
+            timeout=timeout,
+        )
+        return await self._begin(OperationName.STOP, request, name)
+
+    async def reboot(
+        self,
+        server: str,
+        *,
+        hard: bool = False,
+        timeout: timedelta | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Reboot a server: its guest is asked first, unless `hard`."""
+        server_id, name = await self._identify(server)
+        request = RebootRequest(
+            server_id=server_id,
+            request_id=request_id or str(uuid4()),
+            project=self._project,
+            hard=hard,
+            timeout=timeout,
+        )
+        return await self._begin(OperationName.REBOOT, request, name)
+
+    async def delete(self, server: str, *, request_id: str | None = None) -> Operation:
+        """Delete a server, also in the middle of its boot."""
+        server_id, name = await self._identify(server)
+        request = DeleteRequest(server_id=server_id, request_id=request_id or str(uuid4()), project=self._project)
+        return await self._begin(OperationName.DELETE, request, name)
+
+    async def _begin(self, operation: OperationName, request: OperationRequest, name: str | None) -> Operation:
+        check_operation(request)
+        summary = f"{operation} {name or request.server_id}"
+        return await begin(self._connection, operation, request, summary=summary, server_name=name)
+
+    async def list(
+        self,
+        *,
+        status: str | None = None,
+        host: str | None = None,
+        name: str | None = None,
+        deleted: bool = False,
+        all_projects: bool = False,
+    ) -> Sequence[Server]:
+        """The project's servers, or everybody's; `deleted` ones only when asked for."""
+        wanted = ServerFilter(
+            project=self._project,
+            all_projects=all_projects,
+            status=status,
+            host=host,
+            name=name,
+            deleted=deleted,
+        )
+        return await self._connection.call(LIST_SERVERS, wanted)
+
+    async def show(self, server: str) -> Server:
+        """One server; a deleted one too, by its UUID."""
+        server_id, _ = await self._identify(server)
+        return await self._connection.call(SHOW_SERVER, Ref(ref=server_id, project=self._project))
+
+    async def events(self, server: str) -> Sequence[ServerEvent]:
+        """All steps of all its operations that the database remembers, oldest first."""
+        server_id, _ = await self._identify(server)
+        return await self._connection.call(LIST_EVENTS, Ref(ref=server_id, project=self._project))
+
+    async def console_log(self, server: str, *, max_bytes: int = 100_000) -> str:
+        """The end of what its guest wrote to the serial console, as its host has it.
+
+        Raises:
+            InvalidState: it is on no host.
+            Unavailable: its host does not answer.
+        """
+        shown = await self.show(server)
+        if shown.host_id is None:
+            raise InvalidState(
+                f"server {shown.name} is on no host, so it has no console", field="server", value=shown.id
+            )
+        host = shown.host or shown.host_id
+        return await self._connection.call(
+            CONSOLE_LOG,
+            ConsoleRequest(server_id=shown.id, max_bytes=max_bytes),
+            queue=host_queue(shown.host_id),
+            worker=f"worker of host {host}",
+            remedy=f"see whether {host} is up: hostler host show {host}",
+            patience=self._connection.settings.timeouts.host_answer,
+        )
+
+    async def operation(self, server: str) -> Operation:
+        """The operation that runs on a server, or else the last that did.
+
+        Raises:
+            NotFound: there is no such server, or Temporal remembers no operation on it.
+        """
+        server_id, _ = await self._identify(server)
+        return await latest(self._connection, server_id)
+
+    async def _identify(self, server: str) -> tuple[str, str | None]:
+        """The UUID, and the name where it had to be looked up."""
+        if is_uuid(server.lower()):
+            return server.lower(), None
+        named = [s for s in await self.list(name=server) if s.name == server]
+        if not named:
+            raise NotFound(
+                f"no server is named {server!r}",
+                field="server",
+                value=server,
+                remedy="`hostler server list` shows them",
+            )
+        if len(named) > 1:
+            raise Conflict(
+                f"{len(named)} servers are named {server!r}: {', '.join(s.id for s in named)}",
+                field="server",
+                value=server,
+                remedy="name the one that is meant by its UUID",
+            )
+        return named[0].id, server

