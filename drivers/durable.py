@@ -4,14 +4,18 @@ import os
 from pathlib import Path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file in one step. One writer at a time."""
+def write_text(path: Path, text: str, *, sync: bool = True) -> None:
+    """Write a small file in one step. One writer at a time. Without `sync` it may be lost to a power cut."""
     part = path.with_name(f".{path.name}.new")
     with part.open("w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    put_in_place(part, path)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    if sync:
+        put_in_place(part, path)
+    else:
+        part.rename(path)
 
 
 def put_in_place(part: Path, final: Path) -> None:

@@ -61,24 +61,25 @@ class Scheduler:
         """
         asked_at = time.monotonic()
         alive = self._alive()
-        since = asked_at - MAX_AGE
-        self._snapshot.hosts(since)
+        self._snapshot.refresh(asked_at - MAX_AGE)
+        looked_again = False
         placement = self._placed_before(request) or self._try(self._still_fit(alternates_hint, request, alive), request)
         for _ in range(ROUNDS):
             if placement:
                 return placement
-            selection = self._select(request, alive, since)
+            selection = self._select(request, alive)
             if selection.candidates:
                 placement = self._try(selection.candidates, request)
-            elif since < asked_at:
-                since = asked_at  # the picture was old: look again before saying no
-            else:
+            elif looked_again:
                 raise no_valid_host(selection)
+            else:  # never say no on the strength of an old picture
+                self._snapshot.refresh(asked_at)
+                looked_again = True
         raise Unavailable("other requests took every host that was chosen")
 
-    def _select(self, request: SchedulingRequest, alive: frozenset[str], since: float) -> Selection:
+    def _select(self, request: SchedulingRequest, alive: frozenset[str]) -> Selection:
         return select(
-            self._snapshot.hosts(since),
+            self._snapshot.hosts(),
             request,
             alive=alive,
             spread=self._settings.spread,

@@ -24,16 +24,20 @@ class Snapshot:
         self._refreshing = threading.Lock()
         self._changing = threading.Lock()
 
-    def hosts(self, since: float) -> list[HostState]:
-        """All hosts, none of them older than `since`, a moment of `time.monotonic`.
+    def refresh(self, since: float) -> None:
+        """See that the picture is no older than `since`, a moment of `time.monotonic`.
 
-        Threads that ask at once share one reading: who waited for another's takes its result, if that one began late
+        Threads that ask at once share one reading: who had to wait takes the other's result, if that one began late
         enough.
         """
-        if self._as_of < since:
-            with self._refreshing:
-                if self._as_of < since:
-                    self._refresh()
+        if self._as_of >= since:
+            return
+        with self._refreshing:
+            if self._as_of < since:
+                self._refresh()
+
+    def hosts(self) -> list[HostState]:
+        """All hosts, in no order."""
         with self._changing:
             return list(self._states.values())
 
@@ -47,7 +51,7 @@ class Snapshot:
         with self._changing:
             for state in states:
                 held = self._states.get(state.id)
-                if held is None or held.generation < state.generation:
+                if held is None or held.generation <= state.generation:
                     self._states[state.id] = state
 
     def _refresh(self) -> None:
@@ -58,8 +62,8 @@ class Snapshot:
         self._as_of = began
 
     def _totals(self) -> tuple[int, int]:
-        with self._changing:
-            return len(self._states), sum(state.generation for state in self._states.values())
+        hosts = self.hosts()
+        return len(hosts), sum(host.generation for host in hosts)
 
     def _reread(self, session: Session) -> None:
         generations: dict[str, int] = dict(session.exec(select(Host.id, Host.generation)).all())

@@ -27,7 +27,7 @@ MISSES = 3
 """A worker is down after this many intervals without a heartbeat."""
 LONG_POLL = timedelta(seconds=70)
 """How rarely an idle worker polls: what is known from pollers is that much older."""
-PAGE = 200
+PAGE = 1000
 CONCURRENT_CALLS = 32
 CALL_TIMEOUT = timedelta(seconds=10)
 

@@ -23,15 +23,23 @@ from hostler.settings import TemporalSettings
 
 UI_PORT = 8233
 
-# Out of the box, each step of a workflow waits some 40 ms for the next poll of these queues, and each host's idle task
-# queue costs four partitions.
-DYNAMIC_CONFIG = {
+DYNAMIC_CONFIG: dict[str, str] = {
+    # Out of the box, each step of a workflow waits some 40 ms for the next poll of these queues.
     "history.transferProcessorMaxPollRPS": "2000",
     "history.timerProcessorMaxPollRPS": "2000",
     "history.visibilityProcessorMaxPollRPS": "2000",
     "history.outboundProcessorMaxPollRPS": "2000",
+    # Each host has a queue of its own, which four partitions would make four times as costly.
     "matching.numTaskqueueReadPartitions": "1",
     "matching.numTaskqueueWritePartitions": "1",
+    # These protect a shared server from its tenants; 1,200 polls at once and 1,200 calls/s are too few for 1,000 hosts.
+    "frontend.namespaceCount": "100000",
+    "frontend.namespaceRPS": "100000",
+    "frontend.rps": "100000",
+    "frontend.persistenceMaxQPS": "100000",
+    "history.rps": "100000",
+    "matching.rps": "100000",
+    # What tells which hosts are up.
     "frontend.WorkerHeartbeatsEnabled": "true",
     "frontend.ListWorkersEnabled": "true",
 }

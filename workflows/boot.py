@@ -129,7 +129,7 @@ class Boot(Operation[BootRequest]):
                     run_id=self.run_id,
                     host_id=placement.host.id,
                     power_state=power_state,
-                    events=self.event_log(),
+                    events=self.event_log(ACTIVATE.name),
                 )
                 return await self.step(ACTIVATE, call, final=True)
         raise BuildFailed(f"the build failed on all {plan.limits.max_attempts} hosts that were tried")

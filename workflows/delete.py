@@ -71,7 +71,7 @@ class Delete(Operation[DeleteRequest]):
         await self.step(RELEASE_PORTS, ref)
         await self.step(RELEASE_DEVICES, ReleaseDevices(server_id=target.server_id, run_id=self.run_id))
         await self.step(RELEASE_ALLOCATION, Allocation(server_id=target.server_id))
-        return await self.step(FINISH, self.event_log(), final=True)
+        return await self.step(FINISH, self.event_log(FINISH.name), final=True)
 
     async def give_up(self, error: HostlerError) -> None:
         await self.settle(VmState.ERROR, error=error)

@@ -22,6 +22,7 @@ from hostler.contract.servers import (
     OperationName,
     OperationRequest,
     Server,
+    Step,
     StepStatus,
     VifPlugged,
 )
@@ -61,8 +62,10 @@ class Operation(StepRunner, Generic[Request]):
                 raise self._verdict.to_application_error()
             assert self._verdict is not None
             return self._verdict
-        if call.operation is OperationName.DELETE and isinstance(self._verdict, Accepted):
-            return self._preempt(call)
+        if call.operation is OperationName.DELETE:
+            await workflow.wait_condition(lambda: self._verdict is not None)
+            if isinstance(self._verdict, Accepted):
+                return self._preempt(call)
         if call.operation is self.operation is OperationName.BOOT:
             raise self._other_request().to_application_error()
         raise self._busy().to_application_error()
@@ -184,15 +187,22 @@ class Operation(StepRunner, Generic[Request]):
             vm_state=vm_state,
             power_state=power_state,
             error=error.detail if error else None,
-            events=self.event_log(),
+            events=self.event_log(SETTLE.name),
         )
         return await self.step(SETTLE, call, final=True)
 
-    def event_log(self) -> EventLog:
-        """The steps so far, for the server's history."""
+    def event_log(self, closing: str) -> EventLog:
+        """The steps so far, for the server's history, with the `closing` one that writes them."""
+        last = Step(
+            name=closing,
+            status=StepStatus.DONE,
+            attempt=self.state.attempt,
+            host=self.state.host,
+            started_at=workflow.now(),
+        )
         return EventLog(
             server_id=self.call.server_id,
             run_id=self.run_id,
             operation=self.operation,
-            steps=[step.model_copy() for step in self.state.steps],
+            steps=[*(step.model_copy() for step in self.state.steps), last],
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from activities.interfaces.servers import Begin, Servers, Target
-from hostler.contract.errors import HostlerError, InvalidState
+from hostler.contract.errors import HostlerError
 from hostler.contract.servers import Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.operation import Operation, Request
@@ -35,8 +35,6 @@ class PowerOperation(Operation[Request]):
         target = await self.step(BEGIN, self.begin(self.allowed(), self.task_state()))
         self.former = target.former
         self.accept(target.limits, f"{self.operation} {target.name}")
-        if not target.hosts:
-            raise InvalidState(f"server {target.name} is on no host", remedy="delete it, and boot another")
         self.state.host = target.hosts[0].name
         power_state = await self.on_host(target)
         return await self.settle(self.afterwards, power_state=power_state)

@@ -5,10 +5,12 @@ from sqlmodel import Session, col, select
 from activities.interfaces.servers import EventLog
 from hostler.contract.servers import ServerEvent, Step
 from models import ServerEvent as Row
+from models import now
 
 
 def write_events(session: Session, log: EventLog) -> None:
-    """Write the steps of a run; those that are there already stay as they are."""
+    """Write the steps of a run; those that are there already stay. The last one is the step that writes."""
+    log.steps[-1].finished_at = now()
     there = set(
         session.exec(select(Row.position).where(Row.server_id == log.server_id, Row.run_id == log.run_id)).all()
     )

@@ -58,3 +58,8 @@ def owing_hosts(session: Session) -> list[HostRegistration]:
         HostRegistration(id=host.id, name=host.name, zone=host.zone, volumes=host.volumes, inventory=host.model_dump())
         for host in hosts
     ]
+
+
+def host_ids(session: Session) -> list[str]:
+    """The UUIDs of all hosts."""
+    return list(session.exec(select(Host.id)).all())

@@ -164,6 +164,13 @@ class Servers(interface.Servers):
                 field="server",
                 value=row.id,
             )
+        if row.host_id is None and call.operation is not OperationName.DELETE:
+            raise InvalidState(
+                f"server {row.name} is on no host, so there is nothing to {call.operation}",
+                field="server",
+                value=row.id,
+                remedy="delete it, and boot another",
+            )
         row.operation_id, row.task_state = call.run_id, call.task_state
         return target_of(session, row, self._limits)
 

@@ -34,6 +34,10 @@ def _volumes(session: Session, row: Server) -> list[AttachedVolume]:
         .where(BlockDevice.server_id == row.id, Volume.server_id == row.id)
     )
     return [
-        AttachedVolume(volume_id=volume_id, host=HostRef(id=host.id, name=host.name) if host else None, discard=discard)
+        AttachedVolume(volume_id=volume_id, host=_ref(host), discard=discard)
         for discard, volume_id, host in session.exec(query).all()
     ]
+
+
+def _ref(host: Host | None) -> HostRef | None:
+    return None if host is None else HostRef(id=host.id, name=host.name)

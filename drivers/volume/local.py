@@ -91,7 +91,7 @@ class LocalVolumes:
 
     async def exports(self) -> list[str]:
         """The IDs of the volumes that are being served now."""
-        names = await self._calls.run(lambda: [n for n in self._servers.wanted() if self._servers.find(n)])
+        names = await self._calls.run(lambda: [n for n in self._servers.wanted() if self._servers.port(n)])
         return [name.removeprefix(EXPORT_PREFIX) for name in names]
 
     async def close(self) -> None:
@@ -137,7 +137,7 @@ class LocalVolumes:
 
     def _died(self, volume_id: str) -> bool:
         name = _export_name(volume_id)
-        return name in self._servers.wanted() and self._servers.find(name) is None
+        return name in self._servers.wanted() and self._servers.port(name) is None
 
     def _volumes(self) -> list[str]:
         return sorted(path.stem for path in self._directory.glob(f"*{SUFFIX}") if is_uuid(path.stem))

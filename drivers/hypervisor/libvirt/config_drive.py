@@ -21,6 +21,7 @@ from hostler.contract.names import tap_name
 
 VOLUME_ID = "config-2"
 FOLDER = "openstack/latest"
+PRIVATE = 0o600
 HOSTNAME_LENGTH = 63  # RFC 1035
 ISO_9660_LEVEL = 3  # names of more than eight characters, below the true ones of Rock Ridge and Joliet
 
@@ -43,6 +44,7 @@ def write_config_drive(guest: GuestSpec, path: Path) -> None:
         iso_name = f"{place.upper()}{'' if '.' in name else '.'};1"
         iso.add_fp(BytesIO(content), len(content), iso_name, rr_name=name, joliet_path=place)
     try:
+        path.touch(PRIVATE)  # the user data may hold passwords
         iso.write(str(path))
     except OSError as error:
         raise RescheduleError(f"cannot write the config drive: {error}") from error

@@ -36,13 +36,14 @@ def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
         if disk.volume_id is not None:
             continue
         path = paths[disk.device]
+        _touch(path)
         match disk.kind:
             case DiskKind.EPHEMERAL:
-                _make_raw(path, disk.size_bytes)
+                os.truncate(path, disk.size_bytes)
                 label = path.name.replace("disk.eph", "ephemeral")
                 _run("mkfs.ext4", "-q", "-F", "-L", label, str(path))
             case DiskKind.SWAP:
-                _make_raw(path, disk.size_bytes)
+                os.truncate(path, disk.size_bytes)
                 _run("mkswap", str(path))
             case DiskKind.ROOT | DiskKind.DATA if disk.image is None:
                 _run("qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.size_bytes))
@@ -78,10 +79,9 @@ def _share(base: Path) -> None:
         raise RescheduleError(f"cannot use the cached image: {error}") from error
 
 
-def _make_raw(path: Path, size_bytes: int) -> None:
+def _touch(path: Path) -> None:
     try:
-        path.touch(PRIVATE)
-        os.truncate(path, size_bytes)
+        path.touch(PRIVATE)  # libvirt hands it to QEMU's user, and back
     except OSError as error:
         raise RescheduleError(f"cannot make {path.name}: {error}") from error
 

@@ -65,7 +65,7 @@ def domain_xml(
         E.vcpu(str(guest.vcpus)),
         E.os(E.type("hvm", machine=MACHINE)),
         _features(virt_type),
-        _cpu(virt_type),
+        cpu(virt_type),
         # As Nova: what keeps a guest's clock right when its virtual CPU did not run for a while.
         E.clock(
             E.timer(name="pit", tickpolicy="delay"),
@@ -86,6 +86,13 @@ def domain_xml(
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
 
 
+def cpu(virt_type: str) -> etree._Element:
+    """The processor that guests get."""
+    if virt_type == "kvm":
+        return E.cpu(mode="host-model")  # all the host has that libvirt can find again on another
+    return E.cpu(E.model(TCG_CPU, fallback="forbid"), mode="custom", match="exact")
+
+
 def _metadata(guest: GuestSpec, files: GuestFiles) -> etree._Element:
     return HOSTLER.guest(
         HOSTLER.name(guest.name),
@@ -100,12 +107,6 @@ def _features(virt_type: str) -> etree._Element:
     if virt_type == "qemu":
         features.append(E.tcg(E("tb-cache", str(TCG_CACHE_MIB), unit="MiB")))
     return features
-
-
-def _cpu(virt_type: str) -> etree._Element:
-    if virt_type == "kvm":
-        return E.cpu(mode="host-model")  # all the host has that libvirt can find again on another
-    return E.cpu(E.model(TCG_CPU, fallback="forbid"), mode="custom", match="exact")
 
 
 def _disks(guest: GuestSpec, files: GuestFiles, base: Path | None, direct_io: bool) -> Iterable[etree._Element]:

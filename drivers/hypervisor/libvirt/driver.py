@@ -163,12 +163,11 @@ class LibvirtHypervisor:
 
     def _take_inventory(self) -> Inventory:
         with libvirt_errors(Unavailable):
-            connection = self._connection.get()
-            _model, ram_mib, vcpus, *_topology = connection.getInfo()
-            hypervisor_type = connection.getType()  # "QEMU", under KVM too, as Nova reports it
+            hypervisor_type = self._connection.get().getType()  # "QEMU", under KVM too, as Nova reports it
+        # Memory and processors from the kernel: libvirt's count misses memory that was added while the machine ran.
         return Inventory(
-            vcpus=vcpus,
-            ram_mib=ram_mib,
+            vcpus=psutil.cpu_count() or 1,
+            ram_mib=psutil.virtual_memory().total // MIB,
             disk_gib=shutil.disk_usage(self._state_dir).total // GIB,
             reserved_ram_mib=self._host.reserved_ram_mib,
             reserved_disk_gib=self._host.reserved_disk_gib,

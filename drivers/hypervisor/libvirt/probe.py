@@ -1,7 +1,7 @@
 """Finds out whether guests really run under KVM here.
 
 Neither /dev/kvm nor libvirt's word is enough: in some nested machines a virtual machine can be created and yet no guest
-gets through its first instructions. So a tiny guest is started, a boot sector that writes to the serial port.
+gets through its first instructions. So a tiny guest is started, with the processor that real ones would get.
 """
 
 import json
@@ -16,32 +16,18 @@ import libvirt
 from lxml import etree
 from lxml.builder import E
 
+from drivers.hypervisor.libvirt.boot_sector import GREETING, boot_disk
 from drivers.hypervisor.libvirt.connection import Connection, ignoring, one_line
+from drivers.hypervisor.libvirt.domain_xml import cpu
 from hostler.contract.errors import Unavailable
 from hostler.settings import LibvirtSettings
 
-GREETING = b"a guest runs here\n"
 PATIENCE = timedelta(seconds=15)  # a guest takes half a second; a machine that boots many others takes longer
 KVM = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CACHE = "virt-type.json"
 
-RAM_MIB = 64  # the firmware of a PC finds no room in 16
-SECTOR_BYTES = 512
-SECTOR_ADDRESS = 0x7C00  # where a PC's firmware loads it
-CODE = bytes.fromhex(
-    "31c0"  # xor ax, ax
-    "8ed8"  # mov ds, ax
-    "be157c"  # mov si, 0x7c15    the text, right after this code
-    "baf803"  # mov dx, 0x3f8     the first serial port
-    "ac"  # next: lodsb
-    "84c0"  # test al, al
-    "7403"  # jz halt
-    "ee"  # out dx, al
-    "ebf8"  # jmp next
-    "f4"  # halt: hlt
-    "ebfd"  # jmp halt
-)
+RAM_MIB = 16
 
 
 class VirtType(NamedTuple):
@@ -76,12 +62,6 @@ def probe_virt_type(settings: LibvirtSettings, state_dir: Path) -> VirtType:
         connection.close()
 
 
-def boot_sector() -> bytes:
-    """A disk of one sector that greets and halts."""
-    code = CODE + GREETING + b"\0"
-    return code.ljust(SECTOR_BYTES - 2, b"\0") + b"\x55\xaa"
-
-
 def _try_out(connection: libvirt.virConnect, state_dir: Path) -> VirtType:
     trouble = greets(connection, "kvm", state_dir)
     if trouble is None:
@@ -99,7 +79,7 @@ def greets(connection: libvirt.virConnect, virt_type: str, state_dir: Path) -> s
         directory = Path(name)
         directory.chmod(0o711)  # QEMU is another user
         disk, log = directory / "disk", directory / "console.log"
-        disk.write_bytes(boot_sector())
+        disk.write_bytes(boot_disk())
         log.touch()
         try:
             domain = connection.createXML(_xml(virt_type, disk, log), libvirt.VIR_DOMAIN_START_AUTODESTROY)
@@ -138,6 +118,7 @@ def _xml(virt_type: str, disk: Path, log: Path) -> str:
         E.memory(str(RAM_MIB), unit="MiB"),
         E.os(E.type("hvm", machine="pc")),
         E.features(E.acpi()),
+        cpu(virt_type),
         E.devices(
             E.disk(E.driver(name="qemu", type="raw"), E.source(file=str(disk)), E.target(dev="vda", bus="virtio")),
             E.controller(type="usb", model="none"),

@@ -1,0 +1,76 @@
+"""Claims: the host's own book of what its servers take, and its veto over the scheduler's idea of it."""
+
+import asyncio
+from pathlib import Path
+
+from temporalio import activity
+
+from activities.interfaces import guests as interface
+from activities.interfaces.servers import ServerRef
+from drivers.durable import write_text
+from drivers.hypervisor.base import HypervisorDriver
+from hostler.contract.errors import RescheduleError
+from hostler.contract.guests import ClaimSpec
+from hostler.contract.resources import Inventory
+
+
+class Claims(interface.Claims):
+    """One JSON file a claim in `directory`, so that the book outlives the worker.
+
+    `durable` makes it outlive a power cut as well, which simulated hosts do not need.
+    """
+
+    def __init__(
+        self, directory: Path, inventory: Inventory, hypervisor: HypervisorDriver, durable: bool = True
+    ) -> None:
+        self._directory = directory
+        self._inventory = inventory
+        self._hypervisor = hypervisor
+        self._durable = durable
+        self._turn = asyncio.Lock()
+        directory.mkdir(parents=True, exist_ok=True)
+        files = directory.glob("*.json")
+        self._claims = {file.stem: ClaimSpec.model_validate_json(file.read_text()) for file in files}
+
+    @activity.defn(name="claim_resources")
+    async def claim_resources(self, call: ClaimSpec) -> None:
+        async with self._turn:
+            if call.server_id in self._claims:
+                return
+            self._check_book(call)
+            await self._check_reality(call)
+            if self._durable:
+                await asyncio.to_thread(write_text, self._file(call.server_id), call.model_dump_json())
+            else:
+                self._file(call.server_id).write_text(call.model_dump_json())
+            self._claims[call.server_id] = call
+
+    @activity.defn(name="drop_claim")
+    async def drop_claim(self, call: ServerRef) -> None:
+        async with self._turn:
+            self._file(call.server_id).unlink(missing_ok=True)
+            self._claims.pop(call.server_id, None)
+
+    def _check_book(self, call: ClaimSpec) -> None:
+        has = self._inventory
+        claims = self._claims.values()
+        self._check("vCPUs", call.vcpus, int(has.vcpus * has.cpu_ratio), sum(claim.vcpus for claim in claims))
+        ram = int((has.ram_mib - has.reserved_ram_mib) * has.ram_ratio)
+        self._check("MiB of RAM", call.ram_mib, ram, sum(claim.ram_mib for claim in claims))
+        disk = int((has.disk_gib - has.reserved_disk_gib) * has.disk_ratio)
+        self._check("GiB of disk", call.disk_gib, disk, sum(claim.disk_gib for claim in claims))
+
+    async def _check_reality(self, call: ClaimSpec) -> None:
+        """What others on the machine use, the book does not show. Overcommit is allowed to outgrow reality."""
+        if self._inventory.ram_ratio <= 1:
+            free = await self._hypervisor.free_ram_mib()
+            self._check("MiB of RAM", call.ram_mib, free, 0)
+        if self._inventory.disk_ratio <= 1:
+            self._check("GiB of disk", call.disk_gib, await self._hypervisor.free_disk_gib(), 0)
+
+    def _check(self, what: str, wanted: int, has: int, claimed: int) -> None:
+        if wanted > has - claimed:
+            raise RescheduleError(f"{wanted} {what} wanted, {max(0, has - claimed)} left", value=wanted)
+
+    def _file(self, server_id: str) -> Path:
+        return self._directory / f"{server_id}.json"

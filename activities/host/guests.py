@@ -1,0 +1,71 @@
+"""Guests: spawned, run and removed on their host."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from temporalio import activity
+
+from activities.host.images import fetch
+from activities.interfaces import guests as interface
+from activities.interfaces.guests import RebootGuest, StopGuest
+from activities.interfaces.servers import ServerRef
+from drivers.hypervisor.base import HypervisorDriver
+from drivers.image.cache import ImageCache
+from hostler.contract.calls import CONSOLE_LOG, ConsoleRequest
+from hostler.contract.errors import NotFound
+from hostler.contract.guests import GuestDisk, GuestSpec
+from hostler.contract.states import PowerState
+
+
+class Guests(interface.Guests):
+    """The guests of one host."""
+
+    def __init__(self, hypervisor: HypervisorDriver, images: ImageCache) -> None:
+        self._hypervisor = hypervisor
+        self._images = images
+
+    @activity.defn(name="spawn")
+    async def spawn(self, call: GuestSpec) -> None:
+        await self._hypervisor.spawn(call, await self._base(call.disks), activity.heartbeat)
+
+    async def _base(self, disks: Sequence[GuestDisk]) -> Path | None:
+        """The cached image of the root disk, fetched already but for a cache that was emptied meanwhile."""
+        for disk in disks:
+            if disk.image is not None and disk.volume_id is None:
+                return await fetch(self._images, disk.image)
+        return None
+
+    @activity.defn(name="destroy_guest")
+    async def destroy_guest(self, call: ServerRef) -> None:
+        await self._hypervisor.destroy(call.server_id)
+
+    @activity.defn(name="resume_guest")
+    async def resume_guest(self, call: ServerRef) -> PowerState:
+        await self._hypervisor.resume(call.server_id)
+        return await self._hypervisor.power_state(call.server_id)
+
+    @activity.defn(name="start_guest")
+    async def start_guest(self, call: ServerRef) -> PowerState:
+        await self._hypervisor.start(call.server_id)
+        return await self._hypervisor.power_state(call.server_id)
+
+    @activity.defn(name="stop_guest")
+    async def stop_guest(self, call: StopGuest) -> PowerState:
+        await self._hypervisor.stop(call.server_id, call.timeout, activity.heartbeat)
+        return await self._hypervisor.power_state(call.server_id)
+
+    @activity.defn(name="reboot_guest")
+    async def reboot_guest(self, call: RebootGuest) -> PowerState:
+        if call.hard:
+            await self._hypervisor.reset(call.server_id)
+        else:
+            await self._hypervisor.stop(call.server_id, call.timeout, activity.heartbeat)
+            await self._hypervisor.start(call.server_id)
+        return await self._hypervisor.power_state(call.server_id)
+
+    @activity.defn(name=CONSOLE_LOG.name)
+    async def console_log(self, call: ConsoleRequest) -> str:
+        """The end of the guest's console; a call of the client, not a step."""
+        if await self._hypervisor.power_state(call.server_id) is PowerState.NOSTATE:
+            raise NotFound(f"server {call.server_id} has no guest on this host", field="server", value=call.server_id)
+        return await self._hypervisor.console_log(call.server_id, call.max_bytes)

@@ -1,0 +1,37 @@
+"""The host's image cache."""
+
+from pathlib import Path
+
+from temporalio import activity
+
+from activities.interfaces import images as interface
+from drivers.image.cache import ImageCache
+from hostler.contract.errors import NotFound, RescheduleError
+from hostler.contract.guests import ImageRef
+
+
+class HostImages(interface.HostImages):
+    """One download for each image, however many builds want it."""
+
+    def __init__(self, cache: ImageCache) -> None:
+        self._cache = cache
+
+    @activity.defn(name="fetch_image")
+    async def fetch_image(self, call: ImageRef) -> None:
+        await fetch(self._cache, call)
+
+
+async def fetch(cache: ImageCache, ref: ImageRef) -> Path:
+    """The image's file, with progress in the heartbeat.
+
+    Raises:
+        RescheduleError: this host does not see the image in the store; another one may.
+    """
+
+    def report(done: int, total: int) -> None:
+        activity.heartbeat(f"{done * 100 // max(total, 1)} % of {total // 2**20} MiB")
+
+    try:
+        return await cache.fetch(ref, report)
+    except NotFound as error:
+        raise RescheduleError(f"image {ref.id} is not in the store that this host sees", value=ref.id) from error

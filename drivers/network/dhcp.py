@@ -1,0 +1,148 @@
+"""The DHCP server of one network on this host: a dnsmasq that knows only the ports that are bound here. Calls block.
+
+Guests ask the name servers themselves, so dnsmasq's own DNS stays off.
+"""
+
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from drivers import durable
+from drivers.daemons import Daemon
+from hostler.contract.errors import RescheduleError
+from hostler.contract.guests import PortBinding
+from hostler.contract.names import bridge_name
+
+LEASE_TIME = "24h"
+RELEASE_SECONDS = 2
+POLL_SECONDS = 0.02
+USERS = ("dnsmasq", "nobody")
+HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+class DhcpServer:
+    """The server of `network_id`, its files in `directory`, which it alone uses."""
+
+    def __init__(self, directory: Path, network_id: str) -> None:
+        self._directory = directory
+        self._bridge = bridge_name(network_id)
+        self._hosts = directory / "hosts"
+        self._leases = directory / "leases"
+        self._daemon = Daemon("dnsmasq", "dnsmasq-base", directory / "pid")
+
+    def serve(self, ports: list[PortBinding], *, new_bridge: bool = False) -> None:
+        """Serve these ports, at least one, and no others. A server of a bridge that has been replaced hears nothing.
+
+        Raises:
+            RescheduleError: dnsmasq is missing or does not start.
+        """
+        arguments = self._arguments(ports[0])
+        hosts = "".join(f"{_host_line(port)}\n" for port in ports)
+        running = self._daemon.arguments()
+        if running == arguments and not new_bridge:
+            if _text(self._hosts) != hosts:
+                self._write_hosts(hosts)
+                self._daemon.signal(signal.SIGHUP)
+            self._release_others(ports)
+            return
+        if running is not None:
+            self._daemon.stop()
+        self._prepare()
+        self._write_hosts(hosts)
+        self._forget_leases_of_others(ports)
+        if complaint := self._daemon.start(*arguments):
+            raise RescheduleError(f"dnsmasq does not start: {complaint}")
+
+    def stop(self) -> None:
+        """End the server and remove its files."""
+        self._daemon.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _arguments(self, port: PortBinding) -> list[str]:
+        subnet = IPv4Interface(f"{port.ip}/{port.prefix}").network
+        dns = ",".join(port.dns)
+        return [
+            "--conf-file=/dev/null",  # not the machine's own
+            f"--user={_user()}",
+            "--port=0",
+            "--no-hosts",
+            "--no-resolv",
+            "--no-ping",
+            "--quiet-dhcp",
+            "--bind-interfaces",
+            f"--interface={self._bridge}",
+            "--except-interface=lo",
+            "--dhcp-authoritative",
+            f"--dhcp-range={subnet.network_address},static,{subnet.netmask},{LEASE_TIME}",
+            f"--dhcp-lease-max={subnet.num_addresses}",
+            f"--dhcp-hostsfile={self._hosts}",
+            f"--dhcp-leasefile={self._leases}",
+            f"--dhcp-option=option:router,{port.gateway}",
+            f"--dhcp-option=option:mtu,{port.mtu}",
+            f"--dhcp-option=option:dns-server{',' if dns else ''}{dns}",
+        ]
+
+    def _prepare(self) -> None:
+        """A directory that dnsmasq may use after it has given up being root."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.chmod(0o755)
+        closed = next((path for path in self._directory.parents if not path.stat().st_mode & 0o001), None)
+        if closed:
+            raise RescheduleError(
+                f"dnsmasq, which runs as {_user()}, cannot get through {closed}", remedy=f"chmod o+x {closed}"
+            )
+        self._leases.touch()
+        shutil.chown(self._leases, _user())
+        shutil.chown(self._directory, _user())  # it writes its lease file anew there
+
+    def _write_hosts(self, text: str) -> None:
+        durable.write_text(self._hosts, text, sync=False)
+        self._hosts.chmod(0o644)
+
+    def _release_others(self, ports: list[PortBinding]) -> None:
+        """Give back the leases of ports that have gone, so that their addresses may be leased to others."""
+        mine = {port.mac for port in ports}
+        others = [lease for lease in self._current_leases() if lease[1] not in mine]
+        for _, mac, ip, _, client in others:
+            identity = [] if client == "*" else [client]
+            with suppress(FileNotFoundError):  # then the restart does it
+                subprocess.run(["dhcp_release", self._bridge, ip, mac, *identity], capture_output=True, timeout=10)
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while others and any(lease[1] not in mine for lease in self._current_leases()):
+            if time.monotonic() > deadline:
+                self._daemon.stop()
+                self.serve(ports)
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _forget_leases_of_others(self, ports: list[PortBinding]) -> None:
+        mine = {port.mac for port in ports}
+        kept = [" ".join(lease) for lease in self._current_leases() if lease[1] in mine]
+        self._leases.write_text("".join(f"{lease}\n" for lease in kept))
+
+    def _current_leases(self) -> list[list[str]]:
+        """Expiry, MAC, address, name and client ID ("*": none) of each."""
+        return [line.split() for line in _text(self._leases).splitlines() if len(line.split()) == 5]
+
+
+def _host_line(port: PortBinding) -> str:
+    name = f",{port.hostname}" if HOSTNAME.fullmatch(port.hostname) else ""
+    return f"{port.mac},{port.ip}{name}"
+
+
+def _text(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text()
+    return ""
+
+
+def _user() -> str:
+    """The least user that this machine has for dnsmasq."""
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next(user for user in USERS if user in known)

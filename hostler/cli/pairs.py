@@ -1,0 +1,69 @@
+"""Options whose value is itself made of `key=value` parts."""
+
+from hostler.contract.errors import InvalidRequest
+
+
+def pairs(option: str, value: str, known: dict[str, str], *, bare: str | None = None) -> dict[str, str]:
+    """Split `a=1,b=2`.
+
+    Args:
+        known: the keys that may be given, and what each is called in the result.
+        bare: the key of a value that has no `=` at all.
+
+    Raises:
+        InvalidRequest: a part is no pair, or its key is unknown or repeated.
+    """
+    if bare is not None and "=" not in value:
+        return {bare: value}
+    found: dict[str, str] = {}
+    for part in value.split(","):
+        key, equals, content = part.partition("=")
+        key = key.strip()
+        if not equals or key not in known or known[key] in found:
+            problem = "is given twice" if key in known and equals else "is not one of its key=value pairs"
+            raise InvalidRequest(
+                f"{option}: {part!r} {problem}",
+                field=option,
+                value=value,
+                remedy=f"the keys are {', '.join(known)}",
+            )
+        found[known[key]] = content.strip()
+    return found
+
+
+def properties(option: str, values: list[str]) -> dict[str, str]:
+    """The pairs of a repeated option, keys as they are.
+
+    Raises:
+        InvalidRequest: a value has no `=`.
+    """
+    found = {}
+    for value in values:
+        key, equals, content = value.partition("=")
+        if not equals:
+            raise InvalidRequest(f"{option}: {value!r} is not key=value", field=option, value=value)
+        found[key] = content
+    return found
+
+
+def number(option: str, key: str, value: str) -> int:
+    """An integer.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        return int(value)
+    except ValueError:
+        raise InvalidRequest(f"{option}: {key} is not a number", field=option, value=value) from None
+
+
+def truth(option: str, key: str, value: str) -> bool:
+    """A boolean.
+
+    Raises:
+        InvalidRequest: it is neither true nor false.
+    """
+    if value.lower() not in ("true", "false"):
+        raise InvalidRequest(f"{option}: {key} is true or false", field=option, value=value)
+    return value.lower() == "true"

@@ -1,0 +1,175 @@
+"""Watching operations: their steps drawn live on a terminal, a line for each change elsewhere."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from hostler.cli.output import console, note, printable
+from hostler.client import Operation
+from hostler.contract.errors import HostlerError
+from hostler.contract.servers import Progress, Server, Step, StepStatus
+
+MARKS = {
+    StepStatus.PENDING: ("·", "dim"),
+    StepStatus.RUNNING: ("▸", "cyan"),
+    StepStatus.DONE: ("✓", "green"),
+    StepStatus.FAILED: ("✗", "bold red"),
+    StepStatus.UNDOING: ("↶", "yellow"),
+    StepStatus.UNDONE: ("↶", "yellow"),
+    StepStatus.OWED: ("!", "magenta"),
+}
+UNDER_WAY = (StepStatus.RUNNING, StepStatus.UNDOING)
+
+
+class View(Protocol):
+    """Where progress is shown."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def show(self, name: str, progress: Progress) -> None:
+        """Show how far an operation on the server `name` is."""
+
+
+async def watch(operations: Mapping[str, Operation]) -> dict[str, Server | HostlerError]:
+    """Show operations, by their servers' names, until all have ended; returns how each of them did."""
+
+    async def one(name: str, operation: Operation) -> Server | HostlerError:
+        try:
+            async for progress in operation.follow():
+                view.show(name, progress)
+            return await operation.result()
+        except HostlerError as error:
+            return error
+
+    try:
+        with Board() if sys.stderr.isatty() else Lines() as view:
+            outcomes = await asyncio.gather(*(one(name, operation) for name, operation in operations.items()))
+    except asyncio.CancelledError:
+        for name, operation in operations.items():
+            note(f"the {operation.operation} of {name} goes on; see it with: hostler server follow {name}")
+        raise
+    return dict(zip(operations, outcomes, strict=True))
+
+
+class Board:
+    """A table of steps for each run, redrawn as they go."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, tuple[str, Progress]] = {}
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(
+            get_renderable=self._draw,
+            console=console(stderr=True),
+            refresh_per_second=10,
+            vertical_overflow="visible",
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, name: str, progress: Progress) -> None:
+        """See `View`."""
+        self._runs[progress.run_id] = (name, progress)
+
+    def _draw(self) -> Group:
+        return Group(*(part for name, progress in self._runs.values() for part in self._parts(name, progress)))
+
+    def _parts(self, name: str, progress: Progress) -> tuple[Text, Table]:
+        title = Text(printable(f"{progress.operation} {name}"), style="bold")
+        if progress.attempt > 1:
+            title.append(f", attempt {progress.attempt}", style="yellow")
+        title.append(f"  {total(progress)}", style="dim")
+        grid = Table.grid(padding=(0, 2))
+        for step in progress.steps:
+            mark, style = MARKS[step.status]
+            grid.add_row(
+                self._spinner if step.status is StepStatus.RUNNING and not progress.done else Text(mark, style=style),
+                Text(printable(step.name), style=style if step.status is not StepStatus.DONE else ""),
+                Text(printable(step.host or ""), style="blue"),
+                Text(f"attempt {step.attempt}" if step.attempt > 1 else "", style="yellow"),
+                Text(_seconds(step), style="dim"),
+                Text(printable(remark(step)), style="red" if step.error else "dim"),
+            )
+        return title, grid
+
+
+class Lines:
+    """A line for each step that began, failed, was tried again, undone or ended."""
+
+    def __init__(self) -> None:
+        self._shown: dict[tuple[str, int], tuple[object, ...]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, name: str, progress: Progress) -> None:
+        """See `View`."""
+        for index, step in enumerate(progress.steps):
+            state = (step.status, step.retries, step.error)
+            if step.status is StepStatus.PENDING or self._shown.get((progress.run_id, index)) == state:
+                continue
+            self._shown[progress.run_id, index] = state
+            parts = [
+                f"{progress.operation} {name}: {step.name} {step.status}",
+                f"on {step.host}" if step.host else "",
+                f"(attempt {step.attempt})" if step.attempt > 1 else "",
+                f"after {_seconds(step)}" if step.finished_at else "",
+                f"- {remark(step)}" if remark(step) else "",
+            ]
+            note(" ".join(filter(None, parts)))
+        if progress.done:
+            note(f"{progress.operation} {name}: ended after {total(progress)}")
+
+
+def remark(step: Step) -> str:
+    """What is to be said of a step beside its status."""
+    parts = [
+        StepStatus(step.status).value
+        if step.status in (StepStatus.UNDOING, StepStatus.UNDONE, StepStatus.OWED)
+        else "",
+        f"retry {step.retries}" if step.retries and step.status in UNDER_WAY else "",
+        step.note or "",
+        step.error or "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def total(progress: Progress) -> str:
+    """How long the operation has been running, or ran."""
+    began = [s.started_at for s in progress.steps if s.started_at]
+    ended = [s.finished_at for s in progress.steps if s.finished_at]
+    if not began:
+        return ""
+    end = max(ended) if progress.done and ended else datetime.now(UTC)
+    return f"{max((end - min(began)).total_seconds(), 0):.1f} s"
+
+
+def _seconds(step: Step) -> str:
+    if step.started_at is None:
+        return ""
+    # This machine's clock may be behind the worker's.
+    return f"{max(((step.finished_at or datetime.now(UTC)) - step.started_at).total_seconds(), 0):.1f} s"

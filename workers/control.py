@@ -1,0 +1,159 @@
+"""The control worker: all workflows, and the activities that touch the database, the scheduler or the image store."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.boundary import ErrorBoundary
+from activities.control.block_devices import BlockDevices
+from activities.control.calls.flavors import FlavorCalls
+from activities.control.calls.hosts import HostCalls
+from activities.control.calls.images import ImageCalls
+from activities.control.calls.networks import NetworkCalls
+from activities.control.calls.projects import KeyPairCalls, QuotaCalls
+from activities.control.calls.servers import ServerCalls
+from activities.control.calls.volumes import VolumeCalls
+from activities.control.hosts import Hosts, host_ids, owing_hosts
+from activities.control.images import Images
+from activities.control.ports import Ports
+from activities.control.scheduling import Scheduling
+from activities.control.servers import Servers
+from drivers.image.local import LocalImageStore
+from hostler.contract.calls import REGISTER_HOST
+from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
+from hostler.settings import Settings
+from models import Database, check_revision
+from scheduler.liveness import Alive
+from scheduler.scheduler import Scheduler
+from workers.activities import methods
+from workers.liveness import Liveness
+from workers.signals import stop_event
+from workers.temporal import connect
+from workers.temporal_server import ensure_search_attributes
+from workflows.boot import Boot
+from workflows.delete import Delete
+from workflows.image import CreateImage
+from workflows.reboot import Reboot
+from workflows.register_host import RegisterHost
+from workflows.start import Start
+from workflows.stop import Stop
+from workflows.volume import CreateVolume, DeleteVolume
+
+logger = logging.getLogger(__name__)
+
+WORKFLOWS: list[type] = [Boot, Start, Stop, Reboot, Delete, CreateImage, CreateVolume, DeleteVolume, RegisterHost]
+# Workflow code is ours alone: importing it afresh for each run, as the sandbox does by default, buys nothing.
+OUR_PACKAGES = ("hostler", "activities", "workflows", "pydantic", "annotated_types", "typing_inspection")
+THREADS = 20
+DRAIN = timedelta(seconds=8)
+NUDGE_SECONDS = 10.0
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    """The sandbox, which still refuses what is not deterministic."""
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*OUR_PACKAGES))
+
+
+def control_activities(settings: Settings, database: Database, alive: Alive) -> list[Callable[..., Any]]:
+    """Every activity of the control worker."""
+    store = LocalImageStore(settings.images_dir)
+    families = [
+        Servers(database, settings),
+        Scheduling(database, Scheduler(database, alive, settings.scheduler)),
+        Ports(database),
+        BlockDevices(database, alive),
+        Images(database, store),
+        Hosts(database),
+        ServerCalls(database),
+        FlavorCalls(database),
+        ImageCalls(database, store),
+        NetworkCalls(database),
+        VolumeCalls(database),
+        HostCalls(database, alive),
+        QuotaCalls(database),
+        KeyPairCalls(database),
+    ]
+    return [method for family in families for method in methods(family)]
+
+
+def control_worker(client: Client, settings: Settings, database: Database, alive: Alive) -> Worker:
+    """The worker, not yet running."""
+    return Worker(
+        client,
+        task_queue=CONTROL_QUEUE,
+        workflows=WORKFLOWS,
+        activities=control_activities(settings, database, alive),
+        activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="control"),
+        max_concurrent_activities=THREADS,
+        workflow_runner=workflow_runner(),
+        interceptors=[ErrorBoundary()],
+        graceful_shutdown_timeout=DRAIN,
+        max_heartbeat_throttle_interval=timedelta(seconds=2),
+        default_heartbeat_throttle_interval=timedelta(seconds=2),
+    )
+
+
+async def run(settings: Settings) -> None:
+    """Work until asked to stop.
+
+    Raises:
+        InvalidState: the database's schema is not the one that this code is written for.
+    """
+    stop = stop_event()
+    database = Database(settings.database_url)
+    check_revision(database)
+    client = await connect(settings.temporal, f"control@{socket.gethostname()}")
+    await ensure_search_attributes(client)
+    liveness = Liveness(client, settings.temporal.heartbeat_interval, _known_hosts(database))
+    async with liveness, control_worker(client, settings, database, liveness.alive):
+        logger.info("control worker ready")
+        nudging = asyncio.create_task(_nudge(client, database, liveness.alive))
+        await stop.wait()
+        logger.info("draining")
+        nudging.cancel()
+    database.close()
+
+
+async def _nudge(client: Client, database: Database, alive: Alive) -> None:
+    """Let hosts that owe work and answer again do it: one that was only slow does not register anew by itself."""
+    while True:
+        await asyncio.sleep(NUDGE_SECONDS)
+        try:
+            for host in await asyncio.to_thread(_owing, database):
+                if host.id in alive():
+                    await client.start_workflow(
+                        REGISTER_HOST,
+                        host,
+                        id=host_workflow_id(host.id),
+                        task_queue=CONTROL_QUEUE,
+                        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                        static_summary=f"host {host.name} does what it owes",
+                    )
+        except (RPCError, WorkflowAlreadyStartedError) as error:
+            logger.warning("could not ask a host to do what it owes: %s", error)
+        except Exception:
+            logger.exception("could not look for hosts that owe work")
+
+
+def _owing(database: Database) -> Any:
+    with database.read() as session:
+        return owing_hosts(session)
+
+
+def _known_hosts(database: Database) -> Callable[[], list[str]]:
+    def ids() -> list[str]:
+        with database.read() as session:
+            return host_ids(session)
+
+    return ids
