@@ -85,6 +85,7 @@ class Daemon:
         with suppress(FileNotFoundError, ValueError, psutil.Error):
             process = psutil.Process(int(self._pid_file.read_text()))
             command = process.cmdline()
-            if Path(command[0]).name == self._program and self._mark in command:
+            # The command line of a process that is ending is empty.
+            if self._mark in command and self._program in [Path(part).name for part in command[:1]]:
                 return process
         return None

@@ -7,28 +7,22 @@ process queue for their turn on a lock, which is fairer and much faster than SQL
 PostgreSQL runs at READ COMMITTED; who changes what a decision depends on locks the row it depends on.
 """
 
-import os
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from hostler.contract.errors import InvalidRequest, Unavailable
+from hostler.contract.errors import Unavailable
+from models.engines import LOCK_TIMEOUT, is_blip, make_engine
 
 T = TypeVar("T")
 
-LOCK_TIMEOUT = 30
-"""Seconds that a writer waits for its turn."""
-
 ATTEMPTS = 5
-SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
 
 
 class Database:
@@ -41,15 +35,8 @@ class Database:
             InvalidRequest: another kind of database.
         """
         self.url = url
-        parsed = make_url(url)
-        self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        if self.is_sqlite:
-            _prepare_file(parsed.database)
-            self.engine = _sqlite_engine(url)
-        elif parsed.get_backend_name() == "postgresql":
-            self.engine = _postgresql_engine(url)
-        else:
-            raise InvalidRequest("the database must be SQLite or PostgreSQL", field="database.url")
+        self.engine = make_engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._writer = self.engine.execution_options(writes=True)
         self._turn = threading.Lock()
 
@@ -113,51 +100,3 @@ class Database:
             yield
         finally:
             self._turn.release()
-
-
-def is_blip(error: BaseException) -> bool:
-    """Whether the same transaction may well succeed a moment later."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return error.orig.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    state = getattr(error.orig, "sqlstate", None)
-    # Class 08 is a broken connection, 57P a server that is starting or stopping; no state at all: it was not reached.
-    return state in (SERIALIZATION_FAILURE, DEADLOCK) or (
-        type(error.orig).__name__ == "OperationalError" and (state is None or state.startswith(("08", "57P")))
-    )
-
-
-def _prepare_file(name: str | None) -> None:
-    """Make the file, for its owner only: it holds the tenants' user data. Its journals take its mode."""
-    if not name or name == ":memory:":
-        raise InvalidRequest("the database must be a file, for every thread to see it", field="database.url")
-    file = Path(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, pool_size=16, max_overflow=-1, connect_args={"timeout": LOCK_TIMEOUT})
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions behind our back
-        connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL may lose the last commits in a power cut. Temporal has then recorded steps as done whose rows are gone.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _postgresql_engine(url: str) -> Engine:
-    driver = make_url(url).set(drivername="postgresql+psycopg")
-    return create_engine(driver, isolation_level="READ COMMITTED", pool_size=16, max_overflow=16, pool_pre_ping=True)

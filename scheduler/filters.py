@@ -15,6 +15,8 @@ from scheduler.request import SchedulingRequest
 NAMED = 10
 """Hosts that a report names."""
 
+QEMU = ("qemu", "kvm")
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -112,9 +114,12 @@ def architecture_filter(wanted: str) -> Filter:
 
 
 def hypervisor_filter(wanted: str) -> Filter:
-    """The hypervisor that the image is made for. KVM is QEMU too, so it takes QEMU's images, but not the reverse."""
+    """The hypervisor that the image is made for.
+
+    Images say "kvm" or "qemu", while libvirt, and so Nova, calls a host of either kind "QEMU": to us they are one.
+    """
     name = wanted.lower()
-    accepted = ("qemu", "kvm") if name == "qemu" else (name,)
+    accepted = QEMU if name in QEMU else (name,)
     return Filter("hypervisor_type", f"without hypervisor {name}", lambda host: host.hypervisor_type in accepted)
 
 

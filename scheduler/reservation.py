@@ -2,7 +2,8 @@
 
 A reservation is one transaction. It locks the server's row, then the host's row, and only then adds up what the host
 has given away. The sum must be a statement of its own: PostgreSQL's statements see what was committed when they
-began, and the one that waited for the lock began too early. On SQLite the transaction itself is the lock.
+began, and the one that waited for the lock began too early. `key_share` lets others refer to the rows meanwhile. On
+SQLite the transaction itself is the lock.
 """
 
 from sqlmodel import Session, col, delete, select
@@ -21,12 +22,12 @@ def held_host(session: Session, request: SchedulingRequest) -> str | None:
 
 def lock_server(session: Session, server_id: str) -> None:
     """Nobody else reserves for the server until the transaction ends: a step that runs twice at once reserves once."""
-    session.execute(select(Server.id).where(Server.id == server_id).with_for_update())
+    session.execute(select(Server.id).where(Server.id == server_id).with_for_update(key_share=True))
 
 
 def reserve(session: Session, host_id: str, request: SchedulingRequest) -> bool:
     """Give the server its part of the host; True when it has it, also from before. False changes nothing."""
-    session.execute(select(Host.id).where(Host.id == host_id).with_for_update())
+    session.execute(select(Host.id).where(Host.id == host_id).with_for_update(key_share=True))
     if session.get(Allocation, (request.server_id, host_id)):
         return True
     fits = all_pass([*state_filters(), *room_filters(request)])

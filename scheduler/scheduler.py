@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +13,7 @@ from hostler.settings import SchedulerSettings
 from models import Database
 from scheduler.filters import all_filters, all_pass
 from scheduler.host_state import HostState, read_states
+from scheduler.liveness import Alive
 from scheduler.request import SchedulingRequest
 from scheduler.reservation import held_host, lock_server, reserve
 from scheduler.selection import Selection, select
@@ -35,12 +36,12 @@ class Placement:
 
 
 class Scheduler:
-    """Finds hosts; one for the process, for any number of threads. `alive` gives the hosts whose worker answers."""
+    """Finds hosts; one for the process, for any number of threads."""
 
     def __init__(
         self,
         database: Database,
-        alive: Callable[[], frozenset[str]],
+        alive: Alive,
         settings: SchedulerSettings,
         rng: random.Random | None = None,
     ) -> None:

@@ -214,7 +214,7 @@ async def simulated_machines(settings: Settings) -> list[Machine]:
     machines = []
     for number in range(1, max(1, simulated.hosts) + 1):
         name = f"{simulated.name_prefix}{number}"
-        network = SimulatedNetwork(root / name)
+        network = SimulatedNetwork(simulated, name, root / name)
         hypervisor = SimulatedHypervisor(simulated, name, root / name, network)
         machines.append(
             Machine(

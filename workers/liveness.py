@@ -29,6 +29,7 @@ LONG_POLL = timedelta(seconds=70)
 """How rarely an idle worker polls: what is known from pollers is that much older."""
 PAGE = 1000
 CONCURRENT_CALLS = 32
+FEW = 5  # so many changes are logged one by one
 CALL_TIMEOUT = timedelta(seconds=10)
 
 
@@ -128,9 +129,8 @@ class Liveness:
             return
         self._answers = True
         alive = self._roll.call(beats, time.monotonic(), time.time())
-        for change, hosts in (("up", alive - self._alive), ("down", self._alive - alive)):
-            for host in sorted(hosts):
-                log.info("host is %s", change, extra={"host": host})
+        _tell("up", alive - self._alive)
+        _tell("down", self._alive - alive)
         self._alive = alive
 
     async def __aenter__(self) -> Self:
@@ -207,3 +207,11 @@ class Liveness:
             ]
 
         return [beat for beats in await asyncio.gather(*map(describe, hosts)) for beat in beats]
+
+
+def _tell(state: str, hosts: frozenset[str]) -> None:
+    if len(hosts) > FEW:
+        log.info("%d hosts are %s", len(hosts), state)
+        return
+    for host in sorted(hosts):
+        log.info("host is %s", state, extra={"host": host})

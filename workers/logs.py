@@ -31,7 +31,7 @@ def configure(settings: LogSettings, process: str) -> None:
     handler.setFormatter(JsonFormatter(process) if settings.format == "json" else TextFormatter(process))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # These libraries say at "info" and below what interests only their own developers.
-    for chatty in ("alembic", "asyncio", "httpx", "urllib3", "pyroute2"):
+    for chatty in ("alembic", "asyncio", "pyroute2", "temporalio.worker"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False

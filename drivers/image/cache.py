@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drivers.blocking import BlockingCalls
+from drivers.directories import make_traversable
 from drivers.image import copying
 from drivers.image.base import ImageStore, Progress
 from drivers.image.inspection import inspect
@@ -19,10 +20,6 @@ from hostler.contract.names import is_uuid
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 PARALLEL_DOWNLOADS = 4
-
-
-class Closing(Exception):
-    """The cache is being closed: the download stops, and whoever wants the image must ask again."""
 
 
 @dataclass
@@ -45,7 +42,7 @@ class ImageCache:
         self._downloads: dict[str, _Download] = {}
         self._calls = BlockingCalls("image", PARALLEL_DOWNLOADS)
         self._closing = threading.Event()
-        _make_traversable(directory)
+        make_traversable(directory)
         copying.remove_abandoned(directory)
 
     async def fetch(self, ref: ImageRef, progress: Progress) -> Path:
@@ -55,6 +52,7 @@ class ImageCache:
             NotFound: the store has no such image.
             ImageRejected: what arrived is not what the image is said to be, or unsafe.
             RescheduleError: this host has no room for it, or no tools.
+            Unavailable: the cache was closed meanwhile.
         """
         download = self._downloads.get(ref.id)
         if download is None:
@@ -93,7 +91,7 @@ class ImageCache:
 
         def progress(done: int, total: int) -> None:
             if self._closing.is_set():
-                raise Closing(f"the worker stopped during the download of image {ref.id}")
+                raise Unavailable(f"the worker stopped during the download of image {ref.id}")
             loop.call_soon_threadsafe(self._tell, ref.id, done, total)
 
         return await self._calls.run(self._download, ref, progress)
@@ -165,12 +163,3 @@ def _no_room(directory: Path, ref: ImageRef) -> RescheduleError:
         f"no room in {directory} for image {ref.id} of {ref.size_bytes} bytes",
         remedy="free space on the host's disk",
     )
-
-
-def _make_traversable(directory: Path) -> None:
-    """Make the directory, and what is missing above it, so that QEMU's user gets through whatever the umask is."""
-    for path in [*reversed(directory.parents), directory]:
-        if not path.exists():
-            path.mkdir(exist_ok=True)
-            path.chmod(0o755)
-    directory.chmod(0o755)

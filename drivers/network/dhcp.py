@@ -15,6 +15,7 @@ from pathlib import Path
 
 from drivers import durable
 from drivers.daemons import Daemon
+from drivers.directories import first_closed, make_traversable
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import PortBinding
 from hostler.contract.names import bridge_name
@@ -90,10 +91,8 @@ class DhcpServer:
 
     def _prepare(self) -> None:
         """A directory that dnsmasq may use after it has given up being root."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._directory.chmod(0o755)
-        closed = next((path for path in self._directory.parents if not path.stat().st_mode & 0o001), None)
-        if closed:
+        make_traversable(self._directory)
+        if closed := first_closed(self._directory):
             raise RescheduleError(
                 f"dnsmasq, which runs as {_user()}, cannot get through {closed}", remedy=f"chmod o+x {closed}"
             )
@@ -144,5 +143,7 @@ def _text(path: Path) -> str:
 
 def _user() -> str:
     """The least user that this machine has for dnsmasq."""
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    return next(user for user in USERS if user in known)
+    for user in USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(user).pw_name
+    return "root"

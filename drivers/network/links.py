@@ -2,6 +2,8 @@
 
 import errno
 import socket
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,10 @@ class Link:
     master: int | None
 
 
+class Lost(Exception):
+    """The kernel dropped notifications: the mirror is of no use any more, and a new one is needed."""
+
+
 class Links:
     """The interfaces by index. The socket becomes readable when they have changed; then call `update`."""
 
@@ -36,30 +42,35 @@ class Links:
         self._marshal = MarshalRtnl()
         self._links: dict[int, Link] = {}
         self._by_name: dict[str, Link] = {}
-        self._read_all()
+        self._lost = False
+        with IPRoute() as netlink:
+            self._apply(netlink.get_links())
 
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._socket.fileno()
 
     def update(self) -> None:
-        """Take in what has changed. Where notifications were lost, read all again."""
-        while True:
-            try:
-                data = self._socket.recv(MESSAGE_BYTES)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self._read_all()
-                continue
-            for message in self._marshal.parse(data):
-                self._apply(message)
-        self._by_name = {link.name: link for link in self._links.values()}
+        """Take in what has changed."""
+        with suppress(BlockingIOError):
+            while True:
+                try:
+                    data = self._socket.recv(MESSAGE_BYTES)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    self._lost = True
+                    continue
+                self._apply(self._marshal.parse(data))
 
     def plugged(self, tap: str, bridge: str) -> Link | None:
-        """The interface `tap`, if it is up and in `bridge`."""
+        """The interface `tap`, if it is up and in `bridge`.
+
+        Raises:
+            Lost: nobody knows.
+        """
+        if self._lost:
+            raise Lost
         link = self._by_name.get(tap)
         if link is None or not link.up or link.master is None:
             return None
@@ -70,19 +81,14 @@ class Links:
         """Unsubscribe."""
         self._socket.close()
 
-    def _read_all(self) -> None:
-        self._links.clear()
-        with IPRoute() as netlink:
-            for message in netlink.get_links():
-                self._apply(message)
+    def _apply(self, messages: Iterable[Any]) -> None:
+        for message in messages:
+            if message["family"] != socket.AF_UNSPEC:
+                continue  # a bridge speaks of its port, and says "deleted" when the port leaves it
+            index = message["index"]
+            if message["event"] == "RTM_DELLINK":
+                self._links.pop(index, None)
+            elif message["event"] == "RTM_NEWLINK":
+                name, master = message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_MASTER")
+                self._links[index] = Link(index, name, bool(message["flags"] & IFF_UP), master)
         self._by_name = {link.name: link for link in self._links.values()}
-
-    def _apply(self, message: Any) -> None:
-        if message["family"] != socket.AF_UNSPEC:
-            return  # a bridge speaks of its port, and says "deleted" when the port leaves it
-        index = message["index"]
-        if message["event"] == "RTM_DELLINK":
-            self._links.pop(index, None)
-        elif message["event"] == "RTM_NEWLINK":
-            up = bool(message["flags"] & IFF_UP)
-            self._links[index] = Link(index, message.get_attr("IFLA_IFNAME"), up, message.get_attr("IFLA_MASTER"))

@@ -1,7 +1,8 @@
 """The network of one host: a bridge, a DHCP server and NAT for each network that has ports here."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from drivers.locks import Locks
 from drivers.network import bridge, nat
 from drivers.network.base import Plugged
 from drivers.network.dhcp import DhcpServer
-from drivers.network.links import Links
+from drivers.network.links import Links, Lost
+from drivers.network.plugging import Key, PlugReports
 from drivers.network.records import PortRecords
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import PortBinding
@@ -34,8 +36,8 @@ class LocalNetwork:
         self._calls = BlockingCalls("network", THREADS)
         self._network_locks = Locks()
         self._host_lock = asyncio.Lock()  # for what the networks of a host share
-        self._watchers: set[asyncio.Event] = set()
-        self._closed = False
+        self._leaving: set[str] = set()  # networks of which the last port is being unbound
+        self._reports = PlugReports()
 
     async def bind(self, port: PortBinding) -> None:
         """See `NetworkDriver.bind`.
@@ -57,7 +59,7 @@ class LocalNetwork:
             ports = self._records.of_network(port.network_id)
             await self._calls.run(self._dhcp(port.network_id).serve, ports, new_bridge=made)
             await self._apply_nat()
-        self._wake()
+        self._reports.look_again()
 
     async def unbind(self, port_id: str) -> None:
         """See `NetworkDriver.unbind`."""
@@ -68,38 +70,24 @@ class LocalNetwork:
             others = [p for p in self._records.of_network(port.network_id) if p.port_id != port_id]
             if others:
                 await self._calls.run(self._dhcp(port.network_id).serve, others)
+                await self._calls.run(self._records.remove, port_id)
             else:
-                await self._calls.run(self._dhcp(port.network_id).stop)
-                await self._apply_nat(without=port.network_id)
-                await self._calls.run(bridge.remove, port.network_id)
-            await self._calls.run(self._records.remove, port_id)
-        self._wake()
+                await self._remove_network(port)
+        self._reports.look_again()
 
-    async def plugged(self) -> AsyncIterator[Plugged]:
+    async def plugged(self) -> AsyncGenerator[Plugged]:
         """See `NetworkDriver.plugged`. A tap that is replaced by a new one is reported again."""
-        wake = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        links = await self._calls.run(Links)
-        loop.add_reader(links.fileno(), wake.set)
-        self._watchers.add(wake)
-        try:
-            before: set[tuple[str, int]] = set()
-            while not self._closed:
-                now = {
-                    (port.port_id, link.index): Plugged(port_id=port.port_id, server_id=port.server_id)
-                    for port in self._records.all()
-                    if (link := links.plugged(tap_name(port.port_id), bridge_name(port.network_id)))
-                }
-                for key in now.keys() - before:
-                    yield now[key]
-                before = set(now)
-                await wake.wait()
-                wake.clear()
-                links.update()
-        finally:
-            self._watchers.discard(wake)
-            loop.remove_reader(links.fileno())
-            links.close()
+        while True:
+            links = await self._calls.run(Links)
+            try:
+                async with aclosing(self._follow(links)) as reports:
+                    async for report in reports:
+                        yield report
+                return
+            except Lost:
+                continue  # reports repeat, but none is missed
+            finally:
+                links.close()
 
     async def ports(self) -> list[PortBinding]:
         """All ports that are bound here."""
@@ -107,16 +95,26 @@ class LocalNetwork:
 
     async def close(self) -> None:
         """See `NetworkDriver.close`."""
-        self._closed = True
-        self._wake()
+        self._reports.close()
         await self._calls.close()
 
-    async def _apply_nat(self, without: str | None = None) -> None:
+    async def _remove_network(self, last: PortBinding) -> None:
+        """Remove all that the network has here, and at the end its last port."""
+        self._leaving.add(last.network_id)
+        try:
+            await self._calls.run(self._dhcp(last.network_id).stop)
+            await self._apply_nat()
+            await self._calls.run(bridge.remove, last.network_id)
+            await self._calls.run(self._records.remove, last.port_id)
+        finally:
+            self._leaving.discard(last.network_id)
+
+    async def _apply_nat(self) -> None:
         async with self._host_lock:
             networks = {
                 (bridge_name(port.network_id), _subnet(port))
                 for port in self._records.all()
-                if port.network_id != without
+                if port.network_id not in self._leaving
             }
             await self._calls.run(nat.apply, networks)
 
@@ -137,9 +135,29 @@ class LocalNetwork:
     def _dhcp(self, network_id: str) -> DhcpServer:
         return DhcpServer(self._directory / "dhcp" / network_id, network_id)
 
-    def _wake(self) -> None:
-        for wake in self._watchers:
+    async def _follow(self, links: Links) -> AsyncGenerator[Plugged]:
+        wake = asyncio.Event()
+
+        def changed() -> None:
+            links.update()
             wake.set()
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(links.fileno(), changed)
+        try:
+            async with aclosing(self._reports.follow(wake, lambda: self._plugged(links))) as reports:
+                async for report in reports:
+                    yield report
+        finally:
+            loop.remove_reader(links.fileno())
+
+    def _plugged(self, links: Links) -> dict[Key, Plugged]:
+        """The bound ports whose tap is up in its bridge."""
+        return {
+            (port.port_id, link.index): Plugged(port_id=port.port_id, server_id=port.server_id)
+            for port in self._records.all()
+            if (link := links.plugged(tap_name(port.port_id), bridge_name(port.network_id)))
+        }
 
 
 def _subnet(port: PortBinding) -> IPv4Network:

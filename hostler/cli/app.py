@@ -9,7 +9,7 @@ from hostler.cli.exits import MEANINGS
 from hostler.cli.lazy import Builtin, LazyGroup
 from hostler.cli.session import Session
 
-EXIT_CODES = "\n\n".join(f"{code.value}: {meaning}" for code, meaning in MEANINGS.items())
+EXIT_CODES = " · ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items())
 
 
 class Root(LazyGroup):
@@ -33,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=f"Exit codes:\n\n{EXIT_CODES}",
+    epilog=f"Exit codes: {EXIT_CODES}",
 )
 
 

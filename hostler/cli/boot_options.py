@@ -90,12 +90,11 @@ def boot_volume(volume: str) -> BlockDeviceMapping:
 
 
 def new_boot_volume(image: str, size_gib: int) -> BlockDeviceMapping:
-    """Boot from a new volume with the image's content; the server's end is its end, as for a local disk."""
+    """Boot from a new volume with the image's content; it outlives the server, as the openstack client has it."""
     return BlockDeviceMapping(
         source_type=SourceType.IMAGE,
         destination_type=DestinationType.VOLUME,
         uuid=image,
         boot_index=0,
         volume_size=size_gib,
-        delete_on_termination=False,
     )

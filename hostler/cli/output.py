@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
@@ -43,9 +43,26 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the result.")]
-ColumnOption = Annotated[
-    list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Print only this column; repeat for more.")
-]
+
+
+def column_option(columns: Columns[Any]) -> Any:
+    """The option that picks some of `columns`; a wrong one is refused before anything is done."""
+    titles = {key(title): title for title in columns}
+
+    def check(picked: list[str] | None) -> list[str] | None:
+        unknown = [name for name in picked or [] if key(name) not in titles]
+        if unknown:
+            raise typer.BadParameter(f"there is no {unknown[0]!r}, but {', '.join(columns)}")
+        return [titles[key(name)] for name in picked or []] or None
+
+    return typer.Option(
+        "--column",
+        "-c",
+        metavar="NAME",
+        callback=check,
+        autocompletion=lambda incomplete: [name for name in titles if name.startswith(incomplete)],
+        help="Print only this; repeat for more.",
+    )
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -108,7 +125,7 @@ def show_one(item: Item, fields: Columns[Item], format: Format, picked: list[str
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table as all commands draw it."""
-    grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
     for title in titles:
         grid.add_column(title, overflow="fold", no_wrap=title == "ID")
     for row in rows:
@@ -117,18 +134,13 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     return grid
 
 
-def _pick(columns: Columns[Item], picked: list[str] | None) -> Columns[Item]:
-    if not picked:
-        return columns
-    known = {_key(title): title for title in columns}
-    unknown = [name for name in picked if _key(name) not in known]
-    if unknown:
-        raise typer.BadParameter(f"no column {unknown[0]!r}; there are {', '.join(columns)}", param_hint="--column")
-    return {known[_key(name)]: columns[known[_key(name)]] for name in picked}
-
-
-def _key(title: str) -> str:
+def key(title: str) -> str:
+    """A column's title as it may be typed."""
     return title.lower().replace(" ", "_")
+
+
+def _pick(columns: Columns[Item], picked: list[str] | None) -> Columns[Item]:
+    return {title: columns[title] for title in picked} if picked else columns
 
 
 def _value(value: object) -> str:

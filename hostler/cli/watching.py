@@ -91,7 +91,8 @@ class Board:
         self._runs[progress.run_id] = (name, progress)
 
     def _draw(self) -> Group:
-        return Group(*(part for name, progress in self._runs.values() for part in self._parts(name, progress)))
+        runs = list(self._runs.values())  # drawn by a thread
+        return Group(*(part for name, progress in runs for part in self._parts(name, progress)))
 
     def _parts(self, name: str, progress: Progress) -> tuple[Text, Table]:
         title = Text(printable(f"{progress.operation} {name}"), style="bold")

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from hostler.client.catalogue import Flavors, Hosts, KeyPairs, Networks, Quotas
-from hostler.client.connection import Connection, connect
+from hostler.client.connection import Connection, connect, settle
 from hostler.client.servers import Servers
 from hostler.client.storage import Images, Volumes
 from hostler.settings import Settings, load
@@ -72,5 +72,4 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Temporal's client closes its connection when it is collected; it offers no other way.
-        return None
+        await settle()

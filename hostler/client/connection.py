@@ -30,6 +30,7 @@ RETRY = RetryPolicy(
 )
 # A worker's poll lasts a minute; one that began longer ago is a dead worker's.
 POLL = timedelta(seconds=75)
+SETTLE_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,14 @@ def _seconds(time: timedelta) -> str:
     return f"{time.total_seconds():g} s"
 
 
+async def settle() -> None:
+    """Let Temporal's threads return from the calls that they have just answered.
+
+    One that is still in Python when the interpreter ends makes it abort (temporalio/sdk-python#300).
+    """
+    await asyncio.sleep(SETTLE_S)
+
+
 async def connect(settings: Settings, project: str) -> Connection:
     """Connect to Temporal.
 
@@ -150,5 +159,6 @@ async def connect(settings: Settings, project: str) -> Connection:
             address, namespace=settings.temporal.namespace, data_converter=pydantic_data_converter
         )
     except RuntimeError as error:
+        await settle()
         raise Unavailable(f"Temporal does not answer at {address}", remedy=START_TEMPORAL) from error
     return Connection(temporal, settings, project)

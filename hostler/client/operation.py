@@ -191,7 +191,9 @@ async def _ask(
                 request_id=request.request_id,
                 fingerprint=fingerprint(request),
             ),
-            id=f"{operation}:{request.request_id}",
+            # Temporal answers an update that it knows from the last run as it did then, also when that was a refusal.
+            # A boot is told from others by its workflow; any other operation is the same one if its request ID is.
+            id=None if operation is OperationName.BOOT else f"{operation}:{request.request_id}",
             result_type=Accepted,
             start_workflow_operation=WithStartWorkflowOperation(
                 operation.value,

@@ -16,7 +16,7 @@ def reject(field: str, value: object, message: str, remedy: str | None = None) -
     shown = repr(value) if isinstance(value, str) else str(value)
     if len(shown) > SHOWN:
         shown = f"{shown[:SHOWN]}…"
-    raise InvalidRequest(f"{field}: {message}", field=field, value=shown, remedy=remedy)
+    raise InvalidRequest(f"{field}: {message}", field=field, value=None if value is None else shown, remedy=remedy)
 
 
 def check_uuid(field: str, value: str | None) -> None:

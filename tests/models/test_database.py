@@ -105,6 +105,15 @@ def test_a_writer_does_not_wait_for_ever(sqlite: Database, monkeypatch: pytest.M
     assert isinstance(refused, Unavailable)
 
 
+def test_any_number_may_open_a_new_sqlite_file_at_once(tmp_path: Path) -> None:
+    for attempt in range(10):
+        url = f"sqlite:///{tmp_path / str(attempt)}"
+        with ThreadPoolExecutor(8) as pool:
+            databases = [opened.result() for opened in [pool.submit(Database, url) for _ in range(8)]]
+        with databases[0].read() as session:
+            assert session.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://root@localhost/hostler"])
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(InvalidRequest):

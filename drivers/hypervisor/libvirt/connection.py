@@ -3,6 +3,7 @@
 No keepalive: the connection is a local socket, so a libvirtd that dies is noticed by the very call that it breaks.
 """
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from hostler.contract.errors import HostlerError, Unavailable
 # Errors are raised as exceptions as well; without a handler, libvirt also prints them.
 libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
+QEMU_PREFIX = re.compile(r"(\d{4}-\d\d-\d\dT\S+Z )?qemu-system-\w+: ")
 REMEDY = "start it: systemctl start virtlogd libvirtd; the worker must be root or in the group libvirt"
 LOST = {
     libvirt.VIR_ERR_NO_CONNECT,
@@ -87,7 +89,7 @@ def ignoring(*codes: int) -> Iterator[None]:
 
 
 def one_line(error: libvirt.libvirtError) -> str:
-    """libvirt's message without what QEMU only warned of; QEMU's whole stderr may be in it."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    """libvirt's message; without what QEMU only warned of, if the message has all that QEMU said."""
+    lines = [QEMU_PREFIX.sub("", line).strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and "warning:" not in line]
     return " ".join(telling or lines)

@@ -5,17 +5,20 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from hostler.contract.errors import OperationFailed
+from hostler.contract.errors import NotFound, OperationFailed
 
 
 def read_end(log: Path, max_bytes: int) -> str:
-    """The last `max_bytes` of the log; what is not UTF-8 is replaced. Empty when nothing was logged.
+    """The last `max_bytes` of the log; what is not UTF-8 is replaced.
 
     Raises:
+        NotFound: there is no log, since there is no guest.
         OperationFailed: this process may not read it.
     """
     end = b""
     try:
+        if not log.exists():
+            raise NotFound("the server has no guest on this host, so it has no console log")
         for part in _newest_first(log):
             if len(end) >= max_bytes:
                 break
@@ -28,8 +31,7 @@ def read_end(log: Path, max_bytes: int) -> str:
 
 
 def _newest_first(log: Path) -> Iterator[Path]:
-    if log.exists():
-        yield log
+    yield log
     for number in count():
         part = log.with_name(f"{log.name}.{number}")
         if not part.exists():

@@ -16,7 +16,6 @@ from hostler.contract.resources import DiskFormat
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # mkfs and mkswap, for those who are not root
 RAW_KINDS = (DiskKind.EPHEMERAL, DiskKind.SWAP)
 PRIVATE = 0o600
-READ_ONLY = 0o444
 
 
 def disk_format(disk: GuestDisk) -> DiskFormat:
@@ -25,7 +24,7 @@ def disk_format(disk: GuestDisk) -> DiskFormat:
 
 
 def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
-    """Make all local disks of the guest, over whatever is there; `base` is the image file of the root disk.
+    """Make all local disks of the guest; `base` is the image file of the root disk.
 
     Raises:
         InvalidRequest: the image does not fit on its disk, or none was given.
@@ -33,22 +32,27 @@ def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
     """
     paths = files.disks(guest)
     for disk in guest.disks:
-        if disk.volume_id is not None:
-            continue
-        path = paths[disk.device]
-        _touch(path)
-        match disk.kind:
-            case DiskKind.EPHEMERAL:
-                os.truncate(path, disk.size_bytes)
-                label = path.name.replace("disk.eph", "ephemeral")
-                _run("mkfs.ext4", "-q", "-F", "-L", label, str(path))
-            case DiskKind.SWAP:
-                os.truncate(path, disk.size_bytes)
-                _run("mkswap", str(path))
-            case DiskKind.ROOT | DiskKind.DATA if disk.image is None:
-                _run("qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.size_bytes))
-            case DiskKind.ROOT | DiskKind.DATA:
-                _make_overlay(disk, path, base)
+        if disk.volume_id is None:
+            _make(disk, paths[disk.device], base)
+
+
+def _make(disk: GuestDisk, path: Path, base: Path | None) -> None:
+    try:
+        path.touch(PRIVATE)  # libvirt hands it to QEMU's user, and back
+        if disk_format(disk) is DiskFormat.RAW:
+            os.truncate(path, disk.size_bytes)
+    except OSError as error:
+        raise RescheduleError(f"cannot make {path.name}: {error}") from error
+    match disk.kind:
+        case DiskKind.EPHEMERAL:
+            label = path.name.replace("disk.eph", "ephemeral")
+            _run("mkfs.ext4", "-q", "-F", "-L", label, str(path))
+        case DiskKind.SWAP:
+            _run("mkswap", str(path))
+        case DiskKind.ROOT | DiskKind.DATA if disk.image is None:
+            _run("qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.size_bytes))
+        case DiskKind.ROOT | DiskKind.DATA:
+            _make_overlay(disk, path, base)
 
 
 def _make_overlay(disk: GuestDisk, path: Path, base: Path | None) -> None:
@@ -62,28 +66,10 @@ def _make_overlay(disk: GuestDisk, path: Path, base: Path | None) -> None:
             field="flavor",
             remedy="choose a flavor with a larger disk",
         )
-    _share(base)
     # -u: qemu-img writes the overlay without opening the image, which comes from a tenant.
     backing = ("-u", "-b", str(base), "-F", image.disk_format)
     size = disk.size_bytes or image.virtual_size_bytes
     _run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(path), str(size))
-
-
-def _share(base: Path) -> None:
-    """Let QEMU read the cached image, which is its user's neither before nor after, and let nobody write it."""
-    try:
-        base.chmod(READ_ONLY)
-    except PermissionError:
-        return  # not ours; whether QEMU may read it shows when the guest starts
-    except OSError as error:
-        raise RescheduleError(f"cannot use the cached image: {error}") from error
-
-
-def _touch(path: Path) -> None:
-    try:
-        path.touch(PRIVATE)  # libvirt hands it to QEMU's user, and back
-    except OSError as error:
-        raise RescheduleError(f"cannot make {path.name}: {error}") from error
 
 
 def _run(*command: str) -> None:

@@ -13,13 +13,14 @@ from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import NotFound, RescheduleError, Unavailable
 from hostler.contract.states import PowerState
 
-# As Nova's LIBVIRT_POWER_STATE, in nova/virt/libvirt/guest.py; a sleeping guest is PAUSED until SUSPENDED exists here.
+# As Nova's LIBVIRT_POWER_STATE, in nova/virt/libvirt/guest.py, but that a guest in the middle of its shutdown is not
+# off yet. One that put itself to sleep does not run, as a paused one.
 POWER_STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: PowerState.NOSTATE,
     libvirt.VIR_DOMAIN_RUNNING: PowerState.RUNNING,
     libvirt.VIR_DOMAIN_BLOCKED: PowerState.RUNNING,
     libvirt.VIR_DOMAIN_PAUSED: PowerState.PAUSED,
-    libvirt.VIR_DOMAIN_SHUTDOWN: PowerState.SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTDOWN: PowerState.RUNNING,
     libvirt.VIR_DOMAIN_SHUTOFF: PowerState.SHUTDOWN,
     libvirt.VIR_DOMAIN_CRASHED: PowerState.CRASHED,
     libvirt.VIR_DOMAIN_PMSUSPENDED: PowerState.PAUSED,
@@ -76,7 +77,7 @@ class Domains:
             self._connection.get().defineXML(xml)
 
     def power_on(self, server_id: str, paused: bool = False) -> None:
-        """Start the guest unless it runs, or is paused.
+        """Start the guest unless it runs: a paused one runs on, or stays as it is if `paused` is what is wanted.
 
         Raises:
             RescheduleError: QEMU does not start: memory, disk or bridge missing.
@@ -84,8 +85,13 @@ class Domains:
         """
         with libvirt_errors(RescheduleError):
             domain = self._get(server_id)
-            if not domain.isActive():
-                domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+            match _state(domain), paused:
+                case (PowerState.RUNNING, _) | (PowerState.PAUSED, True):
+                    return
+                case PowerState.PAUSED, False:
+                    domain.resume()
+                case _:
+                    domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
 
     def resume(self, server_id: str) -> None:
         """Let a paused guest run.
@@ -119,10 +125,13 @@ class Domains:
                     domain.destroy()
 
     def is_off(self, server_id: str) -> bool:
-        """Whether no QEMU runs for the server."""
+        """Whether no QEMU runs for the guest.
+
+        Raises:
+            NotFound: no such guest here.
+        """
         with libvirt_errors(Unavailable):
-            domain = self._find(server_id)
-            return domain is None or not domain.isActive()
+            return not self._get(server_id).isActive()
 
     def remove(self, server_id: str) -> None:
         """Stop the guest at once and make libvirt forget it, if there is one."""

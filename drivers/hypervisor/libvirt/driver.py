@@ -41,7 +41,6 @@ class LibvirtHypervisor:
 
     def __init__(self, settings: LibvirtSettings, host: HostSettings, state_dir: Path) -> None:
         self._settings = settings
-        self._host = host
         self._state_dir = state_dir.absolute()
         self._guests_dir = self._state_dir / "guests"
         self._connection = Connection(settings.uri)
@@ -77,7 +76,10 @@ class LibvirtHypervisor:
         return usage.free // GIB
 
     async def spawn(self, guest: GuestSpec, base: Path | None, report: Report) -> None:
-        """See `HypervisorDriver.spawn`. A domain is defined last, so one of the same spec says that all is made."""
+        """See `HypervisorDriver.spawn`. QEMU's user must be able to read `base`.
+
+        The domain is defined last: one of the same spec says that all is made; any other is replaced.
+        """
         files = GuestFiles.of(self._guests_dir, guest.server_id)
         virt_type = await self.virt_type()
         async with self._turn(guest.server_id):
@@ -107,12 +109,16 @@ class LibvirtHypervisor:
             await self._blocking.run(self._remove, files, server_id)
 
     async def start(self, server_id: str) -> None:
-        """See `HypervisorDriver.start`."""
+        """See `HypervisorDriver.start`. A paused guest runs on."""
         async with self._turn(server_id):
             await self._blocking.run(self._domains.power_on, server_id)
 
     async def stop(self, server_id: str, timeout: timedelta, report: Report) -> bool:
-        """See `HypervisorDriver.stop`. A paused guest cannot obey, so its plug is pulled at once."""
+        """See `HypervisorDriver.stop`. A paused guest cannot obey, so its plug is pulled at once.
+
+        Raises:
+            NotFound: no such guest here.
+        """
         async with self._turn(server_id):
             begun = time.monotonic()
             waited, pressed = timedelta(), -BUTTON_INTERVAL
@@ -138,7 +144,11 @@ class LibvirtHypervisor:
         return await self._blocking.run(self._domains.power_state, server_id)
 
     async def console_log(self, server_id: str, max_bytes: int) -> str:
-        """See `HypervisorDriver.console_log`."""
+        """See `HypervisorDriver.console_log`.
+
+        Raises:
+            NotFound: no such guest here.
+        """
         files = GuestFiles.of(self._guests_dir, server_id)
         return await self._blocking.run(read_end, files.console_log, max_bytes)
 
@@ -169,11 +179,6 @@ class LibvirtHypervisor:
             vcpus=psutil.cpu_count() or 1,
             ram_mib=psutil.virtual_memory().total // MIB,
             disk_gib=shutil.disk_usage(self._state_dir).total // GIB,
-            reserved_ram_mib=self._host.reserved_ram_mib,
-            reserved_disk_gib=self._host.reserved_disk_gib,
-            cpu_ratio=self._host.cpu_ratio,
-            ram_ratio=self._host.ram_ratio,
-            disk_ratio=self._host.disk_ratio,
             architecture=platform.machine(),
             hypervisor_type=hypervisor_type,
         )

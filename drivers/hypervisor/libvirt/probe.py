@@ -63,17 +63,17 @@ def probe_virt_type(settings: LibvirtSettings, state_dir: Path) -> VirtType:
 
 
 def _try_out(connection: libvirt.virConnect, state_dir: Path) -> VirtType:
-    trouble = greets(connection, "kvm", state_dir)
+    trouble = guest_trouble(connection, "kvm", state_dir)
     if trouble is None:
         return VirtType("kvm", "a guest ran under KVM")
     # Was it KVM's fault? Only a guest that runs without it says so.
-    other_trouble = greets(connection, "qemu", state_dir)
+    other_trouble = guest_trouble(connection, "qemu", state_dir)
     if other_trouble is not None:
         raise Unavailable(f"no guest starts on this host: {other_trouble}")
-    return VirtType("qemu", f"{KVM} is there, but a guest does not run under it: {trouble}")
+    return VirtType("qemu", f"{KVM} is there, but no guest runs under it: {trouble}")
 
 
-def greets(connection: libvirt.virConnect, virt_type: str, state_dir: Path) -> str | None:
+def guest_trouble(connection: libvirt.virConnect, virt_type: str, state_dir: Path) -> str | None:
     """None if a guest of this type ran, else what was wrong. The guest and its files are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="probe-", dir=state_dir) as name:
         directory = Path(name)

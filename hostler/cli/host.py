@@ -1,0 +1,73 @@
+"""`hostler host`."""
+
+from typing import Annotated
+
+import typer
+
+from hostler.cli.completion import names
+from hostler.cli.output import Columns, Format, FormatOption, column_option, show_list, show_one
+from hostler.cli.session import session
+from hostler.contract.resources import Host
+
+app = typer.Typer(no_args_is_help=True, help="Hypervisors: see, enable, disable.")
+
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Name or UUID.", autocompletion=names("hosts"))]
+COLUMNS: Columns[Host] = {
+    "ID": lambda h: h.id,
+    "Name": lambda h: h.name,
+    "State": lambda h: "up" if h.up else "down",
+    "Enabled": lambda h: h.enabled,
+    "Zone": lambda h: h.zone,
+    "Servers": lambda h: h.servers,
+    "VCPUs": lambda h: f"{h.used_vcpus}/{h.inventory.vcpus * h.inventory.cpu_ratio:.0f}",
+    "RAM MiB": lambda h: (
+        f"{h.used_ram_mib}/{_room(h.inventory.ram_mib, h.inventory.reserved_ram_mib, h.inventory.ram_ratio)}"
+    ),
+    "Disk GiB": lambda h: (
+        f"{h.used_disk_gib}/{_room(h.inventory.disk_gib, h.inventory.reserved_disk_gib, h.inventory.disk_ratio)}"
+    ),
+    "Owed": lambda h: h.owed,
+}
+FIELDS: Columns[Host] = {
+    **COLUMNS,
+    "Disabled because": lambda h: h.disabled_reason,
+    "Hypervisor": lambda h: h.inventory.hypervisor_type,
+    "Architecture": lambda h: h.inventory.architecture,
+    "Registered": lambda h: h.registered_at,
+}
+Picked = Annotated[list[str] | None, column_option(FIELDS)]
+
+
+def _room(size: int, reserved: int, ratio: float) -> int:
+    """What the scheduler may give away."""
+    return int((size - reserved) * ratio)
+
+
+@app.command("list")
+def list_(ctx: typer.Context, format: FormatOption = Format.TABLE, columns: Picked = None) -> None:
+    """List hosts, with what is used of what they offer. Owed counts the clean-ups that wait for a host's return."""
+    show_list(session(ctx).run(lambda client: client.hosts.list()), FIELDS if columns else COLUMNS, format, columns)
+
+
+@app.command()
+def show(ctx: typer.Context, host: HostArgument, format: FormatOption = Format.TABLE, columns: Picked = None) -> None:
+    """Show a host."""
+    show_one(session(ctx).run(lambda client: client.hosts.show(host)), FIELDS, format, columns)
+
+
+@app.command()
+def enable(ctx: typer.Context, host: HostArgument, format: FormatOption = Format.TABLE, columns: Picked = None) -> None:
+    """Let the scheduler use a host again."""
+    show_one(session(ctx).run(lambda client: client.hosts.enable(host)), FIELDS, format, columns)
+
+
+@app.command()
+def disable(
+    ctx: typer.Context,
+    host: HostArgument,
+    reason: Annotated[str | None, typer.Option(help="Why, for those who wonder later.")] = None,
+    format: FormatOption = Format.TABLE,
+    columns: Picked = None,
+) -> None:
+    """Keep new servers off a host; those that it has stay."""
+    show_one(session(ctx).run(lambda client: client.hosts.disable(host, reason)), FIELDS, format, columns)

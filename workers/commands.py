@@ -1,0 +1,147 @@
+"""The commands that hostler-server adds to `hostler`: dev, worker and db.
+
+What is heavy is imported by the command that needs it. Errors are left to the command line, which shows them all alike.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hostler.cli.exits import Exit
+from hostler.cli.session import session
+
+if TYPE_CHECKING:
+    from hostler.settings import Settings
+
+SIMULATED_BY_DEFAULT = 3
+LAST_BREATH = timedelta(seconds=0.3)
+
+worker = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a control worker or a host worker.")
+db = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and upgrade the database.")
+
+
+@worker.command()
+def control(ctx: typer.Context) -> None:
+    """Run all workflows, and the steps that touch the database or a cloud API. Until SIGTERM."""
+    settings = _settings(ctx, "control")
+    from workers import control as process
+
+    _work(process.run(settings))
+
+
+@worker.command()
+def host(ctx: typer.Context) -> None:
+    """Run the steps that touch this machine's hypervisor, network and volumes. Until SIGTERM."""
+    settings = _settings(ctx, "host")
+    from workers import host as process
+
+    _work(process.run(settings))
+
+
+@db.command()
+def upgrade(ctx: typer.Context) -> None:
+    """Make the database, or bring its tables up to what this version of Hostler needs."""
+    settings = _settings(ctx, "database")
+    from models import Database, schema
+
+    database = Database(settings.database_url)
+    before = schema.current(database)
+    schema.upgrade(database)
+    after = schema.current(database)
+    typer.echo(
+        f"the database is at revision {after}" if before == after else f"the database is now at revision {after}"
+    )
+
+
+@db.command()
+def current(ctx: typer.Context) -> None:
+    """Show the revision of the database and the one that this version of Hostler needs."""
+    settings = _settings(ctx, "database")
+    from models import Database, schema
+
+    typer.echo(f"database: {schema.current(Database(settings.database_url)) or 'empty'}\nneeded: {schema.head()}")
+
+
+def dev(
+    ctx: typer.Context,
+    simulated: Annotated[
+        int | None, typer.Option(min=0, help="How many simulated hosts to add [default: the settings']")
+    ] = None,
+    libvirt: Annotated[
+        bool, typer.Option(" /--no-libvirt", help="Simulated hosts only: needs no hypervisor and no root.")
+    ] = True,
+) -> None:
+    """A cloud on this machine: Temporal with its web UI, a control worker, a host worker. Until Ctrl-C."""
+    settings = _settings(ctx, "dev")
+    real = libvirt and settings.host.driver == "libvirt"
+    wanted = settings.host.simulated.hosts if simulated is None else simulated
+    hosts = wanted or (0 if real else SIMULATED_BY_DEFAULT)
+    from workers import dev as supervisor
+
+    with supervisor.lock(settings):
+        _preflight(settings, real)
+        plan = supervisor.plan(settings, _config(ctx), libvirt=real, simulated=hosts)
+        asyncio.run(supervisor.run(plan, lambda: _summary(settings, real, hosts)))
+
+
+def _preflight(settings: "Settings", libvirt: bool) -> None:
+    """Show what is in the way, and end if it is serious."""
+    from hostler.cli.failures import show
+    from hostler.cli.output import note
+    from workers import preflight
+
+    problems = preflight.check(settings, libvirt=libvirt)
+    for problem in problems:
+        if problem.fatal:
+            show(problem.what, remedy=problem.remedy)
+        else:
+            note(f"Note: {problem.what}\n  remedy: {problem.remedy}")
+    if any(problem.fatal for problem in problems):
+        raise typer.Exit(Exit.UNAVAILABLE)
+
+
+async def _summary(settings: "Settings", libvirt: bool, simulated: int) -> str:
+    """What to do with a cloud that is ready now."""
+    from workers import dev as supervisor
+
+    names = await supervisor.hosts_up(settings, simulated + libvirt)
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    if libvirt:
+        from drivers.hypervisor.libvirt.probe import probe_virt_type
+
+        found = await asyncio.to_thread(probe_virt_type, settings.host.libvirt, settings.state_dir)
+        shown += f"; guests run under {'KVM' if found.type == 'kvm' else 'TCG'}: {found.reason}"
+    rows = {
+        "web UI": settings.temporal.ui_url,
+        "hosts": shown,
+        "state": str(settings.state_dir.absolute()),
+        "next": "hostler flavor create --help, hostler image create --help, hostler network create --help, then",
+        "": "hostler server create NAME --flavor FLAVOR --image IMAGE --network NETWORK",
+    }
+    return "\n".join(f"  {name:8}{value}" for name, value in rows.items())
+
+
+def _settings(ctx: typer.Context, process: str) -> "Settings":
+    """The effective settings; and logging as they say."""
+    settings = session(ctx).settings()
+    from workers import logs
+
+    logs.configure(settings.log, process)
+    return settings
+
+
+def _config(ctx: typer.Context) -> Path | None:
+    return session(ctx).config
+
+
+def _work(process: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(process)
+    # An interpreter that ends right after its Temporal worker did may crash on its way out.
+    gc.collect()
+    time.sleep(LAST_BREATH.total_seconds())
