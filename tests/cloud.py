@@ -3,8 +3,8 @@
 What a test must not leave behind is in `Cloud.world`.
 """
 
+import asyncio
 import shutil
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -188,6 +188,23 @@ class Cloud:
         handle = self.temporal.get_workflow_handle(f"server:{operation.server_id}", run_id=operation.run_id)
         progress: Progress = await handle.query("progress", result_type=Progress)
         return progress
+
+    async def reached(self, operation: Operation, step: str) -> None:
+        """Return when the step has begun."""
+        async for progress in operation.follow():
+            if any(one.name == step and one.started_at for one in progress.steps):
+                return
+        raise AssertionError(f"it ended without {step}")
+
+    async def updated(self, server_id: str, *, times: int) -> None:
+        """Return when the server's operation has been asked so many times, whether it has answered or not."""
+        handle = self.temporal.get_workflow_handle(f"server:{server_id}")
+        accepted = 0
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            while accepted < times:
+                events = [event async for event in handle.fetch_history_events()]
+                kinds = [event.WhichOneof("attributes") for event in events]
+                accepted = kinds.count("workflow_execution_update_accepted_event_attributes")
 
     def row(self, server_id: str) -> ServerRow | None:
         """The server's row."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hostler.settings import Settings
 
 SIMULATED_BY_DEFAULT = 3
+FEW = 5
 LAST_BREATH = timedelta(seconds=0.3)
 
 worker = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a control worker or a host worker.")
@@ -86,8 +87,9 @@ def dev(
 
     with supervisor.lock(settings):
         _preflight(settings, real)
-        plan = supervisor.plan(settings, _config(ctx), libvirt=real, simulated=hosts)
-        asyncio.run(supervisor.run(plan, lambda: _summary(settings, real, hosts)))
+        config = session(ctx).config
+        plan = supervisor.plan(settings, config, libvirt=real, simulated=hosts)
+        asyncio.run(supervisor.run(plan, lambda: _summary(settings, config, real, hosts)))
 
 
 def _preflight(settings: "Settings", libvirt: bool) -> None:
@@ -106,25 +108,38 @@ def _preflight(settings: "Settings", libvirt: bool) -> None:
         raise typer.Exit(Exit.UNAVAILABLE)
 
 
-async def _summary(settings: "Settings", libvirt: bool, simulated: int) -> str:
-    """What to do with a cloud that is ready now."""
+async def _summary(settings: "Settings", config: Path | None, libvirt: bool, simulated: int) -> str:
+    """What to do with a cloud, once it is ready."""
     from workers import dev as supervisor
 
     names = await supervisor.hosts_up(settings, simulated + libvirt)
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    hosts = ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
     if libvirt:
         from drivers.hypervisor.libvirt.probe import probe_virt_type
 
         found = await asyncio.to_thread(probe_virt_type, settings.host.libvirt, settings.state_dir)
-        shown += f"; guests run under {'KVM' if found.type == 'kvm' else 'TCG'}: {found.reason}"
-    rows = {
-        "web UI": settings.temporal.ui_url,
-        "hosts": shown,
-        "state": str(settings.state_dir.absolute()),
-        "next": "hostler flavor create --help, hostler image create --help, hostler network create --help, then",
-        "": "hostler server create NAME --flavor FLAVOR --image IMAGE --network NETWORK",
-    }
-    return "\n".join(f"  {name:8}{value}" for name, value in rows.items())
+        hosts += f"; guests run under {'KVM' if found.type == 'kvm' else 'TCG'}: {found.reason}"
+    command = f"hostler {_options(settings, config)}"
+    return f"""\
+  web UI  {settings.temporal.ui_url}
+  hosts   {hosts}
+  state   {settings.state_dir.absolute()}
+  Make a server, in another terminal:
+    {command}flavor create small --vcpus 1 --ram 128
+    {command}network create lan --cidr 10.20.0.0/24
+    {command}image create demo --file IMAGE.qcow2
+    {command}server create web-1 --flavor small --network lan --image demo"""
+
+
+def _options(settings: "Settings", config: Path | None) -> str:
+    """What another command must be told to reach this cloud."""
+    from hostler.settings import TemporalSettings
+
+    if config is not None:
+        return f"--config {config} "
+    if settings.temporal.address != TemporalSettings().address:
+        return f"--temporal {settings.temporal.address} "
+    return ""
 
 
 def _settings(ctx: typer.Context, process: str) -> "Settings":
@@ -134,10 +149,6 @@ def _settings(ctx: typer.Context, process: str) -> "Settings":
 
     logs.configure(settings.log, process)
     return settings
-
-
-def _config(ctx: typer.Context) -> Path | None:
-    return session(ctx).config
 
 
 def _work(process: Coroutine[Any, Any, None]) -> None:

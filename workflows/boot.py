@@ -17,6 +17,7 @@ From `resume_guest` on the guest may be running: then the server is not built ag
 the guest is gone.
 """  # noqa: E501 - a table
 
+import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
@@ -53,7 +54,7 @@ from workflows.block_devices import connect
 from workflows.build import claim, guest, local_disk_gib
 from workflows.failures import Verdict, judge
 from workflows.operation import Operation
-from workflows.runner import together
+from workflows.runner import to_the_end, together
 from workflows.steps import Saga, StepDefinition
 
 ACCEPT = StepDefinition[AcceptBoot, BootPlan](Servers.accept)
@@ -105,7 +106,7 @@ class Boot(Operation[BootRequest]):
         return await self.conduct()
 
     async def carry_out(self) -> Server:
-        plan = await self.step(
+        plan = await self.unbroken(
             ACCEPT, AcceptBoot(request=self.call, fingerprint=fingerprint(self.call), run_id=self.run_id)
         )
         title = f"boot {plan.name}, {plan.flavor.name}, image {self.call.image or 'none'}"
@@ -131,7 +132,7 @@ class Boot(Operation[BootRequest]):
                     power_state=power_state,
                     events=self.event_log(ACTIVATE.name),
                 )
-                return await self.step(ACTIVATE, call, final=True)
+                return await self.unbroken(ACTIVATE, call)
         raise BuildFailed(f"the build failed on all {plan.limits.max_attempts} hosts that were tried")
 
     async def schedule(self, plan: BootPlan, alternates: list[str], tried: list[str]) -> Placement:
@@ -201,7 +202,7 @@ class Boot(Operation[BootRequest]):
             error = RescheduleError(f"no vif-plugged event within {waited} for port {missing}")
             self.end_record(record, error)
             raise error from None
-        except BaseException as cancelled:
+        except asyncio.CancelledError as cancelled:
             self.end_record(record, cancelled)
             raise
         self.end_record(record)
@@ -214,7 +215,7 @@ class Boot(Operation[BootRequest]):
             attempt=self.state.attempt, host=host.name, step=failed[-1] if failed else "-", reason=reason
         )
         self.attempts.append(report)
-        clean = await self.unwind(self.attempt)
+        clean = await to_the_end(self.unwind(self.attempt))
         if not verdict.reschedule:
             raise verdict.error
         if self.may_run and not clean:

@@ -59,7 +59,7 @@ class Delete(Operation[DeleteRequest]):
         return await self.conduct()
 
     async def carry_out(self) -> Server:
-        target = await self.step(BEGIN, self.begin(ALLOWED, TaskState.DELETING))
+        target = await self.unbroken(BEGIN, self.begin(ALLOWED, TaskState.DELETING))
         self.accept(target.limits, f"delete {target.name}")
         ref = ServerRef(server_id=target.server_id, run_id=self.run_id)
         for host in target.hosts:
@@ -71,7 +71,7 @@ class Delete(Operation[DeleteRequest]):
         await self.step(RELEASE_PORTS, ref)
         await self.step(RELEASE_DEVICES, ReleaseDevices(server_id=target.server_id, run_id=self.run_id))
         await self.step(RELEASE_ALLOCATION, Allocation(server_id=target.server_id))
-        return await self.step(FINISH, self.event_log(FINISH.name), final=True)
+        return await self.unbroken(FINISH, self.event_log(FINISH.name))
 
     async def give_up(self, error: HostlerError) -> None:
         await self.settle(VmState.ERROR, error=error)

@@ -27,9 +27,8 @@ from hostler.contract.servers import (
     VifPlugged,
 )
 from hostler.contract.states import PowerState, TaskState, VmState
-from workflows.failures import judge
 from workflows.runner import StepRunner, to_the_end
-from workflows.steps import StepDefinition
+from workflows.steps import Argument, Result, StepDefinition
 
 Request = TypeVar("Request", bound=OperationRequest)
 
@@ -64,8 +63,7 @@ class Operation(StepRunner, Generic[Request]):
             return self._verdict
         if call.operation is OperationName.DELETE:
             await workflow.wait_condition(lambda: self._verdict is not None)
-            if isinstance(self._verdict, Accepted):
-                return self._preempt(call)
+            return self._preempt(call)
         if call.operation is self.operation is OperationName.BOOT:
             raise self._other_request().to_application_error()
         raise self._busy().to_application_error()
@@ -133,7 +131,7 @@ class Operation(StepRunner, Generic[Request]):
         except asyncio.CancelledError as cancelled:
             await self._end_with(self._why_cancelled(), cancelled)
         except (FailureError, HostlerError) as failure:
-            await self._end_with(judge(failure, host=None).error, failure)
+            await self._end_with(self.explain(failure), failure)
         await workflow.wait_condition(workflow.all_handlers_finished)
         if self._preempted_by is not None:
             self._continue_as_delete(self._preempted_by)
@@ -166,6 +164,10 @@ class Operation(StepRunner, Generic[Request]):
 
     # What every operation asks of the server's row.
 
+    async def unbroken(self, definition: StepDefinition[Argument, Result], argument: Argument) -> Result:
+        """A step that nothing interrupts, since what became of the server's row must be known afterwards."""
+        return await to_the_end(self.step(definition, argument, final=True))
+
     def begin(self, allowed: Sequence[VmState], task_state: TaskState) -> Begin:
         """The compare-and-set that takes the server."""
         return Begin(
@@ -189,7 +191,7 @@ class Operation(StepRunner, Generic[Request]):
             error=error.detail if error else None,
             events=self.event_log(SETTLE.name),
         )
-        return await self.step(SETTLE, call, final=True)
+        return await self.unbroken(SETTLE, call)
 
     def event_log(self, closing: str) -> EventLog:
         """The steps so far, for the server's history, with the `closing` one that writes them."""
@@ -197,7 +199,6 @@ class Operation(StepRunner, Generic[Request]):
             name=closing,
             status=StepStatus.DONE,
             attempt=self.state.attempt,
-            host=self.state.host,
             started_at=workflow.now(),
         )
         return EventLog(

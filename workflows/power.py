@@ -32,7 +32,7 @@ class PowerOperation(Operation[Request]):
         """The step on the server's host."""
 
     async def carry_out(self) -> Server:
-        target = await self.step(BEGIN, self.begin(self.allowed(), self.task_state()))
+        target = await self.unbroken(BEGIN, self.begin(self.allowed(), self.task_state()))
         self.former = target.former
         self.accept(target.limits, f"{self.operation} {target.name}")
         self.state.host = target.hosts[0].name

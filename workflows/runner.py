@@ -69,8 +69,10 @@ class StepRunner:
     ) -> Result:
         """Run one step, its undo (with the argument `undo`) entered into `saga` first.
 
-        A cancellation that arrives while the step completes counts after it, except at the `final` one.
+        Once the operation should end early no step begins, and one that completes meanwhile is the last: except a
+        `final` one.
         """
+        self._heed(final)
         record = self.begin_record(definition.name, on)
         if saga is not None and definition.undo is not None:
             saga.enter(Undo(record, definition.undo, undo, on))
@@ -86,15 +88,23 @@ class StepRunner:
                 cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                 summary=f"{definition.name} on {on.name}" if on else definition.name,
             )
-        except BaseException as failure:
+        except (FailureError, asyncio.CancelledError) as failure:
             self.end_record(record, failure)
             if is_cancelled_exception(failure):
                 raise asyncio.CancelledError from failure
             raise
         self.end_record(record)
+        self._heed(final)
+        return result
+
+    def _heed(self, final: bool) -> None:
         if not final and not self.stopping and self.stop_asked():
             raise asyncio.CancelledError
-        return result
+
+    def explain(self, failure: BaseException) -> HostlerError:
+        """What the failure of the step that failed last means."""
+        failed = [step for step in self.state.steps if step.status is StepStatus.FAILED]
+        return judge(failure, host=failed[-1].host if failed else None).error
 
     def begin_record(self, name: str, host: HostRef | None) -> Step:
         """Enter a step into the progress as running."""
@@ -239,14 +249,15 @@ class CatalogueRunner(StepRunner):
             raise
         except (FailureError, HostlerError) as failure:
             self.stopping = True
+            error = self.explain(failure)
             await to_the_end(self.unwind(saga))
-            raise judge(failure, host=None).error.to_application_error() from None
+            raise error.to_application_error() from None
         self.state.done = True
         return result
 
 
-async def to_the_end(work: Coroutine[Any, Any, Any]) -> None:
-    """Await `work` whatever cancellation arrives meanwhile: it is an undo."""
+async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Await `work` whatever cancellation arrives meanwhile: it must not stop half-way."""
     task = asyncio.create_task(work)
     while not task.done():
         try:
@@ -254,7 +265,7 @@ async def to_the_end(work: Coroutine[Any, Any, Any]) -> None:
         except asyncio.CancelledError:
             if task.cancelled():
                 raise
-    task.result()
+    return task.result()
 
 
 async def together(*work: Awaitable[Any]) -> list[Any]:

@@ -59,7 +59,7 @@ class LazyGroup(TyperGroup):
         if name in self.builtins:
             command = get_command(import_module(self.builtins[name].module).app)
         elif command is not None:
-            command = _load(str(name))
+            command = _load(str(name), quiet=ctx.resilient_parsing)
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -91,12 +91,17 @@ def _origin(name: str) -> str:
     return dist.name if dist is not None else "a plugin"
 
 
-def _load(name: str) -> Any:
+def _load(name: str, *, quiet: bool) -> Any:
+    """The real command; when only completing (`quiet`), nothing rather than an error."""
+    if quiet and name not in _plugins():
+        return None
     if name not in _plugins():
         _refuse(f"`hostler {name}` comes with hostler-server, which is not installed", "pip install hostler-server")
     try:
         loaded = _plugins()[name].load()
     except Exception as error:
+        if quiet:
+            return None
         what = f"{type(error).__name__}: {error}"
         _refuse(f"`hostler {name}` cannot be loaded: {what}", f"repair the installation of {_origin(name)}")
     if not isinstance(loaded, typer.Typer):

@@ -174,8 +174,7 @@ async def test_a_host_that_owes_takes_no_new_server_until_it_has_done_it(cloud: 
 
     assert servers[-1].host == "sim-2"
     assert (await cloud.world()).owed == frozenset()
-    servers.append(await cloud.booted())
-    assert servers[-1].host == "sim-1"
+    servers.append(await cloud.booted(host="sim-1"))
     for server in servers:
         await cloud.deleted(server.id)
     assert await cloud.world() == before
@@ -221,7 +220,7 @@ async def test_a_step_that_falls_silent_on_one_host_is_undone_there_before_the_n
 async def test_a_port_that_is_never_plugged_sends_the_server_to_the_next_host(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloud.machine("sim-1").network, "_plugged", dict)
+    monkeypatch.setattr(cloud.machine("sim-1").network, "plug", lambda port_id: None)
 
     operation = await cloud.boot()
     server = await operation.result()

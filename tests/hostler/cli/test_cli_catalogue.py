@@ -1,0 +1,99 @@
+"""The other groups of commands."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from hostler.cli.completion import _names
+from hostler.cli.exits import Exit
+from hostler.cli.session import Session
+from tests.hostler.cli.conftest import Hostler
+from tests.hostler.peers import Catalogue
+
+
+def files(directory: Path) -> list[str]:
+    """What is in it."""
+    return sorted(path.name for path in directory.iterdir())
+
+
+async def test_flavors(hostler: Hostler, catalogue: Catalogue) -> None:
+    made = await hostler("flavor", "create", "tiny", "--vcpus", "1", "--ram", "64", "-f", "json")
+    assert json.loads(made.stdout)["ram_mib"] == 64
+    listed = await hostler("flavor", "list", "-f", "value", "-c", "name", "-c", "ram_mib")
+    assert listed.stdout == "tiny 64\n"
+    assert (await hostler("flavor", "delete", "tiny")).exit_code == Exit.DONE
+    assert (await hostler("flavor", "show", "tiny")).exit_code == Exit.NOT_FOUND
+
+
+async def test_networks(hostler: Hostler, catalogue: Catalogue) -> None:
+    made = await hostler("network", "create", "private", "--cidr", "10.0.0.0/24", "--dns", "1.1.1.1", "-f", "json")
+    assert json.loads(made.stdout)["dns"] == ["1.1.1.1"]
+    refused = await hostler("network", "create", "private", "--cidr", "10.0.0.9/24")
+    assert refused.exit_code == Exit.INVALID
+    assert "remedy: use 10.0.0.0/24" in refused.stderr
+
+
+async def test_hosts(hostler: Hostler, catalogue: Catalogue) -> None:
+    disabled = await hostler("host", "disable", "node-1", "--reason", "new memory")
+    assert "new memory" in disabled.stdout
+    listed = await hostler("host", "list", "-f", "value", "-c", "name", "-c", "state", "-c", "enabled", "-c", "vcpus")
+    assert listed.stdout == "node-1 up no 0/32\n"
+
+
+async def test_quotas(hostler: Hostler, catalogue: Catalogue) -> None:
+    changed = await hostler("quota", "set", "--servers", "5", "--vcpus", "-1")
+    assert "2 of 5" in changed.stdout
+    assert "0 of any number" in changed.stdout
+
+
+async def test_images_and_volumes_wait(hostler: Hostler, catalogue: Catalogue, tmp_path: Path) -> None:
+    image = await hostler("image", "create", "demo", "--file", str(tmp_path / "demo.qcow2"), "-f", "json")
+    assert json.loads(image.stdout)["status"] == "active"
+    assert "demo: " in image.stderr
+    volume = await hostler("volume", "create", "data", "--size", "500")
+    assert volume.exit_code == Exit.FAILED
+    assert "no host has the room" in volume.stderr
+
+
+async def test_a_key_pair_is_made_here(
+    hostler: Hostler, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = await hostler("keypair", "create", "me")
+    private = tmp_path / "me.pem"
+    assert made.exit_code == Exit.DONE, made.output
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert "PRIVATE KEY" in private.read_text()
+    assert catalogue.keypairs["me"].public_key.startswith("ssh-ed25519 ")
+
+    again = await hostler("keypair", "create", "me")
+    assert again.exit_code == Exit.CONFLICT
+    assert "never overwritten" in again.stderr
+    assert (await hostler("keypair", "create", "../me")).exit_code == Exit.INVALID
+    assert files(tmp_path) == ["me.pem"]
+
+
+async def test_a_private_key_without_a_cloud_is_not_left_behind(
+    hostler: Hostler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = await hostler("--temporal", "127.0.0.1:1", "keypair", "create", "me")
+    assert failed.exit_code == Exit.UNAVAILABLE
+    assert files(tmp_path) == []
+
+
+async def test_without_ssh_keygen(hostler: Hostler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    failed = await hostler("keypair", "create", "me")
+    assert failed.exit_code == Exit.INVALID
+    assert "install openssh-client" in failed.stderr
+
+
+async def test_names_are_completed(
+    hostler: Hostler, catalogue: Catalogue, temporal_server: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTLER_TEMPORAL__NAMESPACE", namespace)
+    await hostler("flavor", "create", "tiny", "--vcpus", "1", "--ram", "64")
+    assert await _names(Session(temporal=temporal_server), "flavors") == ["tiny"]
