@@ -6,6 +6,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, col, func, select
 
 from hostler.contract.resources import Quota as Limits
+from hostler.contract.states import VmState
 from models.base import Table
 from models.server import Server
 from models.volume import Volume
@@ -61,13 +62,17 @@ def _insert_if_missing(session: Session, project: str) -> None:
 
 
 def quota_use(session: Session, project: str) -> QuotaUse:
-    """What the project's servers that are not deleted, and its volumes, add up to."""
+    """What the project's servers and volumes add up to.
+
+    A server that is deleted, or that failed before it ever ran, holds nothing and counts for nothing.
+    """
+    failed = (col(Server.vm_state) == VmState.ERROR) & col(Server.launched_at).is_(None)
     servers, vcpus, ram_mib = session.exec(
         select(
             func.count(),
             func.coalesce(func.sum(Server.vcpus), 0),
             func.coalesce(func.sum(Server.ram_mib), 0),
-        ).where(Server.project == project, col(Server.deleted_at).is_(None))
+        ).where(Server.project == project, col(Server.deleted_at).is_(None), ~failed)
     ).one()
     volumes, volume_gib = session.exec(
         select(func.count(), func.coalesce(func.sum(Volume.size_gib), 0)).where(Volume.project == project)

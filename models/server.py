@@ -23,7 +23,7 @@ class Server(Table, table=True):
     __table_args__ = (
         Index(None, "project", "name"),
         # Covers the sums of `quota_use`, so that they read the index alone.
-        Index("ix_server_quota_use", "project", "deleted_at", "vcpus", "ram_mib"),
+        Index("ix_server_quota_use", "project", "deleted_at", "vm_state", "launched_at", "vcpus", "ram_mib"),
     )
 
     id: str = Field(primary_key=True, sa_type=Uuid)

@@ -8,10 +8,10 @@ from functools import partial
 
 from sqlmodel import Session
 
-from hostler.contract.errors import NoValidHost, Unavailable
+from hostler.contract.errors import FilterReport, NoValidHost, Unavailable
 from hostler.settings import SchedulerSettings
 from models import Database
-from scheduler.filters import all_filters, all_pass
+from scheduler.filters import all_filters, all_pass, explain
 from scheduler.host_state import HostState, read_states
 from scheduler.liveness import Alive
 from scheduler.request import SchedulingRequest
@@ -77,6 +77,12 @@ class Scheduler:
                 self._snapshot.refresh(asked_at)
                 looked_again = True
         raise Unavailable("other requests took every host that was chosen")
+
+    def explain(self, request: SchedulingRequest) -> tuple[int, list[FilterReport]]:
+        """How many hosts there are, and which filter removes which of them."""
+        self._snapshot.refresh(time.monotonic())
+        hosts = self._snapshot.hosts()
+        return len(hosts), explain(hosts, all_filters(request, self._alive()))
 
     def _select(self, request: SchedulingRequest, alive: frozenset[str]) -> Selection:
         return select(

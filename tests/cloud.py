@@ -6,10 +6,9 @@ What a test must not leave behind is in `Cloud.world`.
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -196,6 +195,14 @@ class Cloud:
                 return
         raise AssertionError(f"it ended without {step}")
 
+    async def started(self, server_id: str) -> None:
+        """Return when Temporal knows of an operation on the server."""
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            while True:
+                with suppress(RPCError):
+                    await self.temporal.get_workflow_handle(f"server:{server_id}").describe()
+                    return
+
     async def updated(self, server_id: str, *, times: int) -> None:
         """Return when the server's operation has been asked so many times, whether it has answered or not."""
         handle = self.temporal.get_workflow_handle(f"server:{server_id}")
@@ -295,7 +302,6 @@ async def run_cloud(
         disk: the image "demo".
         volumes: sim-1 keeps volumes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     shutil.copy(tables, directory / "hostler.db")
     settings = Settings(
         state_dir=directory,

@@ -126,5 +126,5 @@ async def eventually(condition: Callable[[], Any], *, within: float = 20.0) -> N
         TimeoutError: it does not.
     """
     async with asyncio.timeout(within):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - it is about the world, not about a task of ours
             await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SIMULATED_BY_DEFAULT = 3
 FEW = 5
+REASON_WIDTH = 100
 LAST_BREATH = timedelta(seconds=0.3)
 
 worker = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a control worker or a host worker.")
@@ -118,7 +120,8 @@ async def _summary(settings: "Settings", config: Path | None, libvirt: bool, sim
         from drivers.hypervisor.libvirt.probe import probe_virt_type
 
         found = await asyncio.to_thread(probe_virt_type, settings.host.libvirt, settings.state_dir)
-        hosts += f"; guests run under {'KVM' if found.type == 'kvm' else 'TCG'}: {found.reason}"
+        accelerator = "KVM" if found.type == "kvm" else "TCG"
+        hosts += f"; guests run under {accelerator}: {shorten(found.reason, REASON_WIDTH)}"
     command = f"hostler {_options(settings, config)}"
     return f"""\
   web UI  {settings.temporal.ui_url}

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from temporalio.exceptions import ActivityError
 
-from activities.interfaces.block_devices import HostVolumes, VolumeRef, VolumeWork
+from activities.interfaces.block_devices import BlockDevices, HostVolumes, PrepareDevices, VolumeRef, VolumeWork
 from activities.interfaces.images import HostImages
 from activities.interfaces.servers import AttachedVolume
 from hostler.contract.errors import OperationFailed
@@ -20,7 +20,10 @@ from workflows.failures import judge
 from workflows.runner import StepRunner
 from workflows.steps import Saga, StepDefinition
 
-FETCH = StepDefinition[ImageRef, None](
+PREP_DEVICES = StepDefinition[PrepareDevices, list[VolumeWork]](
+    BlockDevices.prep_block_devices, undo=BlockDevices.release_block_devices
+)
+FETCH_IMAGE = StepDefinition[ImageRef, None](
     HostImages.fetch_image, timeout=timedelta(hours=2), heartbeat=timedelta(seconds=30)
 )
 CREATE = StepDefinition[VolumeSpec, None](
@@ -39,7 +42,7 @@ async def create(runner: StepRunner, work: VolumeWork, saga: Saga) -> None:
     if work.create is None:
         return
     if work.create.image is not None:
-        await runner.step(FETCH, work.create.image, on=work.host)
+        await runner.step(FETCH_IMAGE, work.create.image, on=work.host)
     ref = VolumeRef(volume_id=work.volume_id)
     await runner.step(CREATE, work.create, on=work.host, saga=saga, undo=ref)
 

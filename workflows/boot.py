@@ -17,17 +17,15 @@ From `resume_guest` on the guest may be running: then the server is not built ag
 the guest is gone.
 """  # noqa: E501 - a table
 
-import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from activities.interfaces.block_devices import BlockDevices, PrepareDevices, ReleaseDevices, VolumeWork
+from activities.interfaces.block_devices import PrepareDevices, ReleaseDevices
 from activities.interfaces.guests import Claims, Guests
-from activities.interfaces.images import HostImages
 from activities.interfaces.ports import AllocatePorts, BindPorts, HostPorts, PortIds, Ports
-from activities.interfaces.scheduling import Allocation, Placement, Schedule, Scheduling
+from activities.interfaces.scheduling import Allocation, Placement, Schedule, Scheduling, Story
 from activities.interfaces.servers import (
     AcceptBoot,
     Activate,
@@ -44,29 +42,24 @@ from hostler.contract.errors import (
     HostlerError,
     NoValidHost,
     Preempted,
-    RescheduleError,
 )
 from hostler.contract.fingerprint import fingerprint
-from hostler.contract.guests import ClaimSpec, GuestSpec, ImageRef, PortBinding, VolumeConnection
+from hostler.contract.guests import ClaimSpec, GuestSpec, PortBinding, VolumeConnection
 from hostler.contract.servers import BootRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
-from workflows.block_devices import connect
-from workflows.build import claim, guest, local_disk_gib
+from workflows.block_devices import FETCH_IMAGE, PREP_DEVICES, connect
+from workflows.build import claim, guest, wanted
 from workflows.failures import Verdict, judge
 from workflows.operation import Operation
+from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
 from workflows.runner import to_the_end, together
 from workflows.steps import Saga, StepDefinition
 
 ACCEPT = StepDefinition[AcceptBoot, BootPlan](Servers.accept)
 SCHEDULE = StepDefinition[Schedule, Placement](Scheduling.schedule, undo=Scheduling.release_allocation)
+EXPLAIN = StepDefinition[Schedule, Story](Scheduling.explain)
 CLAIM = StepDefinition[ClaimSpec, None](Claims.claim_resources, undo=Claims.drop_claim)
 ALLOCATE_PORTS = StepDefinition[AllocatePorts, list[PortBinding]](Ports.allocate_ports, undo=Ports.release_ports)
-PREP_DEVICES = StepDefinition[PrepareDevices, list[VolumeWork]](
-    BlockDevices.prep_block_devices, undo=BlockDevices.release_block_devices
-)
-FETCH_IMAGE = StepDefinition[ImageRef, None](
-    HostImages.fetch_image, timeout=timedelta(hours=2), heartbeat=timedelta(seconds=30)
-)
 BIND_PORTS = StepDefinition[BindPorts, None](HostPorts.bind_ports, undo=HostPorts.unbind_ports)
 SET_TASK_STATE = StepDefinition[SetTaskState, None](Servers.set_task_state)
 SPAWN = StepDefinition[GuestSpec, None](
@@ -74,7 +67,6 @@ SPAWN = StepDefinition[GuestSpec, None](
 )
 RESUME = StepDefinition[ServerRef, PowerState](Guests.resume_guest)
 ACTIVATE = StepDefinition[Activate, Server](Servers.activate)
-WAIT_VIF_PLUGGED = "wait_vif_plugged"
 
 PLANNED = (
     *(s.name for s in (ACCEPT, SCHEDULE, CLAIM, ALLOCATE_PORTS, PREP_DEVICES, FETCH_IMAGE, BIND_PORTS, SPAWN)),
@@ -133,24 +125,15 @@ class Boot(Operation[BootRequest]):
                     events=self.event_log(ACTIVATE.name),
                 )
                 return await self.unbroken(ACTIVATE, call)
-        raise BuildFailed(f"the build failed on all {plan.limits.max_attempts} hosts that were tried")
+        story = await self.step(EXPLAIN, wanted(self.call, plan, [], tried))
+        self.considered, self.filters = story.considered, story.filters
+        raise BuildFailed(f"the build failed on all {len(tried)} hosts that were tried")
 
     async def schedule(self, plan: BootPlan, alternates: list[str], tried: list[str]) -> Placement:
         """Take the next host: an alternate, else the best that a new search finds."""
-        call = Schedule(
-            server_id=plan.server_id,
-            vcpus=plan.flavor.vcpus,
-            ram_mib=plan.flavor.ram_mib,
-            disk_gib=local_disk_gib(plan),
-            zone=self.call.availability_zone,
-            host=self.call.host,
-            image_id=plan.image.id if plan.image else None,
-            alternates=alternates,
-            excluded=tried,
-        )
+        call = wanted(self.call, plan, alternates, tried)
         placement = await self.step(SCHEDULE, call, saga=self.attempt, undo=Allocation(server_id=plan.server_id))
         self.state.host = placement.host.name
-        self.considered, self.filters = placement.considered, placement.filters
         return placement
 
     async def build(self, plan: BootPlan, host: HostRef) -> PowerState:
@@ -170,7 +153,7 @@ class Boot(Operation[BootRequest]):
             self.step(SPAWN, spec, on=host, saga=self.attempt, undo=self.ref),
             self.step(SET_TASK_STATE, spawning),
         )
-        await self.wait_vif_plugged(host)
+        await wait_vif_plugged(self, self.ports, host)
         self.may_run = True
         return await self.step(RESUME, self.ref, on=host)
 
@@ -187,25 +170,6 @@ class Boot(Operation[BootRequest]):
             undo = ReleaseDevices(server_id=plan.server_id, run_id=self.run_id, undo_boot=True)
             works = await self.step(PREP_DEVICES, call, saga=self.whole, undo=undo)
             self.connections = await connect(self, works, self.whole)
-
-    async def wait_vif_plugged(self, host: HostRef) -> None:
-        """Until the host has seen every port's tap in its bridge."""
-        wanted = {(port.port_id, host.id) for port in self.ports or []}
-        if not wanted:
-            return
-        record = self.begin_record(WAIT_VIF_PLUGGED, host)
-        try:
-            await workflow.wait_condition(lambda: wanted <= self.plugged, timeout=self.limits.vif_plugged)
-        except TimeoutError:
-            missing = ", ".join(sorted(port for port, _ in wanted - self.plugged))
-            waited = f"{self.limits.vif_plugged.total_seconds():g} s"
-            error = RescheduleError(f"no vif-plugged event within {waited} for port {missing}")
-            self.end_record(record, error)
-            raise error from None
-        except asyncio.CancelledError as cancelled:
-            self.end_record(record, cancelled)
-            raise
-        self.end_record(record)
 
     async def leave(self, host: HostRef, verdict: Verdict) -> None:
         """Clean up behind a failed attempt; returns when another host may be tried."""

@@ -3,7 +3,7 @@
 from temporalio import activity
 
 from activities.interfaces import scheduling as interface
-from activities.interfaces.scheduling import Allocation, Placement, Schedule
+from activities.interfaces.scheduling import Allocation, Placement, Schedule, Story
 from activities.interfaces.servers import HostRef
 from models import Database, Image
 from scheduler.request import SchedulingRequest
@@ -25,6 +25,11 @@ class Scheduling(interface.Scheduling):
             host=HostRef(id=placement.host_id, name=placement.host_name),
             alternates=[host_id for host_id, _ in placement.alternates],
         )
+
+    @activity.defn(name="explain")
+    def explain(self, call: Schedule) -> Story:
+        considered, filters = self._scheduler.explain(self._request(call))
+        return Story(considered=considered, filters=filters)
 
     @activity.defn(name="release_allocation")
     def release_allocation(self, call: Allocation) -> None:

@@ -28,8 +28,13 @@ class Placement(BaseModel):
 
     host: HostRef
     alternates: list[str] = []
-    considered: int = 0
-    filters: list[FilterReport] = []
+
+
+class Story(BaseModel):
+    """Why there is no host left: what became of all that were considered."""
+
+    considered: int
+    filters: list[FilterReport]
 
 
 class Allocation(BaseModel):
@@ -50,6 +55,11 @@ class Scheduling(ABC):
         Raises:
             NoValidHost: with the story, filter by filter.
         """
+
+    @activity.defn(name="explain")
+    @abstractmethod
+    def explain(self, call: Schedule) -> Story:
+        """What the filters say now; for the fault of a boot that gives up."""
 
     @activity.defn(name="release_allocation")
     @abstractmethod

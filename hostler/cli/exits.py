@@ -40,6 +40,10 @@ BY_ERROR = {
 }
 
 
-def exit_code(code: str) -> Exit:
-    """The exit code for a Hostler error's own code; every other error means that an operation failed."""
-    return BY_ERROR.get(code, Exit.FAILED)
+def exit_code(code: str, *, accepted: bool = False) -> Exit:
+    """The exit code for a Hostler error's own code.
+
+    What goes wrong after an operation was `accepted` has failed the operation, whatever it is.
+    """
+    exit = BY_ERROR.get(code, Exit.FAILED)
+    return Exit.FAILED if accepted and exit is not Exit.UNAVAILABLE else exit

@@ -62,5 +62,5 @@ def reasons(detail: ErrorDetail) -> Iterator[RenderableType]:
             ["Filter", "Removed", "Hosts", "Reason"],
             [[f.filter, f.removed, ", ".join(f.hosts), f.reason] for f in detail.filters],
         )
-    if detail.hosts_considered is not None:
+    if detail.hosts_considered:
         yield Text(f"{detail.hosts_considered} hosts considered")

@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,7 +18,7 @@ from hostler.cli.boot_options import (
     with_ids,
 )
 from hostler.cli.completion import names
-from hostler.cli.exits import Exit, exit_code
+from hostler.cli.exits import exit_code
 from hostler.cli.failures import show_detail
 from hostler.cli.output import Format, FormatOption, column_option, note, printable, show_list
 from hostler.cli.pairs import properties
@@ -122,17 +122,16 @@ def create(
             server_id=server_id,
         )
 
-    async def work(client: Client) -> Server:
+    async def work(client: Client) -> Server | HostlerError:
         operation = await boot(client)
         if wait:
-            outcome = (await watch({name: operation}))[name]
-            if isinstance(outcome, HostlerError):
-                note(f"server {operation.server_id}; remove it with: hostler server delete {operation.server_id}")
-                raise outcome
-            return outcome
+            return (await watch({name: operation}))[name]
         return await client.servers.show(operation.server_id)
 
-    show_server(session(ctx).run(work), format, columns)
+    built = session(ctx).run(work)
+    if isinstance(built, HostlerError):
+        _fail([], [built])
+    show_server(built, format, columns)
 
 
 @app.command("list")
@@ -197,10 +196,12 @@ def delete(ctx: typer.Context, servers: ServersArgument, wait: WaitOption = Fals
 def follow(ctx: typer.Context, server: ServerArgument) -> None:
     """Watch the operation that runs on a server, or see how the last one went."""
 
-    async def work(client: Client) -> Mapping[str, Server | HostlerError]:
-        return await watch({server: await client.servers.operation(server)})
+    async def work(client: Client) -> Server | HostlerError:
+        return (await watch({server: await client.servers.operation(server)}))[server]
 
-    _end(session(ctx).run(work))
+    outcome = session(ctx).run(work)
+    if isinstance(outcome, HostlerError):
+        _fail([], [outcome])
 
 
 @app.command()
@@ -240,24 +241,26 @@ def _operate(
         except HostlerError as error:
             return error
 
-    async def work(client: Client) -> Mapping[str, object]:
+    async def work(client: Client) -> tuple[list[HostlerError], list[HostlerError]]:
         wanted = list(dict.fromkeys(servers))
-        begun = dict(zip(wanted, await asyncio.gather(*(begin(choose(client), s) for s in wanted)), strict=True))
-        running = {server: operation for server, operation in begun.items() if isinstance(operation, Operation)}
-        if wait and running:
-            return {**begun, **await watch(running)}
-        for server, operation in running.items():
+        answers = dict(zip(wanted, await asyncio.gather(*(begin(choose(client), s) for s in wanted)), strict=True))
+        refused = [answer for answer in answers.values() if isinstance(answer, HostlerError)]
+        begun = {server: answer for server, answer in answers.items() if isinstance(answer, Operation)}
+        if wait and begun:
+            return refused, [end for end in (await watch(begun)).values() if isinstance(end, HostlerError)]
+        for server, operation in begun.items():
             note(f"{operation.operation} of {server} accepted; watch it with: hostler server follow {server}")
-        return begun
+        return refused, []
 
-    _end(session(ctx).run(work))
+    refused, failed = session(ctx).run(work)
+    if refused or failed:
+        _fail(refused, failed)
 
 
-def _end(outcomes: Mapping[str, object]) -> None:
-    """Show what failed; the first failure's exit code is the command's."""
-    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, HostlerError)]
-    for error in failed:
+def _fail(refused: Sequence[HostlerError], failed: Sequence[HostlerError]) -> NoReturn:
+    """Show what was refused and what failed; the first of them gives the exit code."""
+    for error in (*refused, *failed):
         show_detail(error.detail)
-    if failed:
-        raise typer.Exit(exit_code(failed[0].detail.code))
-    raise typer.Exit(Exit.DONE)
+    if refused:
+        raise typer.Exit(exit_code(refused[0].detail.code))
+    raise typer.Exit(exit_code(failed[0].detail.code, accepted=True))

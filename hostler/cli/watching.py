@@ -28,6 +28,7 @@ MARKS = {
     StepStatus.OWED: ("!", "magenta"),
 }
 UNDER_WAY = (StepStatus.RUNNING, StepStatus.UNDOING)
+UNDO = (StepStatus.UNDOING, StepStatus.UNDONE, StepStatus.OWED)
 
 
 class View(Protocol):
@@ -108,7 +109,7 @@ class Board:
                 Text(printable(step.host or ""), style="blue"),
                 Text(f"attempt {step.attempt}" if step.attempt > 1 else "", style="yellow"),
                 Text(_seconds(step), style="dim"),
-                Text(printable(remark(step)), style="red" if step.error else "dim"),
+                Text(printable(remark(step, with_status=True)), style="red" if step.error else "dim"),
             )
         return title, grid
 
@@ -138,7 +139,7 @@ class Lines:
                 f"{progress.operation} {name}: {step.name} {step.status}",
                 f"on {step.host}" if step.host else "",
                 f"(attempt {step.attempt})" if step.attempt > 1 else "",
-                f"after {_seconds(step)}" if step.finished_at else "",
+                f"after {_seconds(step)}" if step.status in (StepStatus.DONE, StepStatus.FAILED) else "",
                 f"- {remark(step)}" if remark(step) else "",
             ]
             note(" ".join(filter(None, parts)))
@@ -166,11 +167,16 @@ def total(progress: Progress) -> str:
     if not began:
         return ""
     end = max(ended) if progress.done and ended else datetime.now(UTC)
-    return f"{max((end - min(began)).total_seconds(), 0):.1f} s"
+    return _duration(min(began), end)
 
 
 def _seconds(step: Step) -> str:
     if step.started_at is None:
         return ""
+    return _duration(step.started_at, step.finished_at or datetime.now(UTC))
+
+
+def _duration(began: datetime, ended: datetime) -> str:
     # This machine's clock may be behind the worker's.
-    return f"{max(((step.finished_at or datetime.now(UTC)) - step.started_at).total_seconds(), 0):.1f} s"
+    seconds = max((ended - began).total_seconds(), 0)
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from hostler.contract.errors import Conflict, HostlerError, InvalidRequest, NotFound, QuotaExceeded, ServerBusy
-from hostler.contract.resources import ImageStatus, VolumeStatus
+from hostler.contract.resources import DiskFormat, ImageStatus, VolumeStatus
 from hostler.contract.servers import BlockDeviceMapping, NetworkRequest, OperationName, StepStatus
 from models import Flavor, Image, KeyPair, Network, Volume
 from tests.cloud import NET, Cloud
@@ -207,11 +207,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[HostlerError], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 async def test_what_is_refused_leaves_nothing_behind(cloud: Cloud, case: str) -> None:
-    ready = {"disk_format": "qcow2", "status": ImageStatus.ACTIVE, "virtual_size_bytes": 2**20}
+    ready: dict[str, Any] = {"disk_format": DiskFormat.QCOW2, "status": ImageStatus.ACTIVE, "virtual_size_bytes": 2**20}
     cloud.add(
         Flavor(id=str(uuid4()), name="wide", vcpus=10_000, ram_mib=128, disk_gib=1),
         Network(id=str(uuid4()), name="theirs", project="theirs", cidr="10.1.0.0/24", gateway="10.1.0.1"),
-        Image(id=str(uuid4()), name="saving", disk_format="qcow2"),
+        Image(id=str(uuid4()), name="saving", disk_format=DiskFormat.QCOW2),
         Image(id=str(uuid4()), name="greedy", min_ram_mib=4096, **ready),
         Image(id=str(uuid4()), name="large", min_disk_gib=20, **ready),
         Image(id=str(uuid4()), name="twice", **ready),

@@ -81,10 +81,15 @@ def plugged(network_id: str) -> list[tuple[str, int]]:
 
 async def console(driver: LibvirtHypervisor, spec: GuestSpec, done: Callable[[str], bool]) -> str:
     """The console log once it is what the test waits for."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not done(log := await driver.console_log(spec.server_id, MIB)):  # noqa: ASYNC110, since nothing tells of it
-            await asyncio.sleep(0.05)
-        return log
+    log = ""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not done(log):
+                await asyncio.sleep(0.05)
+                log = await driver.console_log(spec.server_id, MIB)
+    except TimeoutError:
+        pytest.fail(f"a guest, {await driver.power_state(spec.server_id)}, said no more than: {log!r}")
+    return log
 
 
 async def test_a_guest_starts_paused_and_runs_when_it_is_let(
