@@ -58,6 +58,8 @@ OUR_PACKAGES = ("hostler", "activities", "workflows", "pydantic", "annotated_typ
 THREADS = 20
 DRAIN = timedelta(seconds=8)
 NUDGE_SECONDS = 10.0
+# How long a workflow waits for the control worker that knows it, which may have died, before another takes over.
+STICKY = timedelta(seconds=5)
 
 
 def workflow_runner() -> SandboxedWorkflowRunner:
@@ -99,6 +101,7 @@ def control_worker(client: Client, settings: Settings, database: Database, alive
         workflow_runner=workflow_runner(),
         interceptors=[ErrorBoundary()],
         graceful_shutdown_timeout=DRAIN,
+        sticky_queue_schedule_to_start_timeout=STICKY,
         max_heartbeat_throttle_interval=timedelta(seconds=2),
         default_heartbeat_throttle_interval=timedelta(seconds=2),
     )

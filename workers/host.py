@@ -46,6 +46,7 @@ RETRY_SECONDS = 2.0
 # Every poller is a call that waits at the server; a thousand simulated hosts get along with one each.
 POLLERS, POLLERS_OF_MANY = 5, 1
 MANY = 20
+REGISTRATIONS_AT_ONCE = 20
 
 
 @dataclass
@@ -110,7 +111,8 @@ async def serve(client: Client, settings: Settings, machines: list[Machine]) -> 
         for machine in machines:
             stack.push_async_callback(machine.close)
             await stack.enter_async_context(host_worker(client, settings.host, machine, len(machines)))
-        tasks = [asyncio.create_task(coroutine) for one in machines for coroutine in _duties(client, one)]
+        turns = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
+        tasks = [asyncio.create_task(duty) for one in machines for duty in _duties(client, one, turns)]
         stack.callback(lambda: [task.cancel() for task in tasks])
         yield
 
@@ -131,24 +133,24 @@ def host_worker(client: Client, settings: HostSettings, machine: Machine, machin
     )
 
 
-def _duties(client: Client, machine: Machine) -> list[Any]:
-    return [register(client, machine.registration()), forward_events(client, machine)]
+def _duties(client: Client, machine: Machine, turns: asyncio.Semaphore) -> list[Any]:
+    return [register(client, machine.registration(), turns), forward_events(client, machine)]
 
 
-async def register(client: Client, host: HostRegistration) -> None:
+async def register(client: Client, host: HostRegistration, turns: asyncio.Semaphore) -> None:
     """Have the control plane know the host, and let it do what it owes; again until that succeeds."""
     while True:
         try:
-            handle = await client.start_workflow(
-                REGISTER_HOST,
-                host,
-                id=host_workflow_id(host.id),
-                task_queue=CONTROL_QUEUE,
-                id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
-                static_summary=f"register host {host.name}",
-                search_attributes=TypedSearchAttributes([SearchAttributePair(HOST, host.name)]),
-            )
-            await handle.result()
+            async with turns:
+                await client.execute_workflow(
+                    REGISTER_HOST,
+                    host,
+                    id=host_workflow_id(host.id),
+                    task_queue=CONTROL_QUEUE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
+                    static_summary=f"register host {host.name}",
+                    search_attributes=TypedSearchAttributes([SearchAttributePair(HOST, host.name)]),
+                )
             logger.info("registered", extra={"host": host.name})
             return
         except RPCError as error:

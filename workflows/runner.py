@@ -86,7 +86,7 @@ class StepRunner:
                 heartbeat_timeout=definition.heartbeat,
                 retry_policy=HOST_RETRY if on else CONTROL_RETRY,
                 cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-                summary=f"{definition.name} on {on.name}" if on else definition.name,
+                summary=self._summary(on),
             )
         except (FailureError, asyncio.CancelledError) as failure:
             self.end_record(record, failure)
@@ -105,6 +105,9 @@ class StepRunner:
         """What the failure of the step that failed last means."""
         failed = [step for step in self.state.steps if step.status is StepStatus.FAILED]
         return judge(failure, host=failed[-1].host if failed else None).error
+
+    def _summary(self, host: HostRef | None) -> str:
+        return (f"on {host.name}, " if host else "") + f"attempt {self.state.attempt}"
 
     def begin_record(self, name: str, host: HostRef | None) -> Step:
         """Enter a step into the progress as running."""
@@ -184,7 +187,7 @@ class StepRunner:
             schedule_to_start_timeout=self.limits.host_answer if host else None,
             start_to_close_timeout=timedelta(seconds=60),
             retry_policy=HOST_UNDO_RETRY if host else CONTROL_UNDO_RETRY,
-            summary=f"undo {undo.record.name}" + (f" on {host.name}" if host else ""),
+            summary=f"undo of {undo.record.name}, {self._summary(host)}",
         )
 
     async def _owe(

@@ -1,7 +1,9 @@
 """How errors are shown: one block that says what is wrong, where, and what to do; tables for the hosts' reasons."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
+import typer
 from pydantic import ValidationError
 from rich.console import RenderableType
 from rich.text import Text
@@ -30,6 +32,14 @@ def report(error: Exception, *, debug: bool) -> Exit:
         return Exit.INVALID
     show(f"{type(error).__name__}: {error}", remedy="this is a defect; with --debug it shows where")
     return Exit.UNEXPECTED
+
+
+def fail(refused: Sequence[HostlerError], failed: Sequence[HostlerError]) -> NoReturn:
+    """Show operations that were not accepted and that failed; the first of them gives the exit code."""
+    for error in (*refused, *failed):
+        show_detail(error.detail)
+    code = refused[0].detail.code if refused else failed[0].detail.code
+    raise typer.Exit(exit_code(code, accepted=not refused))
 
 
 def show_detail(detail: ErrorDetail) -> None:

@@ -147,12 +147,10 @@ class Lines:
             note(f"{progress.operation} {name}: ended after {total(progress)}")
 
 
-def remark(step: Step) -> str:
-    """What is to be said of a step beside its status."""
+def remark(step: Step, *, with_status: bool = False) -> str:
+    """What is to be said of a step; a mark alone does not tell the ways of being undone apart."""
     parts = [
-        StepStatus(step.status).value
-        if step.status in (StepStatus.UNDOING, StepStatus.UNDONE, StepStatus.OWED)
-        else "",
+        step.status.value if with_status and step.status in UNDO else "",
         f"retry {step.retries}" if step.retries and step.status in UNDER_WAY else "",
         step.note or "",
         step.error or "",

@@ -16,7 +16,15 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from hostler.contract import calls
-from hostler.contract.errors import AttemptReport, BuildFailed, FilterReport, HostlerError, NotFound, ServerBusy
+from hostler.contract.errors import (
+    AttemptReport,
+    BuildFailed,
+    FilterReport,
+    HostlerError,
+    InvalidRequest,
+    NotFound,
+    ServerBusy,
+)
 from hostler.contract.names import CONTROL_QUEUE, host_queue
 from hostler.contract.resources import (
     DiskFormat,
@@ -84,10 +92,10 @@ def server_of(request: BootRequest, vm_state: VmState = VmState.ACTIVE) -> Serve
 
 @activity.defn
 async def spawn(flavor: str) -> None:
-    """Does as the flavor says: "slow" beats its heart until cancelled, "flaky" fails once."""
+    """Does as the flavor says: "slow" beats its heart until cancelled, "flaky" fails twice."""
     if flavor == "flaky" and activity.info().attempt < 3:
         raise RuntimeError("the disk is not there yet")
-    while flavor in ("slow", "stuck"):
+    while flavor == "slow":
         activity.heartbeat("40 MiB of 128 MiB")
         await asyncio.sleep(0.1)
 
@@ -146,7 +154,7 @@ class _Operation:
 
 @workflow.defn(name="boot")
 class Boot(_Operation):
-    """Flavors: "tiny" works, "missing" is refused, "broken" fails, "flaky", "slow" and "stuck" as in `spawn`."""
+    """Flavors: "tiny" works, "missing" is refused, "broken" and "unsuited" fail, "flaky" and "slow" as in `spawn`."""
 
     @workflow.init
     def __init__(self, request: BootRequest) -> None:
@@ -170,9 +178,9 @@ class Boot(_Operation):
                 raise
             delete = DeleteRequest(server_id=request.server_id, request_id=self.preempted_by, project=request.project)
             workflow.continue_as_new(workflow="delete", args=[delete])
-        if request.flavor == "broken":
+        if request.flavor in ("broken", "unsuited"):
             self._step(StepStatus.FAILED, error="no space left")
-            await self._end(FAILED)
+            await self._end(FAILED if request.flavor == "broken" else InvalidRequest("no host keeps volumes"))
         self._step(StepStatus.DONE)
         return server_of(request)
 

@@ -42,6 +42,12 @@ async def test_create_tells_why_it_failed(hostler: Hostler, catalogue: Catalogue
         assert part in failed.stderr
 
 
+async def test_what_fails_after_it_was_accepted_has_failed(hostler: Hostler, catalogue: Catalogue) -> None:
+    failed = await hostler("server", "create", "web", "--flavor", "unsuited", "--image", "demo", "--wait")
+    assert failed.exit_code == Exit.FAILED
+    assert "InvalidRequest" in failed.stderr
+
+
 async def test_create_is_refused_at_once(hostler: Hostler, catalogue: Catalogue) -> None:
     refused = await hostler("server", "create", "web", "--flavor", "missing", "--image", "demo")
     assert refused.exit_code == Exit.NOT_FOUND

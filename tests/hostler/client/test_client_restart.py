@@ -26,7 +26,7 @@ async def test_result_and_follow_outlive_temporal(tmp_path: Path) -> None:
             waiting = asyncio.gather(operation.result(timedelta(seconds=90)), follow())
             await asyncio.sleep(0.3)
             await asyncio.to_thread(server.__exit__, None, None, None)
-            await asyncio.sleep(15)  # longer than Temporal's client tries by itself
+            await asyncio.sleep(12)  # longer than Temporal's client tries by itself
             server = run_temporal(port, *database)
             await asyncio.to_thread(server.__enter__)
             await waiting

@@ -332,11 +332,10 @@ async def test_a_whole_system_gets_what_it_was_promised(hypervisor: LibvirtHyper
     )
     await hypervisor.spawn(spec, demo_image, ignore)
     await hypervisor.resume(spec.server_id)
-    log = await console(hypervisor, spec, lambda log: "login:" in log)
+    log = await console(hypervisor, spec, lambda log: "login:" in log and "user data ran" in log)
     assert "source=config-drive hostname=web-1" in log
     assert f"uuid={spec.server_id}" in log
     assert "disks=vda:64MiB,vdb:16MiB,vdc:8MiB" in log
-    assert "user data ran" in log
 
     assert await hypervisor.stop(spec.server_id, FOREVER, ignore)
     assert await hypervisor.power_state(spec.server_id) is PowerState.SHUTDOWN
