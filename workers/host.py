@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
@@ -153,7 +153,7 @@ async def register(client: Client, host: HostRegistration, turns: asyncio.Semaph
                 )
             logger.info("registered", extra={"host": host.name})
             return
-        except RPCError as error:
+        except (RPCError, WorkflowFailureError) as error:
             logger.warning("could not register: %s", error, extra={"host": host.name})
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -12,7 +12,7 @@ from activities.interfaces import block_devices as interface
 from activities.interfaces.block_devices import AcceptVolume, PrepareDevices, ReleaseDevices, VolumeRef, VolumeWork
 from activities.interfaces.servers import HostRef
 from hostler.contract import resources
-from hostler.contract.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from hostler.contract.errors import Conflict, InvalidRequest, NotFound, NoValidHost, Unavailable
 from hostler.contract.guests import DiskKind, GuestDisk, VolumeSpec
 from hostler.contract.resources import ImageStatus, VolumeStatus
 from hostler.contract.servers import DestinationType, SourceType
@@ -153,7 +153,7 @@ class BlockDevices(interface.BlockDevices):
         )
         best = session.exec(query).first()
         if best is None:
-            raise InvalidRequest(
+            raise NoValidHost(
                 f"no host that is up keeps volumes, so none can keep one of {size_gib} GiB",
                 field="volume",
                 remedy="start a host worker with host.volumes = true: hostler host list",
