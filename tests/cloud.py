@@ -133,7 +133,8 @@ class Cloud:
 
     async def registered(self, name: str) -> None:
         """Return when the registration that runs has ended."""
-        await self.temporal.get_workflow_handle(host_workflow_id(self.machine(name).id)).result()
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            await self.temporal.get_workflow_handle(host_workflow_id(self.machine(name).id)).result()
 
     async def stop_host(self, name: str) -> None:
         """Stop a host's worker; the scheduler goes on believing that it is up. Its guests stay."""
@@ -141,18 +142,23 @@ class Cloud:
         machines = await make_machines(self.settings)
         fresh = next(machine for machine in machines if machine.name == name)
         old = self.machine(name)
-        self.machines[self.machines.index(old)] = replace(fresh, inventory=old.inventory, volumes=old.volumes)
+        volumes = self.volumes_of_sim_1() if old.volumes else None
+        self.machines[self.machines.index(old)] = replace(fresh, inventory=old.inventory, volumes=volumes)
 
     async def close(self) -> None:
         """Stop everything."""
-        for machine in self.machines:
-            if isinstance(machine.volumes, LocalVolumes):
-                for volume in await machine.volumes.volumes():
-                    await machine.volumes.withdraw(volume)
         for name in list(self._hosts):
             await self._hosts.pop(name).aclose()
         await self.stop_control()
         self.database.close()
+        volumes = self.volumes_of_sim_1()
+        for volume in await volumes.exports():
+            await volumes.withdraw(volume)
+        await volumes.close()
+
+    def volumes_of_sim_1(self) -> LocalVolumes:
+        """A driver of the volumes that sim-1 keeps."""
+        return LocalVolumes(self.settings.state_dir / "volumes", "127.0.0.1")
 
     def _registered_at(self, name: str) -> datetime | None:
         with self.database.read() as session:
@@ -321,8 +327,6 @@ async def run_cloud(
         replace(machine, inventory=machine.inventory.model_copy(update={"ram_mib": ram_mib - 128 * number}))
         for number, machine in enumerate(await make_machines(settings))
     ]
-    if volumes:
-        machines[0].volumes = LocalVolumes(directory / "volumes", "127.0.0.1")
     cloud = Cloud(
         client=await Client.connect(settings),
         temporal=temporal,
@@ -332,6 +336,8 @@ async def run_cloud(
         machines=machines,
         alive={machine.id for machine in machines},
     )
+    if volumes:
+        machines[0].volumes = cloud.volumes_of_sim_1()
     try:
         _fill_catalogue(cloud, disk)
         await cloud.start_control()
@@ -347,10 +353,9 @@ def _fill_catalogue(cloud: Cloud, disk: Path) -> None:
     store = LocalImageStore(cloud.settings.images_dir)
     stored = store.add(image_id, disk, DiskFormat.QCOW2, None, lambda done, total: None)
     image = {"disk_format": DiskFormat.QCOW2, "status": ImageStatus.ACTIVE, **stored.model_dump()}
-    network = {"cidr": "10.0.0.0/24", "gateway": "10.0.0.1"}
     cloud.add(
         Flavor(id=str(uuid4()), name=TINY, vcpus=1, ram_mib=128, disk_gib=1),
         Flavor(id=str(uuid4()), name="huge", vcpus=1, ram_mib=16 * 1024, disk_gib=1),
-        Network(id=str(uuid4()), name=NET, **network),
+        Network(id=str(uuid4()), name=NET, cidr="10.0.0.0/24", gateway="10.0.0.1"),
         Image(id=image_id, name=DEMO, **image),
     )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -12,8 +12,7 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
-from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.boundary import ErrorBoundary
 from activities.control.block_devices import BlockDevices
@@ -53,18 +52,11 @@ from workflows.volume import CreateVolume, DeleteVolume
 logger = logging.getLogger(__name__)
 
 WORKFLOWS: list[type] = [Boot, Start, Stop, Reboot, Delete, CreateImage, CreateVolume, DeleteVolume, RegisterHost]
-# Workflow code is ours alone: importing it afresh for each run, as the sandbox does by default, buys nothing.
-OUR_PACKAGES = ("hostler", "activities", "workflows", "pydantic", "annotated_types", "typing_inspection")
 THREADS = 20
 DRAIN = timedelta(seconds=8)
 NUDGE_SECONDS = 10.0
 # How long a workflow waits for the control worker that knows it, which may have died, before another takes over.
 STICKY = timedelta(seconds=5)
-
-
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """The sandbox, which still refuses what is not deterministic."""
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*OUR_PACKAGES))
 
 
 def control_activities(settings: Settings, database: Database, alive: Alive) -> list[Callable[..., Any]]:
@@ -89,16 +81,24 @@ def control_activities(settings: Settings, database: Database, alive: Alive) -> 
     return [method for family in families for method in methods(family)]
 
 
-def control_worker(client: Client, settings: Settings, database: Database, alive: Alive) -> Worker:
-    """The worker, not yet running."""
+def control_worker(
+    client: Client,
+    settings: Settings,
+    database: Database,
+    alive: Alive,
+    more_workflows: Sequence[type] = (),
+    more_activities: Sequence[Callable[..., Any]] = (),
+) -> Worker:
+    """The worker, not yet running. `more_...` is what else it shall serve, to be measured beside Hostler's own."""
     return Worker(
         client,
         task_queue=CONTROL_QUEUE,
-        workflows=WORKFLOWS,
-        activities=control_activities(settings, database, alive),
+        workflows=[*WORKFLOWS, *more_workflows],
+        activities=[*control_activities(settings, database, alive), *more_activities],
         activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="control"),
         max_concurrent_activities=THREADS,
-        workflow_runner=workflow_runner(),
+        # The sandbox, which finds what is not deterministic, takes a quarter of a worker's time; the tests replay in it.
+        workflow_runner=UnsandboxedWorkflowRunner(),
         interceptors=[ErrorBoundary()],
         graceful_shutdown_timeout=DRAIN,
         sticky_queue_schedule_to_start_timeout=STICKY,

@@ -45,6 +45,12 @@ def judge(error: BaseException, *, host: str | None) -> Verdict:
     return Verdict(reschedule=False, answered=True, known=True, error=OperationFailed(text))
 
 
+def never_started(error: BaseException) -> bool:
+    """Whether the host did not even take the step: it is not worth asking again."""
+    cause = error.cause if isinstance(error, ActivityError) else None
+    return isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
+
+
 def _judge_timeout(cause: TimeoutError, host: str | None) -> Verdict:
     if cause.type is TimeoutType.SCHEDULE_TO_START:
         ran = cause.cause is not None

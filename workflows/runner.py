@@ -16,7 +16,7 @@ from hostler.contract.errors import AttemptReport, HostlerError
 from hostler.contract.names import ATTEMPT, HOST, STEP, host_queue
 from hostler.contract.servers import Progress, Step, StepStatus
 from workflows.details import markdown
-from workflows.failures import judge
+from workflows.failures import judge, never_started
 from workflows.steps import (
     CONTROL_RETRY,
     CONTROL_UNDO_RETRY,
@@ -43,6 +43,7 @@ class StepRunner:
         self.stopping = False
         self.silent: set[str] = set()
         self._announcing = False
+        self._shown: set[str] = set()
 
     @workflow.query(name="progress")
     def progress(self) -> Progress:
@@ -90,6 +91,8 @@ class StepRunner:
             )
         except (FailureError, asyncio.CancelledError) as failure:
             self.end_record(record, failure)
+            if on is not None and never_started(failure):
+                self.silent.add(on.id)
             if is_cancelled_exception(failure):
                 raise asyncio.CancelledError from failure
             raise
@@ -220,19 +223,20 @@ class StepRunner:
 
     def _announce(self) -> None:
         self._announcing = False
-        active = (StepStatus.RUNNING, StepStatus.UNDOING)
-        running = [step.name for step in self.state.steps if step.status in active]
         workflow.set_current_details(markdown(self.progress(), self.title, self.attempts))
+        active = (StepStatus.RUNNING, StepStatus.UNDOING)
+        running = {step.name for step in self.state.steps if step.status in active}
+        # An update of the search attributes is an event in the history: one for each stage, none between them.
+        if running and not running <= self._shown:
+            self._shown = running
+            workflow.upsert_search_attributes(self._search_attributes(running))
+
+    def _search_attributes(self, running: set[str]) -> list[SearchAttributeUpdate[Any]]:
         updates: list[SearchAttributeUpdate[Any]] = [
-            STEP.value_set(" ".join(running) or "-"),
+            STEP.value_set(" ".join(sorted(running))),
             ATTEMPT.value_set(self.state.attempt),
         ]
-        if self.state.host:
-            updates.append(HOST.value_set(self.state.host))
-        current = workflow.info().typed_search_attributes
-        changed = [update for update in updates if current.get(update.key) != update.value]
-        if changed:
-            workflow.upsert_search_attributes(changed)
+        return [*updates, HOST.value_set(self.state.host)] if self.state.host else updates
 
 
 class CatalogueRunner(StepRunner):

@@ -26,7 +26,8 @@ class Hosts(interface.Hosts):
     def owe(self, call: Owed) -> None:
         def change(session: Session) -> None:
             bump_generation(session, call.host_id)
-            session.merge(OwedWork(**call.model_dump()))
+            if session.get(OwedWork, call.id) is None:  # what is there keeps its place
+                session.add(OwedWork(**call.model_dump()))
 
         self._database.run(change)
 

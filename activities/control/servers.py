@@ -29,7 +29,7 @@ from hostler.contract.servers import BootRequest, Fault, NetworkRequest, Operati
 from hostler.contract.states import PowerState, TaskState, VmState, status
 from hostler.contract.validation import check_boot
 from hostler.settings import Settings
-from models import Database, Network, ServerEvent, Volume, now
+from models import Database, Network, ServerEvent, Volume, lock_quota, now
 from models import Server as Row
 
 
@@ -52,6 +52,7 @@ class Servers(interface.Servers):
 
     def _accept(self, session: Session, call: AcceptBoot) -> BootPlan:
         request = call.request
+        lock_quota(session, request.project)  # one at a time: this very request may be here twice
         row = session.get(Row, request.server_id, with_for_update=True)
         if row is None:
             plan = self._plan(session, request)

@@ -9,7 +9,7 @@ TIMEOUT = timedelta(seconds=30)
 
 
 class Nothing(BaseModel):
-    """An argument of about the size of a step's."""
+    """An argument of about the size of a small step's."""
 
     server_id: str = "00000000-0000-0000-0000-000000000000"
     run_id: str = "00000000-0000-0000-0000-000000000000"
@@ -36,7 +36,7 @@ class Baseline:
     @workflow.run
     async def run(self, shape: Shape) -> None:
         """Half of the control steps, the host's, then the rest."""
-        queues = [None] * (shape.control // 2) + [shape.host_queue] * shape.host
-        queues += [None] * (shape.control - shape.control // 2)
+        before = shape.control // 2
+        queues = [None] * before + [shape.host_queue] * shape.host + [None] * (shape.control - before)
         for queue in queues:
             await workflow.execute_activity(nothing, Nothing(), task_queue=queue, start_to_close_timeout=TIMEOUT)

@@ -9,7 +9,7 @@ from hostler.contract.errors import Cancelled
 from hostler.contract.servers import StepStatus
 from tests.cloud import Cloud
 from tests.workflows.test_delete import STEPS
-from workflows.boot import WAIT_VIF_PLUGGED
+from workflows.plugging import WAIT_VIF_PLUGGED
 
 ACTIVATE = "activate"
 

@@ -9,8 +9,9 @@ from hostler.contract.errors import Cancelled, NotFound, Preempted
 from hostler.contract.servers import OperationName, StepStatus
 from tests.cloud import Cloud
 from tests.stage import eventually
-from workflows.boot import PLANNED, WAIT_VIF_PLUGGED
+from workflows.boot import PLANNED
 from workflows.delete import PLANNED as DELETE_STEPS
+from workflows.plugging import WAIT_VIF_PLUGGED
 
 # Taken from the boot's own plan, so that a new step is covered on the day on which it is written.
 STEPS = [step for step in (*PLANNED, "set_task_state") if step != WAIT_VIF_PLUGGED]

@@ -1,12 +1,14 @@
 """Volumes, by themselves and under servers: made, served, given back."""
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from activities.interfaces.servers import Limits
 from hostler.contract.errors import Conflict, NotFound, OperationFailed, QuotaExceeded
 from hostler.contract.servers import BlockDeviceMapping
-from tests.cloud import DEMO, Cloud
+from tests.cloud import DEMO, TIMEOUTS, Cloud
 from tests.workflows.conftest import StartCloud
 
 
@@ -16,13 +18,13 @@ async def cloud(start_cloud: StartCloud) -> Cloud:
     return await start_cloud(volumes=True)
 
 
-def new_root(**changes: object) -> dict[str, object]:
+def new_root(**changes: object) -> dict[str, Any]:
     """A boot from a volume that is made from the image."""
     fields = {"source_type": "image", "destination_type": "volume", "boot_index": 0, "volume_size": 1}
     return {"image": DEMO, "block_devices": [BlockDeviceMapping.model_validate(fields | changes)]}
 
 
-def attach(volume_id: str, **changes: object) -> dict[str, object]:
+def attach(volume_id: str, **changes: object) -> dict[str, Any]:
     """A boot with an existing volume."""
     fields = {"source_type": "volume", "destination_type": "volume", "uuid": volume_id}
     return {"block_devices": [BlockDeviceMapping.model_validate(fields | changes)]}
@@ -60,7 +62,8 @@ async def test_a_volume_that_cannot_be_made_leaves_nothing(cloud: Cloud, step: s
     assert await cloud.world() == before
 
 
-async def test_a_volume_whose_host_is_silent_is_not_made(cloud: Cloud) -> None:
+async def test_a_volume_whose_host_is_silent_is_not_made(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.runner.Limits", lambda: Limits(host_answer=TIMEOUTS.host_answer))
     await cloud.stop_host("sim-1")
     before = await cloud.world()
 
@@ -130,17 +133,18 @@ async def test_two_servers_cannot_have_the_same_volume(cloud: Cloud) -> None:
 
 async def test_the_slower_of_two_that_want_a_volume_gives_up_and_harms_nothing(cloud: Cloud) -> None:
     volume = await cloud.client.volumes.create(size_gib=1)
+    before = await cloud.world()
     held = cloud.stage.hold("prep_block_devices")
     slow = await cloud.boot("slow", **attach(volume.id))
     await held.reached.wait()
     fast = await cloud.booted("fast", **attach(volume.id))
-    before = await cloud.world()
     held.go_on.set()
 
     assert isinstance(await cloud.failure(slow), Conflict)
-    assert (await cloud.world()).besides(slow.server_id).exports == before.exports
+    assert (await cloud.world()).exports == {f"volume-{volume.id}"}
     assert (await cloud.client.volumes.show(volume.id)).server_id == fast.id
     await cloud.deleted(slow.server_id)
+    await cloud.deleted(fast.id)
     assert await cloud.world() == before
 
 
@@ -178,7 +182,7 @@ async def test_a_delete_in_the_middle_of_a_boot_gives_the_volumes_back(cloud: Cl
         source_type="blank", destination_type="volume", volume_size=1, delete_on_termination=True
     )
     held = cloud.stage.hold(step)
-    boot = await cloud.boot(block_devices=[*attach(volume.id)["block_devices"], blank])  # type: ignore[misc]
+    boot = await cloud.boot(block_devices=[*attach(volume.id)["block_devices"], blank])
     await held.reached.wait()
 
     delete = await cloud.client.servers.delete(boot.server_id)

@@ -1,0 +1,109 @@
+"""A cloud to measure, in one process: a real Temporal server on a file, a control worker, one simulated host."""
+
+import asyncio
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import temporalio.client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.runtime import Runtime, TelemetryConfig
+from temporalio.testing import WorkflowEnvironment
+
+from deploy.bench.baseline import Baseline, nothing
+from hostler import Client
+from hostler.contract.names import SEARCH_ATTRIBUTES
+from hostler.settings import HostSettings, Settings, SimulatedSettings, TemporalSettings
+from models import Database, upgrade
+from workers.control import control_worker
+from workers.host import Machine, make_machines, serve
+from workers.liveness import Liveness
+from workers.temporal_server import DYNAMIC_CONFIG, SQLITE_PRAGMAS, find_binary
+
+BEAT = timedelta(seconds=1)
+NAME = "bench"
+
+
+class MeasuredMachine(Machine):
+    """A host that serves the baseline's activities, too."""
+
+    def activities(self) -> list[Callable[..., Any]]:
+        """Those of a host, and the one that does nothing."""
+        return [*super().activities(), nothing]
+
+
+@dataclass
+class Cloud:
+    """The ways in, and the host's UUID."""
+
+    client: Client
+    temporal: temporalio.client.Client
+    host_id: str
+
+    async def boot(self) -> str:
+        """Boot a server and wait until it is ACTIVE; its UUID."""
+        operation = await self.client.servers.boot(f"b-{uuid4()}", flavor=NAME, image=NAME, networks=[NAME])
+        return (await operation.result()).id
+
+
+@asynccontextmanager
+async def cloud() -> AsyncIterator[Cloud]:
+    """A cloud with a catalogue and room for thousands of small servers."""
+    with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
+        async with await _temporal(Path(name)) as temporal, _workers(temporal.client, Path(name)) as running:
+            yield running
+
+
+async def _temporal(directory: Path) -> WorkflowEnvironment:
+    flags = [word for key, value in DYNAMIC_CONFIG.items() for word in ("--dynamic-config-value", f"{key}={value}")]
+    flags += [word for key, value in SQLITE_PRAGMAS.items() for word in ("--sqlite-pragma", f"{key}={value}")]
+    return await WorkflowEnvironment.start_local(
+        data_converter=pydantic_data_converter,
+        runtime=Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=BEAT),
+        dev_server_existing_path=str(find_binary()),
+        dev_server_database_filename=str(directory / "temporal.db"),
+        dev_server_extra_args=flags,
+        dev_server_log_level="error",
+        search_attributes=SEARCH_ATTRIBUTES,
+    )
+
+
+@asynccontextmanager
+async def _workers(temporal: temporalio.client.Client, directory: Path) -> AsyncIterator[Cloud]:
+    settings = Settings(
+        state_dir=directory,
+        temporal=TemporalSettings(address=temporal.service_client.config.target_host, heartbeat_interval=BEAT),
+        host=HostSettings(
+            driver="simulated",
+            simulated=SimulatedSettings(hosts=1, vcpus=10_000, ram_mib=10_000_000, disk_gib=1_000_000),
+        ),
+    )
+    database = Database(settings.database_url)
+    upgrade(database)
+    machines: list[Machine] = [MeasuredMachine(**vars(machine)) for machine in await make_machines(settings)]
+    async with (
+        Liveness(temporal, BEAT) as liveness,
+        control_worker(temporal, settings, database, liveness.alive, [Baseline], [nothing]),
+        serve(temporal, settings, machines),
+        await Client.connect(settings) as client,
+    ):
+        await _fill(client, directory)
+        yield Cloud(client, temporal, machines[0].id)
+    database.close()
+
+
+async def _fill(client: Client, directory: Path) -> None:
+    await client.quotas.set(servers=-1, vcpus=-1, ram_mib=-1)
+    await client.flavors.create(NAME, vcpus=1, ram_mib=128, disk_gib=1)
+    await client.networks.create(NAME, cidr="10.0.0.0/16")
+    image = directory / "bench.qcow2"
+    await asyncio.to_thread(subprocess.run, ["qemu-img", "create", "-q", "-f", "qcow2", str(image), "64M"], check=True)
+    await client.images.create(NAME, image)
+    while not any(host.up for host in await client.hosts.list()):  # noqa: ASYNC110 - another process sees it
+        await asyncio.sleep(BEAT.total_seconds() / 4)

@@ -1,0 +1,234 @@
+"""The server's row: accepted once, held by one run at a time, given back once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlmodel import select
+
+from activities.control.servers import Servers
+from activities.interfaces.servers import Activate, Begin, SetTaskState, Settle
+from hostler.contract.errors import Conflict, HostlerError, InvalidState, NotFound, OperationFailed, ServerBusy
+from hostler.contract.resources import VolumeStatus
+from hostler.contract.servers import OperationName
+from hostler.contract.states import PowerState, TaskState, VmState
+from hostler.settings import SchedulerSettings, Settings, TimeoutSettings
+from models import Database, Quota, Server, ServerEvent, Volume
+from tests.activities.given import accept, boot_request, log, uuid
+from tests.rows import a_host, add
+
+RUN, OTHER_RUN = uuid(), uuid()
+
+
+def row(database: Database, server_id: str) -> Server:
+    """The server's row."""
+    with database.read() as session:
+        return session.get_one(Server, server_id)
+
+
+def events(database: Database) -> list[str]:
+    """The names of all steps that are remembered."""
+    with database.read() as session:
+        return [one.step["name"] for one in session.exec(select(ServerEvent).order_by("position"))]
+
+
+def begin(server_id: str, run_id: str, operation: OperationName = OperationName.STOP) -> Begin:
+    """Take an active server."""
+    return Begin(
+        server_id=server_id,
+        project="default",
+        run_id=run_id,
+        operation=operation,
+        allowed=[VmState.ACTIVE],
+        task_state=TaskState.POWERING_OFF,
+    )
+
+
+@pytest.fixture
+def active(servers: Servers, catalogue: Database) -> str:
+    """The UUID of a server that is up."""
+    host = a_host()
+    add(catalogue, host)
+    request = boot_request()
+    accept(servers, request, RUN)
+    servers.activate(activation(request.server_id, host.id))
+    return request.server_id
+
+
+def activation(server_id: str, host_id: str) -> Activate:
+    """The end of its boot."""
+    return Activate(
+        server_id=server_id,
+        run_id=RUN,
+        host_id=host_id,
+        power_state=PowerState.RUNNING,
+        events=log(server_id, RUN, "accept", "activate"),
+    )
+
+
+class TestAccept:
+    """The server's row comes to be."""
+
+    def test_the_plan_has_every_name_resolved_and_the_limits_of_the_settings(self, catalogue: Database) -> None:
+        settings = Settings(
+            scheduler=SchedulerSettings(max_attempts=5), timeouts=TimeoutSettings(stop=timedelta(seconds=7))
+        )
+        plan = accept(Servers(catalogue, settings), boot_request(), RUN)
+
+        assert (plan.flavor.name, plan.limits.max_attempts, plan.limits.stop) == ("tiny", 5, timedelta(seconds=7))
+        assert plan.image is not None
+        assert [len(network.network) for network in plan.networks] == [36]
+        assert [(disk.device, disk.size_bytes) for disk in plan.disks] == [("vda", 2**30)]
+
+    def test_the_requests_own_limit_counts(self, servers: Servers) -> None:
+        assert accept(servers, boot_request(max_attempts=1), RUN).limits.max_attempts == 1
+
+    def test_done_twice_by_the_same_run_it_is_done_once(self, servers: Servers, catalogue: Database) -> None:
+        request = boot_request()
+        assert accept(servers, request, RUN) == accept(servers, request, RUN)
+        with catalogue.read() as session:
+            assert len(session.exec(select(Server)).all()) == 1
+
+    def test_the_last_place_of_the_quota_is_not_asked_for_twice(self, servers: Servers, catalogue: Database) -> None:
+        add(catalogue, Quota(project="default", servers=1))
+        request = boot_request()
+        accept(servers, request, RUN)
+        assert accept(servers, request, RUN).repeated is None
+
+    def test_another_run_with_the_same_request_finds_the_former(self, servers: Servers) -> None:
+        request = boot_request()
+        accept(servers, request, RUN)
+        plan = accept(servers, request, OTHER_RUN)
+        assert plan.repeated is not None
+        assert (plan.repeated.id, plan.former_run_id) == (request.server_id, RUN)
+
+    def test_another_request_with_the_same_uuid_is_refused(self, servers: Servers) -> None:
+        request = boot_request()
+        accept(servers, request, RUN)
+        with pytest.raises(Conflict):
+            accept(servers, request.model_copy(update={"name": "other"}), OTHER_RUN)
+
+    def test_what_is_refused_leaves_no_row(self, servers: Servers, catalogue: Database) -> None:
+        with pytest.raises(NotFound):
+            accept(servers, boot_request(networks=[{"network": "none"}]), RUN)
+        with catalogue.read() as session:
+            assert session.exec(select(Server)).first() is None
+
+    def test_requests_at_once_never_share_the_last_place(self, servers: Servers, catalogue: Database) -> None:
+        add(catalogue, Quota(project="default", servers=3))
+
+        def ask(_: int) -> str:
+            try:
+                accept(servers, boot_request(), uuid())
+            except HostlerError as error:
+                return error.detail.code
+            return "accepted"
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+        assert sorted(answers) == ["QuotaExceeded"] * 5 + ["accepted"] * 3
+
+    def test_the_same_request_at_once_makes_one_server(self, servers: Servers, catalogue: Database) -> None:
+        request = boot_request()
+        with ThreadPoolExecutor(6) as pool:
+            plans = list(pool.map(lambda _: accept(servers, request, RUN), range(6)))
+        assert all(plan == plans[0] for plan in plans)
+        with catalogue.read() as session:
+            assert len(session.exec(select(Server)).all()) == 1
+
+
+class TestBegin:
+    """An operation takes the server, by compare-and-set."""
+
+    def test_it_holds_the_server(self, servers: Servers, catalogue: Database, active: str) -> None:
+        target = servers.begin(begin(active, RUN))
+
+        assert (target.former, target.name, [host.name for host in target.hosts]) == ("active", "web", ["host"])
+        taken = row(catalogue, active)
+        assert (taken.operation_id, taken.task_state) == (RUN, "powering-off")
+
+    def test_done_twice_it_is_done_once(self, servers: Servers, active: str) -> None:
+        assert servers.begin(begin(active, RUN)) == servers.begin(begin(active, RUN))
+
+    def test_of_many_at_once_one_gets_it(self, servers: Servers, active: str) -> None:
+        def ask(_: int) -> str:
+            try:
+                servers.begin(begin(active, uuid()))
+            except ServerBusy:
+                return "busy"
+            return "mine"
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sorted(pool.map(ask, range(6))) == ["busy"] * 5 + ["mine"]
+
+    def test_a_delete_takes_it_from_a_run_that_is_over(
+        self, servers: Servers, catalogue: Database, active: str
+    ) -> None:
+        servers.begin(begin(active, RUN))
+        servers.begin(begin(active, OTHER_RUN, OperationName.DELETE))
+        assert row(catalogue, active).operation_id == OTHER_RUN
+
+    def test_the_state_must_allow_it(self, servers: Servers, active: str) -> None:
+        call = begin(active, RUN).model_copy(update={"allowed": [VmState.STOPPED]})
+        with pytest.raises(InvalidState, match="ACTIVE"):
+            servers.begin(call)
+
+    def test_it_must_be_of_the_project(self, servers: Servers, active: str) -> None:
+        with pytest.raises(NotFound):
+            servers.begin(begin(active, RUN).model_copy(update={"project": "theirs"}))
+
+
+class TestTheEnd:
+    """The server is given back."""
+
+    def test_activated_twice_it_is_activated_once(self, servers: Servers, catalogue: Database, active: str) -> None:
+        first = row(catalogue, active)
+        server = servers.activate(activation(active, first.host_id or ""))
+        assert (server.status, server.launched_at) == ("ACTIVE", first.launched_at)
+        assert events(catalogue) == ["accept", "activate"]
+
+    def test_a_run_that_no_longer_holds_it_changes_nothing(
+        self, servers: Servers, catalogue: Database, active: str
+    ) -> None:
+        before = row(catalogue, active)
+        late = Settle(server_id=active, run_id=OTHER_RUN, vm_state=VmState.ERROR, events=log(active, OTHER_RUN, "late"))
+        servers.settle(late)
+        servers.set_task_state(SetTaskState(server_id=active, run_id=OTHER_RUN, task_state=TaskState.SPAWNING))
+        servers.finish_delete(log(active, OTHER_RUN, "late"))
+        assert row(catalogue, active) == before
+        assert events(catalogue) == ["accept", "activate"]
+
+    def test_settled_in_error_it_keeps_its_fault_until_it_is_well(
+        self, servers: Servers, catalogue: Database, active: str
+    ) -> None:
+        for vm_state in (VmState.ERROR, VmState.ACTIVE):
+            run = uuid()
+            servers.begin(begin(active, run).model_copy(update={"allowed": list(VmState)}))
+            error = OperationFailed("it broke").detail if vm_state is VmState.ERROR else None
+            call = Settle(
+                server_id=active, run_id=run, vm_state=vm_state, error=error, events=log(active, run, "begin", "settle")
+            )
+            assert servers.settle(call) == servers.settle(call)
+            settled = row(catalogue, active)
+            assert (settled.vm_state, settled.task_state, settled.operation_id) == (vm_state, None, None)
+            assert bool(settled.fault) == (vm_state is VmState.ERROR)
+
+    def test_deleted_it_keeps_its_row_and_loses_its_secrets(self, servers: Servers, catalogue: Database) -> None:
+        request = boot_request(user_data="c2VjcmV0")
+        accept(servers, request, RUN)
+        for _ in range(2):
+            assert servers.finish_delete(log(request.server_id, RUN, "begin", "finish_delete")).status == "DELETED"
+        deleted = row(catalogue, request.server_id)
+        assert (deleted.user_data, deleted.host_id, deleted.operation_id) == (None, None, None)
+        assert deleted.deleted_at is not None
+
+    def test_a_reserved_volume_is_in_use_once_its_server_is_up(self, servers: Servers, catalogue: Database) -> None:
+        host, request = a_host(), boot_request()
+        add(catalogue, host)
+        accept(servers, request, RUN)
+        volume_id = uuid()
+        volume = Volume(id=volume_id, size_gib=1, status=VolumeStatus.RESERVED, server_id=request.server_id)
+        add(catalogue, volume)
+        servers.activate(activation(request.server_id, host.id))
+        with catalogue.read() as session:
+            assert session.get_one(Volume, volume_id).status is VolumeStatus.IN_USE

@@ -1,0 +1,96 @@
+"""Claims: the host's own book, and its veto."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities.host.claims import Claims
+from activities.interfaces.servers import ServerRef
+from drivers.hypervisor.simulated import SimulatedHypervisor
+from drivers.network.simulated import SimulatedNetwork
+from hostler.contract.errors import RescheduleError
+from hostler.contract.guests import ClaimSpec, DiskKind, GuestDisk, GuestSpec
+from hostler.contract.resources import Inventory
+from hostler.settings import SimulatedSettings
+from tests.activities.given import uuid
+
+SETTINGS = SimulatedSettings(vcpus=4, ram_mib=1024, disk_gib=10)
+INVENTORY = Inventory(
+    vcpus=4, ram_mib=1024, disk_gib=10, cpu_ratio=2, architecture="x86_64", hypervisor_type="simulated"
+)
+
+
+@pytest.fixture
+def hypervisor(tmp_path: Path) -> SimulatedHypervisor:
+    """A host with 1024 MiB and 10 GiB."""
+    return SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, SimulatedNetwork(SETTINGS, "sim-1", tmp_path))
+
+
+def book(directory: Path, hypervisor: SimulatedHypervisor, **inventory: Any) -> Claims:
+    """The host's book, as a worker that starts opens it."""
+    return Claims(directory / "claims", INVENTORY.model_copy(update=inventory), hypervisor)
+
+
+def claim(**changes: int) -> ClaimSpec:
+    """Half of the host's memory."""
+    return ClaimSpec(server_id=uuid(), **{"vcpus": 1, "ram_mib": 512, "disk_gib": 1} | changes)
+
+
+async def test_a_claim_outlives_the_worker(tmp_path: Path, hypervisor: SimulatedHypervisor) -> None:
+    await book(tmp_path, hypervisor).claim_resources(claim())
+    again = book(tmp_path, hypervisor)
+    await again.claim_resources(claim())
+    with pytest.raises(RescheduleError, match="512 MiB of RAM wanted, 0 left"):
+        await again.claim_resources(claim())
+
+
+async def test_claimed_twice_it_counts_once(tmp_path: Path, hypervisor: SimulatedHypervisor) -> None:
+    claims, mine = book(tmp_path, hypervisor), claim()
+    for _ in range(3):
+        await claims.claim_resources(mine)
+    await claims.claim_resources(claim())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "what"),
+    [({"vcpus": 9}, "vCPUs"), ({"ram_mib": 1025}, "RAM"), ({"disk_gib": 11}, "disk")],
+)
+async def test_the_host_has_a_veto(
+    tmp_path: Path, hypervisor: SimulatedHypervisor, wanted: dict[str, int], what: str
+) -> None:
+    claims = book(tmp_path, hypervisor)
+    refused = claim(**wanted)
+    with pytest.raises(RescheduleError, match=what):
+        await claims.claim_resources(refused)
+    assert list((tmp_path / "claims").iterdir()) == []
+    await claims.claim_resources(refused.model_copy(update={"vcpus": 8, "ram_mib": 1024, "disk_gib": 10}))
+
+
+async def test_what_is_reserved_is_not_given_away(tmp_path: Path, hypervisor: SimulatedHypervisor) -> None:
+    claims = book(tmp_path, hypervisor, reserved_ram_mib=513)
+    with pytest.raises(RescheduleError):
+        await claims.claim_resources(claim())
+
+
+async def test_reality_counts_too(tmp_path: Path, hypervisor: SimulatedHypervisor) -> None:
+    root = GuestDisk(kind=DiskKind.ROOT, device="vda", size_bytes=2**30)
+    stranger = GuestSpec(server_id=uuid(), name="x", project="x", flavor="x", vcpus=1, ram_mib=600, disks=[root])
+    await hypervisor.spawn(stranger, None, lambda _: None)
+    with pytest.raises(RescheduleError, match="512 MiB of RAM wanted, 424 left"):
+        await book(tmp_path, hypervisor).claim_resources(claim())
+    await book(tmp_path, hypervisor, ram_ratio=2.0).claim_resources(claim())
+
+
+async def test_dropped_twice_it_is_free_again(tmp_path: Path, hypervisor: SimulatedHypervisor) -> None:
+    claims, mine = book(tmp_path, hypervisor), claim(ram_mib=1024)
+    await claims.claim_resources(mine)
+    for _ in range(2):
+        await claims.drop_claim(ServerRef(server_id=mine.server_id))
+    await claims.claim_resources(claim(ram_mib=1024))
+
+
+async def test_a_claim_that_was_never_made_is_dropped_without_complaint(
+    tmp_path: Path, hypervisor: SimulatedHypervisor
+) -> None:
+    await book(tmp_path, hypervisor).drop_claim(ServerRef(server_id=uuid()))

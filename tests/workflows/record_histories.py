@@ -1,0 +1,138 @@
+"""Records the histories that `test_replay.py` replays, anew: one JSON file for each case, in `histories/`.
+
+    python -m tests.workflows.record_histories
+
+Record them when a workflow's steps have changed on purpose and no run of the former code may still be under way. Before
+the first release that is always so; afterwards a change that breaks the replay needs `workflow.patched`, and the old
+histories stay, beside new ones.
+"""
+
+import asyncio
+import base64
+import json
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import models
+from hostler.contract.errors import ImageRejected, RescheduleError
+from hostler.contract.names import host_workflow_id, image_workflow_id, volume_workflow_id
+from tests.cloud import Cloud, run_cloud
+from tests.conftest import free_port, make_namespace, run_temporal
+
+DIRECTORY = Path(__file__).with_name("histories")
+
+
+def main() -> None:
+    """Record all of them."""
+    with tempfile.TemporaryDirectory() as directory, run_temporal(free_port()) as address:
+        asyncio.run(_record(address, Path(directory)))
+
+
+async def _record(address: str, directory: Path) -> None:
+    recorder = Recorder(directory)
+    for story in (servers, unhappy_boots, preempted_boot, catalogue, silent_host):
+        async with _cloud(address, directory / story.__name__) as cloud:
+            await story(cloud, recorder)
+
+
+@asynccontextmanager
+async def _cloud(address: str, directory: Path) -> AsyncIterator[Cloud]:
+    directory.mkdir()  # noqa: ASYNC240 - nobody waits for us
+    tables, disk = directory / "tables.db", directory / "demo.qcow2"
+    database = models.Database(f"sqlite:///{tables}")
+    models.upgrade(database)
+    database.close()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)  # noqa: ASYNC221
+    namespace = await make_namespace(address)
+    async with run_cloud(address, namespace, directory, tables, disk, volumes=True) as cloud:
+        yield cloud
+
+
+class Recorder:
+    """Writes histories, without what they say of this machine."""
+
+    def __init__(self, secret: Path) -> None:
+        self._secret = str(secret)
+
+    async def save(self, cloud: Cloud, case: str, workflow_id: str, run_id: str | None = None) -> None:
+        """Write the history of a run, once it has ended."""
+        handle = cloud.temporal.get_workflow_handle(workflow_id, run_id=run_id)
+        await asyncio.gather(handle.result(follow_runs=False), return_exceptions=True)
+        history = await handle.fetch_history()
+        record = {"workflow_id": workflow_id, **self._tidy(history.to_json_dict())}
+        DIRECTORY.mkdir(exist_ok=True)
+        (DIRECTORY / f"{case}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+    def _tidy(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._tidy(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        blank = {"identity": "recorder", "stackTrace": ""}
+        tidy = {key: blank.get(key) if key in blank else self._tidy(one) for key, one in value.items()}
+        if isinstance(data := tidy.get("data"), str):
+            content = base64.b64decode(data).replace(self._secret.encode(), b"/srv")
+            tidy["data"] = base64.b64encode(content).decode()
+        return tidy
+
+
+async def servers(cloud: Cloud, recorder: Recorder) -> None:
+    """A server's life."""
+    boot = await cloud.boot()
+    server_id = (await boot.result()).id
+    await recorder.save(cloud, "boot-ok", f"server:{server_id}", boot.run_id)
+    for name in ("stop", "start", "reboot", "delete"):
+        operation = await getattr(cloud.client.servers, name)(server_id)
+        await recorder.save(cloud, f"{name}-ok", f"server:{server_id}", operation.run_id)
+
+
+async def unhappy_boots(cloud: Cloud, recorder: Recorder) -> None:
+    """A host that refuses, and an image that all do."""
+    for case, error in (("rescheduled", RescheduleError("no room")), ("failed", ImageRejected("not an image"))):
+        cloud.stage.fail("spawn", error)
+        boot = await cloud.boot()
+        await recorder.save(cloud, f"boot-{case}", f"server:{boot.server_id}", boot.run_id)
+
+
+async def preempted_boot(cloud: Cloud, recorder: Recorder) -> None:
+    """A delete in the middle of a boot, which has a volume."""
+    volume = await cloud.client.volumes.create(size_gib=1)
+    held = cloud.stage.hold("spawn")
+    mapping = {"source_type": "volume", "destination_type": "volume", "uuid": volume.id}
+    boot = await cloud.boot(block_devices=[mapping])
+    await held.reached.wait()
+    delete = await cloud.client.servers.delete(boot.server_id)
+    held.go_on.set()
+    await delete.result()
+    await recorder.save(cloud, "boot-preempted", f"server:{boot.server_id}", boot.run_id)
+    await recorder.save(cloud, "delete-preempting", f"server:{boot.server_id}")
+
+
+async def catalogue(cloud: Cloud, recorder: Recorder) -> None:
+    """Images and volumes, made and removed."""
+    image = await cloud.client.images.create("mine", cloud.settings.state_dir / "demo.qcow2")
+    await recorder.save(cloud, "create-image-ok", image_workflow_id(image.id))
+    volume = await cloud.client.volumes.create("data", size_gib=1, image="mine")
+    await recorder.save(cloud, "create-volume-ok", volume_workflow_id(volume.id))
+    await cloud.client.volumes.delete(volume.id)
+    await recorder.save(cloud, "delete-volume-ok", volume_workflow_id(volume.id))
+
+
+async def silent_host(cloud: Cloud, recorder: Recorder) -> None:
+    """A host that is away while its server is deleted, and does what it owes when it is back."""
+    server = await cloud.booted()
+    await cloud.stop_host("sim-1")
+    delete = await cloud.client.servers.delete(server.id)
+    await recorder.save(cloud, "delete-owed", f"server:{server.id}", delete.run_id)
+    boot = await cloud.boot()
+    await recorder.save(cloud, "boot-silent-host", f"server:{boot.server_id}", boot.run_id)
+    await cloud.start_host("sim-1")
+    await recorder.save(cloud, "register-host-owed", host_workflow_id(cloud.machine("sim-1").id))
+
+
+if __name__ == "__main__":
+    main()
