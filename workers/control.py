@@ -97,7 +97,7 @@ def control_worker(
         activities=[*control_activities(settings, database, alive), *more_activities],
         activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="control"),
         max_concurrent_activities=THREADS,
-        # The sandbox, which finds what is not deterministic, takes a quarter of a worker's time; the tests replay in it.
+        # The sandbox, which finds what is not deterministic, takes a quarter of a worker's time: tests replay in it.
         workflow_runner=UnsandboxedWorkflowRunner(),
         interceptors=[ErrorBoundary()],
         graceful_shutdown_timeout=DRAIN,

@@ -1,4 +1,4 @@
-"""A cloud to measure, in one process: a real Temporal server on a file, a control worker, one simulated host."""
+"""A cloud to measure, in one process: a real Temporal server on a file, a control worker, one host."""
 
 import asyncio
 import subprocess
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import temporalio.client
@@ -25,6 +25,8 @@ from workers.control import control_worker
 from workers.host import Machine, make_machines, serve
 from workers.liveness import Liveness
 from workers.temporal_server import DYNAMIC_CONFIG, SQLITE_PRAGMAS, find_binary
+
+Driver = Literal["simulated", "libvirt"]
 
 BEAT = timedelta(seconds=1)
 NAME = "bench"
@@ -53,10 +55,14 @@ class Cloud:
 
 
 @asynccontextmanager
-async def cloud() -> AsyncIterator[Cloud]:
-    """A cloud with a catalogue and room for thousands of small servers."""
-    with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
-        async with await _temporal(Path(name)) as temporal, _workers(temporal.client, Path(name)) as running:
+async def cloud(
+    driver: Literal["simulated", "libvirt"] = "simulated", image: Path | None = None
+) -> AsyncIterator[Cloud]:
+    """A cloud with a catalogue; its simulated host has room for thousands of servers. None is a blank image."""
+    with tempfile.TemporaryDirectory(prefix="hostler-bench-", dir="/var/tmp") as name:
+        await asyncio.to_thread(Path(name).chmod, 0o755)  # QEMU and dnsmasq run as users of their own
+        async with await _temporal(Path(name)) as temporal, _workers(temporal.client, Path(name), driver) as running:
+            await _fill(running.client, image or await _blank(Path(name)))
             yield running
 
 
@@ -75,12 +81,12 @@ async def _temporal(directory: Path) -> WorkflowEnvironment:
 
 
 @asynccontextmanager
-async def _workers(temporal: temporalio.client.Client, directory: Path) -> AsyncIterator[Cloud]:
+async def _workers(temporal: temporalio.client.Client, directory: Path, driver: Driver) -> AsyncIterator[Cloud]:
     settings = Settings(
         state_dir=directory,
         temporal=TemporalSettings(address=temporal.service_client.config.target_host, heartbeat_interval=BEAT),
         host=HostSettings(
-            driver="simulated",
+            driver=driver,
             simulated=SimulatedSettings(hosts=1, vcpus=10_000, ram_mib=10_000_000, disk_gib=1_000_000),
         ),
     )
@@ -93,17 +99,20 @@ async def _workers(temporal: temporalio.client.Client, directory: Path) -> Async
         serve(temporal, settings, machines),
         await Client.connect(settings) as client,
     ):
-        await _fill(client, directory)
         yield Cloud(client, temporal, machines[0].id)
     database.close()
 
 
-async def _fill(client: Client, directory: Path) -> None:
+async def _blank(directory: Path) -> Path:
+    image = directory / "blank.qcow2"
+    await asyncio.to_thread(subprocess.run, ["qemu-img", "create", "-q", "-f", "qcow2", str(image), "64M"], check=True)
+    return image
+
+
+async def _fill(client: Client, image: Path) -> None:
     await client.quotas.set(servers=-1, vcpus=-1, ram_mib=-1)
     await client.flavors.create(NAME, vcpus=1, ram_mib=128, disk_gib=1)
-    await client.networks.create(NAME, cidr="10.0.0.0/16")
-    image = directory / "bench.qcow2"
-    await asyncio.to_thread(subprocess.run, ["qemu-img", "create", "-q", "-f", "qcow2", str(image), "64M"], check=True)
+    await client.networks.create(NAME, cidr="10.231.0.0/16")
     await client.images.create(NAME, image)
-    while not any(host.up for host in await client.hosts.list()):  # noqa: ASYNC110 - another process sees it
+    while not any(host.up for host in await client.hosts.list()):  # noqa: ASYNC110 - it is Temporal that knows
         await asyncio.sleep(BEAT.total_seconds() / 4)

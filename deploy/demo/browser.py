@@ -31,7 +31,7 @@ FLAGS = (
 COMMANDS, ANSWERS = 3, 4
 """The descriptors at which Chromium reads commands and writes answers."""
 HIGH = 10
-WAIT_SECONDS, POLL_SECONDS = 30, 0.2
+WAIT_SECONDS, POLL_SECONDS, SETTLE_SECONDS = 30, 0.2, 1.5
 
 
 def find() -> str | None:
@@ -92,6 +92,7 @@ class Browser:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{url} does not show {shown!r}")
             time.sleep(POLL_SECONDS)
+        time.sleep(SETTLE_SECONDS)
 
     def evaluate(self, script: str) -> Any:
         """What a piece of JavaScript gives."""

@@ -91,7 +91,7 @@ def take(program: str, cloud: Cloud, boot: Operation) -> None:
         browser.open(listing, "Workflow ID")
         columns = json.dumps({temporal.namespace: [{"label": label} for label in COLUMNS]})
         browser.evaluate(f"localStorage.setItem({json.dumps(COLUMNS_KEY)}, {json.dumps(columns)})")
-        browser.open(f"{run}/user-metadata", "spawn")
+        browser.open(f"{run}/user-metadata", "Current Details")
         browser.picture(PICTURES / "details.png", width=WIDTH, height=HEIGHT)
         browser.open(f"{run}/timeline", "claim_resources")
         browser.picture(PICTURES / "timeline.png", width=WIDTH, height=HEIGHT)

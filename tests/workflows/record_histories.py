@@ -126,10 +126,10 @@ async def silent_host(cloud: Cloud, recorder: Recorder) -> None:
     """A host that is away while its server is deleted, and does what it owes when it is back."""
     server = await cloud.booted()
     await cloud.stop_host("sim-1")
-    delete = await cloud.client.servers.delete(server.id)
-    await recorder.save(cloud, "delete-owed", f"server:{server.id}", delete.run_id)
     boot = await cloud.boot()
     await recorder.save(cloud, "boot-silent-host", f"server:{boot.server_id}", boot.run_id)
+    delete = await cloud.client.servers.delete(server.id)
+    await recorder.save(cloud, "delete-owed", f"server:{server.id}", delete.run_id)
     await cloud.start_host("sim-1")
     await recorder.save(cloud, "register-host-owed", host_workflow_id(cloud.machine("sim-1").id))
 

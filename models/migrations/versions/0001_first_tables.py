@@ -155,7 +155,9 @@ def upgrade() -> None:
     op.create_index("ix_server_host_id", "server", ["host_id"])
     op.create_index("ix_server_name", "server", ["name"])
     op.create_index("ix_server_project_name", "server", ["project", "name"])
-    op.create_index("ix_server_quota_use", "server", ["project", "deleted_at", "vm_state", "launched_at", "vcpus", "ram_mib"])
+    op.create_index(
+        "ix_server_quota_use", "server", ["project", "deleted_at", "vm_state", "launched_at", "vcpus", "ram_mib"]
+    )
     op.create_table(
         "allocation",
         sa.Column("server_id", sa.String(36), nullable=False),
