@@ -18,6 +18,7 @@ from hostler.contract.errors import HostlerError
 
 PICTURES = ROOT / "docs" / "images"
 WIDTH, HEIGHT = 1500, 1500
+LIST_HEIGHT, TIMELINE_HEIGHT, DETAILS_HEIGHT, MENU = 760, 640, 1180, 256
 HOSTS, REFUSING = 4, "compute-2"
 SETTINGS = f"""
 [scheduler]
@@ -36,10 +37,15 @@ times = 1
 """
 COLUMNS = (
     *("Status", "Type", "HostlerServerName", "HostlerStep", "HostlerHost", "HostlerAttempt"),
-    *("HostlerProject", "Start", "End", "Workflow ID"),
+    *("Start", "End", "Workflow ID"),
 )
 COLUMNS_KEY = "namespace-workflow-table-columns"
 """Where the UI remembers, in the browser, which columns to show."""
+
+
+TOP_OF_TIMELINE = (
+    "[...document.querySelectorAll('h2')].find(e => e.innerText == 'Timeline').getBoundingClientRect().top"
+)
 
 
 async def main(program: str) -> None:
@@ -48,9 +54,11 @@ async def main(program: str) -> None:
         cloud = Cloud(Path(directory) / "cloud")
         try:
             await cloud.start(SETTINGS, "--no-libvirt", "--simulated", str(HOSTS), hosts=HOSTS)
-            async with await Client.connect(cloud.settings) as client:
-                boot = await act(client)
-                await asyncio.to_thread(take, program, cloud, boot)
+            with Browser(program, WIDTH, HEIGHT) as browser:
+                async with await Client.connect(cloud.settings) as client:
+                    await asyncio.to_thread(prepare, browser, cloud)
+                    boot = await act(client)
+                    await asyncio.to_thread(take, browser, cloud, boot)
         finally:
             await cloud.stop()
             shutil.rmtree(cloud.directory, ignore_errors=True)
@@ -76,27 +84,36 @@ async def act(client: Client) -> Operation:
     await (await client.servers.delete("batch-1")).result()
     moving = await boot("web-1")  # the host that has no server yet has the most memory: the one that refuses
     async for progress in moving.follow():
-        if progress.attempt == 2 and any(step.name == "spawn" and step.attempt == 2 for step in progress.steps):
+        second = [step for step in progress.steps if step.attempt == 2 and step.started_at]
+        if [step.name for step in second if step.finished_at is None] == ["spawn"]:
             return moving
     raise Failed("the boot ended before its second attempt")
 
 
-def take(program: str, cloud: Cloud, boot: Operation) -> None:
+def prepare(browser: Browser, cloud: Cloud) -> None:
+    """Have the UI show the columns that say something of servers."""
+    browser.open(listing(cloud), "Workflow ID")
+    columns = json.dumps({cloud.settings.temporal.namespace: [{"label": label} for label in COLUMNS]})
+    browser.evaluate(f"localStorage.setItem({json.dumps(COLUMNS_KEY)}, {json.dumps(columns)})")
+
+
+def take(browser: Browser, cloud: Cloud, boot: Operation) -> None:
     """Take the pictures, one after the other."""
     PICTURES.mkdir(parents=True, exist_ok=True)
+    run = cloud.link(boot.server_id, boot.run_id)
+    browser.open(listing(cloud), "web-1")
+    browser.picture(PICTURES / "workflows.png", width=WIDTH, height=LIST_HEIGHT)
+    browser.open(run, "claim_resources")
+    top = browser.evaluate(TOP_OF_TIMELINE)
+    browser.picture(PICTURES / "timeline.png", top=top - 20, left=MENU, width=WIDTH - MENU, height=TIMELINE_HEIGHT)
+    browser.open(run.replace("/timeline", "/user-metadata"), "Current Details")
+    browser.picture(PICTURES / "details.png", top=80, left=MENU, width=WIDTH - MENU, height=DETAILS_HEIGHT)
+
+
+def listing(cloud: Cloud) -> str:
+    """The page that lists the workflows."""
     temporal = cloud.settings.temporal
-    listing = f"{temporal.ui_url}/namespaces/{temporal.namespace}/workflows"
-    run = cloud.link(boot.server_id, boot.run_id).removesuffix("/timeline")
-    with Browser(program, WIDTH, HEIGHT) as browser:
-        browser.open(listing, "Workflow ID")
-        columns = json.dumps({temporal.namespace: [{"label": label} for label in COLUMNS]})
-        browser.evaluate(f"localStorage.setItem({json.dumps(COLUMNS_KEY)}, {json.dumps(columns)})")
-        browser.open(f"{run}/user-metadata", "Current Details")
-        browser.picture(PICTURES / "details.png", width=WIDTH, height=HEIGHT)
-        browser.open(f"{run}/timeline", "claim_resources")
-        browser.picture(PICTURES / "timeline.png", width=WIDTH, height=HEIGHT)
-        browser.open(listing, "web-1")
-        browser.picture(PICTURES / "workflows.png", width=WIDTH, height=HEIGHT)
+    return f"{temporal.ui_url}/namespaces/{temporal.namespace}/workflows"
 
 
 def entry() -> None:

@@ -24,12 +24,13 @@ from activities.interfaces.scheduling import Placement, Schedule, Story
 from activities.interfaces.servers import BootPlan, HostRef, Limits
 from hostler.contract.errors import HostlerError
 from hostler.contract.guests import DiskKind, GuestDisk, ImageRef, PortBinding, VolumeConnection, VolumeSpec
-from hostler.contract.names import CONTROL_QUEUE, host_queue, server_workflow_id
+from hostler.contract.names import CONTROL_QUEUE, host_queue
 from hostler.contract.resources import DiskFormat, Flavor
 from hostler.contract.servers import BootRequest, NetworkRequest, Server, VifPlugged
 from hostler.contract.states import PowerState, VmState
 from tests.stage import Held
-from workers.control import WORKFLOWS, workflow_runner
+from tests.sandbox import workflow_runner
+from workers.control import WORKFLOWS
 
 ON_HOSTS = (Claims, Guests, HostImages, HostPorts, HostVolumes)
 HOSTS = [HostRef(id=f"00000000-0000-4000-8000-00000000000{number}", name=f"node-{number}") for number in (1, 2, 3)]
@@ -123,7 +124,9 @@ class Fakes:
         return activity.defn(name=name)(fake)
 
     async def _plug(self, host: HostRef) -> None:
-        handle = self.client.get_workflow_handle(server_workflow_id(activity.info().workflow_id.split(":")[1]))
+        workflow_id = activity.info().workflow_id
+        assert workflow_id is not None
+        handle = self.client.get_workflow_handle(workflow_id)
         await handle.signal("vif_plugged", VifPlugged(port_id=PORT_ID, host_id=host.id))
 
     def _answer(self, name: str, call: Any) -> Any:

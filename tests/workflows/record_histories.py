@@ -74,6 +74,8 @@ class Recorder:
             return value
         blank = {"identity": "recorder", "stackTrace": ""}
         tidy = {key: blank.get(key) if key in blank else self._tidy(one) for key, one in value.items()}
+        if tidy.get("kind") == "TASK_QUEUE_KIND_STICKY":
+            tidy["name"] = "sticky"
         if isinstance(data := tidy.get("data"), str):
             content = base64.b64decode(data).replace(self._secret.encode(), b"/srv")
             tidy["data"] = base64.b64encode(content).decode()
