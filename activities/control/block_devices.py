@@ -5,6 +5,7 @@ from functools import partial
 from sqlmodel import Session, col, delete, func, select
 from temporalio import activity
 
+from activities.control.disks import GIB, check_fits
 from activities.control.find import find
 from activities.control.quotas import check_quota
 from activities.control.views import host_names, image_ref, volume_view
@@ -12,16 +13,14 @@ from activities.interfaces import block_devices as interface
 from activities.interfaces.block_devices import AcceptVolume, PrepareDevices, ReleaseDevices, VolumeRef, VolumeWork
 from activities.interfaces.servers import HostRef
 from hostler.contract import resources
-from hostler.contract.errors import Conflict, InvalidRequest, NotFound, NoValidHost, Unavailable
+from hostler.contract.errors import Conflict, NotFound, NoValidHost, Unavailable
 from hostler.contract.guests import DiskKind, GuestDisk, VolumeSpec
-from hostler.contract.resources import ImageStatus, VolumeStatus
+from hostler.contract.resources import VolumeStatus
 from hostler.contract.servers import DestinationType, SourceType
 from hostler.contract.states import TaskState
 from hostler.contract.validation import check_volume
 from models import BlockDevice, Database, Host, Image, Server, Volume
 from scheduler.liveness import Alive
-
-GIB = 2**30
 
 
 class BlockDevices(interface.BlockDevices):
@@ -92,10 +91,15 @@ class BlockDevices(interface.BlockDevices):
     def _accept(self, session: Session, request: resources.VolumeCreate) -> VolumeWork:
         image = find(session, Image, request.image, request.project) if request.image else None
         if image is not None:
-            _check_fits(image, request.size_gib)
+            check_fits(image, request.size_gib, "size_gib")
         volume = session.get(Volume, request.id)
         if volume is not None and (volume.size_gib, volume.name) != (request.size_gib, request.name):
-            raise Conflict(f"the UUID {request.id} is taken by another volume", field="id", value=request.id)
+            raise Conflict(
+                f"the UUID {request.id} is taken by another volume",
+                field="id",
+                value=request.id,
+                remedy="choose another",
+            )
         if volume is None:
             check_quota(session, request.project, volumes=1, volume_gib=request.size_gib)
             volume = Volume(
@@ -187,10 +191,17 @@ def _mapping(server_id: str, position: int, disk: GuestDisk) -> BlockDevice:
 def _reserve(session: Session, server: Server, volume_id: str) -> Volume:
     volume = session.get(Volume, volume_id, with_for_update=True)
     if volume is None or volume.project != server.project:
-        raise NotFound(f"no volume {volume_id}", field="block_device_mapping", value=volume_id)
+        raise NotFound(
+            f"no volume {volume_id}", field="block_device_mapping", value=volume_id, remedy="see: hostler volume list"
+        )
     if volume.server_id != server.id:
         if volume.status is not VolumeStatus.AVAILABLE:
-            raise Conflict(f"volume {volume_id} is {volume.status}", field="block_device_mapping", value=volume_id)
+            raise Conflict(
+                f"volume {volume_id} is {volume.status}",
+                field="block_device_mapping",
+                value=volume_id,
+                remedy="name one that is available: hostler volume list",
+            )
         volume.status, volume.server_id = VolumeStatus.RESERVED, server.id
     return volume
 
@@ -212,16 +223,3 @@ def _volume(session: Session, volume_id: str) -> Volume:
     if volume is None:
         raise NotFound(f"no volume {volume_id}", field="volume", value=volume_id, remedy="see: hostler volume list")
     return volume
-
-
-def _check_fits(image: Image, size_gib: int) -> None:
-    if image.status is not ImageStatus.ACTIVE:
-        raise Conflict(f"image {image.name} is {image.status}, not active", field="image", value=image.name)
-    needed = max(image.min_disk_gib * GIB, image.virtual_size_bytes)
-    if size_gib * GIB < needed:
-        raise InvalidRequest(
-            f"a volume of {size_gib} GiB is too small for image {image.name}, which needs {needed / GIB:.1f} GiB",
-            field="size_gib",
-            value=size_gib,
-            remedy="ask for a larger volume",
-        )

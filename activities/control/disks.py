@@ -36,29 +36,37 @@ def plan_disks(session: Session, request: BootRequest, flavor: Flavor) -> list[G
     return [disk.model_copy(update={"device": _device(number)}) for number, disk in enumerate(disks)]
 
 
-def check_image(image: Image, flavor: Flavor, disk_gib: int) -> None:
-    """The image is usable and fits.
+def check_fits(image: Image, disk_gib: int, field: str) -> None:
+    """The image is usable, and a disk of this size (0: as large as the image) holds it.
 
     Raises:
         Conflict: it is still being imported.
-        InvalidRequest: the flavor or the disk is too small for it.
+        InvalidRequest: the disk is too small for it; `field` is what made it so.
     """
     if image.status is not ImageStatus.ACTIVE:
-        raise Conflict(f"image {image.name} is {image.status}, not active", field="image", value=image.name)
+        raise Conflict(
+            f"image {image.name} is {image.status}, not active",
+            field="image",
+            value=image.name,
+            remedy="wait until it is imported: hostler image list",
+        )
+    needed = max(image.min_disk_gib * GIB, image.virtual_size_bytes)
+    if disk_gib and disk_gib * GIB < needed:
+        raise InvalidRequest(
+            f"a disk of {disk_gib} GiB is too small for image {image.name}, which needs {needed / GIB:.1f} GiB",
+            field=field,
+            value=disk_gib,
+            remedy="choose a flavor, or a volume size, with a larger disk",
+        )
+
+
+def _check_ram(image: Image, flavor: Flavor) -> None:
     if flavor.ram_mib < image.min_ram_mib:
         raise InvalidRequest(
             f"flavor {flavor.name} has {flavor.ram_mib} MiB of RAM, image {image.name} needs {image.min_ram_mib} MiB",
             field="flavor",
             value=flavor.name,
             remedy="choose a larger flavor: hostler flavor list",
-        )
-    needed = max(image.min_disk_gib * GIB, image.virtual_size_bytes)
-    if disk_gib and disk_gib * GIB < needed:
-        raise InvalidRequest(
-            f"a disk of {disk_gib} GiB is too small for image {image.name}, which needs {needed / GIB:.1f} GiB",
-            field="flavor",
-            value=flavor.name,
-            remedy="choose a flavor, or a volume size, with a larger disk",
         )
 
 
@@ -76,7 +84,8 @@ def _disk(
 
 def _root_from_image(session: Session, request: BootRequest, flavor: Flavor, mapping: BlockDeviceMapping) -> GuestDisk:
     image = find(session, Image, mapping.uuid or request.image or "", request.project)
-    check_image(image, flavor, flavor.disk_gib)
+    check_fits(image, flavor.disk_gib, "flavor")
+    _check_ram(image, flavor)
     return GuestDisk(
         kind=DiskKind.ROOT,
         device="",
@@ -112,7 +121,8 @@ def _volume(
     disk.create = True
     if mapping.source_type == SourceType.IMAGE:
         image = find(session, Image, mapping.uuid or request.image or "", request.project)
-        check_image(image, flavor, mapping.volume_size or 0)
+        check_fits(image, mapping.volume_size or 0, "volume_size")
+        _check_ram(image, flavor)
         disk.image = image_ref(image)
     return disk
 

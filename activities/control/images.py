@@ -42,7 +42,12 @@ class Images(interface.Images):
                     )
                 )
             elif (row.name, row.project, row.status) != (call.name, call.project, ImageStatus.SAVING):
-                raise Conflict(f"the UUID {call.id} is taken by image {row.name}", field="id", value=call.id)
+                raise Conflict(
+                    f"the UUID {call.id} is taken by image {row.name}",
+                    field="id",
+                    value=call.id,
+                    remedy="choose another",
+                )
 
         self._database.run(change)
 

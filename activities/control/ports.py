@@ -50,7 +50,12 @@ def _port(
 ) -> PortBinding:
     network = networks.get(request.network)
     if network is None:
-        raise NotFound(f"network {request.network} is gone", field="network", value=request.network)
+        raise NotFound(
+            f"network {request.network} is gone",
+            field="network",
+            value=request.network,
+            remedy="see: hostler network list",
+        )
     port_id = str(uuid5(NAMESPACE_URL, f"{call.server_id}/port/{position}"))
     port = session.get(Port, port_id)
     if port is None:

@@ -164,6 +164,7 @@ class Servers(interface.Servers):
                 f"server {row.name} is {status(row.vm_state, row.task_state)}; to {call.operation} it must be {wanted}",
                 field="server",
                 value=row.id,
+                remedy=f"bring it there first, or see what it is doing: hostler server events {row.id}",
             )
         if row.host_id is None and call.operation is not OperationName.DELETE:
             raise InvalidState(

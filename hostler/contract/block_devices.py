@@ -30,9 +30,9 @@ def check_mappings(image: str | None, mappings: Sequence[BlockDeviceMapping]) ->
     volumes = [m.uuid for m in mappings if m.source_type == SourceType.VOLUME]
     for volume in volumes:
         if volumes.count(volume) > 1:
-            reject(FIELD, volume, "attaches the same volume more than once")
+            reject(FIELD, volume, "attaches the same volume more than once", "name it once")
     if sum(m.guest_format == SWAP for m in mappings) > 1:
-        reject(FIELD, SWAP, "has more than one swap disk")
+        reject(FIELD, SWAP, "has more than one swap disk", "leave one")
 
 
 def _check_one(field: str, mapping: BlockDeviceMapping) -> None:
@@ -41,7 +41,7 @@ def _check_one(field: str, mapping: BlockDeviceMapping) -> None:
         ("destination_type", mapping.destination_type, DestinationType),
     ):
         if value not in set(known):
-            reject(f"{field}.{name}", value, f"is unknown; known are {', '.join(known)}")
+            reject(f"{field}.{name}", value, f"is unknown; known are {', '.join(known)}", "use one of these")
     if (mapping.source_type, mapping.destination_type) not in _COMBINATIONS:
         reject(
             field,
@@ -56,24 +56,29 @@ def _check_one(field: str, mapping: BlockDeviceMapping) -> None:
     else:
         check_uuid(f"{field}.uuid", mapping.uuid)
         if mapping.guest_format is not None:
-            reject(f"{field}.guest_format", mapping.guest_format, "is only for blank local disks")
+            reject(f"{field}.guest_format", mapping.guest_format, "is only for blank local disks", "leave it out")
     needs_size = mapping.destination_type == DestinationType.VOLUME and mapping.source_type != SourceType.VOLUME
     if needs_size and mapping.volume_size is None:
         reject(f"{field}.volume_size", None, "is needed for a new volume", "give the volume's size in GiB")
     local_image = (mapping.source_type, mapping.destination_type) == (SourceType.IMAGE, DestinationType.LOCAL)
     if local_image and mapping.boot_index != 0:
-        reject(f"{field}.boot_index", mapping.boot_index, "must be 0 for an image on a local disk")
+        reject(
+            f"{field}.boot_index",
+            mapping.boot_index,
+            "must be 0 for an image on a local disk",
+            "make it 0, or a volume of it",
+        )
 
 
 def _check_blank(field: str, mapping: BlockDeviceMapping) -> None:
     if mapping.uuid is not None:
-        reject(f"{field}.uuid", mapping.uuid, "has no meaning for a blank device")
+        reject(f"{field}.uuid", mapping.uuid, "has no meaning for a blank device", "leave it out")
     if mapping.boot_index is not None and mapping.boot_index >= 0:
         reject(f"{field}.boot_index", mapping.boot_index, "a blank device holds nothing to boot from", "leave it out")
     if mapping.guest_format is None:
         return
     if mapping.destination_type != DestinationType.LOCAL:
-        reject(f"{field}.guest_format", mapping.guest_format, "is only for blank local disks")
+        reject(f"{field}.guest_format", mapping.guest_format, "is only for blank local disks", "leave it out")
     # Hosts make no file systems: to accept a format that the guest would not find would be a lie.
     if mapping.guest_format != SWAP:
         reject(
@@ -84,7 +89,7 @@ def _check_blank(field: str, mapping: BlockDeviceMapping) -> None:
 def _check_boot_order(mappings: Sequence[BlockDeviceMapping]) -> None:
     order = sorted(m.boot_index for m in mappings if m.boot_index is not None and m.boot_index >= 0)
     if order != list(range(len(order))):
-        reject(f"{FIELD}.boot_index", order, "must count up from 0, each number once")
+        reject(f"{FIELD}.boot_index", order, "must count up from 0, each number once", "number them so")
 
 
 def _check_root(image: str | None, mappings: Sequence[BlockDeviceMapping]) -> None:

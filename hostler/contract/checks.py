@@ -11,7 +11,7 @@ MAX_INTEGER = 2**31 - 1
 SHOWN = 80
 
 
-def reject(field: str, value: object, message: str, remedy: str | None = None) -> NoReturn:
+def reject(field: str, value: object, message: str, remedy: str) -> NoReturn:
     """Raise `InvalidRequest`. The value comes from outside: it is shown cut short and with its controls escaped."""
     shown = repr(value) if isinstance(value, str) else str(value)
     if len(shown) > SHOWN:
@@ -34,7 +34,7 @@ def check_text(field: str, value: str, *, minimum: int = 1, maximum: int = MAX_N
     """One printable line of `minimum` to `maximum` characters, with no blank at its ends."""
     if not minimum <= len(value) <= maximum:
         wanted = f"{minimum} to {maximum}" if minimum else f"at most {maximum}"
-        reject(field, value, f"has {len(value)} characters, allowed are {wanted}")
+        reject(field, value, f"has {len(value)} characters, allowed are {wanted}", "choose another one")
     if not value.isprintable():
         reject(field, value, "has characters that cannot be printed", "use one line of printable text")
     if value != value.strip():
@@ -50,7 +50,7 @@ def check_optional_text(field: str, value: str | None) -> None:
 def check_number(field: str, value: int, *, minimum: int, maximum: int = MAX_INTEGER) -> None:
     """An integer from `minimum` to `maximum`."""
     if not minimum <= value <= maximum:
-        reject(field, value, f"must be from {minimum} to {maximum}")
+        reject(field, value, f"must be from {minimum} to {maximum}", "use a number in that range")
 
 
 def check_ipv4(field: str, value: str) -> ipaddress.IPv4Address:

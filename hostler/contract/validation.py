@@ -44,7 +44,7 @@ def check_operation(request: OperationRequest) -> None:
     check_text("project", request.project)
     timeout = request.timeout if isinstance(request, StopRequest | RebootRequest) else None
     if timeout is not None and not timedelta(0) <= timeout <= MAX_STOP_TIMEOUT:
-        reject("timeout", timeout, f"must be from 0 to {MAX_STOP_TIMEOUT}")
+        reject("timeout", timeout, f"must be from 0 to {MAX_STOP_TIMEOUT}", "give a time in that range, 0 to force it")
 
 
 def check_boot(request: BootRequest) -> None:
@@ -70,7 +70,12 @@ def check_user_data(user_data: str | None) -> None:
     if user_data is None:
         return
     if len(user_data) > MAX_USER_DATA:
-        reject("user_data", f"{len(user_data)} characters", f"is longer than {MAX_USER_DATA} characters of base64")
+        reject(
+            "user_data",
+            f"{len(user_data)} characters",
+            f"is longer than {MAX_USER_DATA} characters of base64",
+            "let the guest fetch the rest from a server of yours",
+        )
     try:
         base64.b64decode(user_data, validate=True)
     except (binascii.Error, ValueError):
@@ -80,12 +85,17 @@ def check_user_data(user_data: str | None) -> None:
 def check_metadata(metadata: dict[str, str]) -> None:
     """A server's properties."""
     if len(metadata) > MAX_METADATA_ITEMS:
-        reject("metadata", f"{len(metadata)} items", f"has more than {MAX_METADATA_ITEMS} items")
+        reject("metadata", f"{len(metadata)} items", f"has more than {MAX_METADATA_ITEMS} items", "leave some out")
     for key, value in metadata.items():
         if len(key) > MAX_NAME or not METADATA_KEY.fullmatch(key):
-            reject("metadata", key, f"a key has 1 to {MAX_NAME} of the characters A-Z a-z 0-9 : . _ - and blank")
+            reject(
+                "metadata",
+                key,
+                f"a key has 1 to {MAX_NAME} of the characters A-Z a-z 0-9 : . _ - and blank",
+                "rename it",
+            )
         if len(value) > MAX_NAME:
-            reject(f"metadata[{key}]", value, f"is longer than {MAX_NAME} characters")
+            reject(f"metadata[{key}]", value, f"is longer than {MAX_NAME} characters", "shorten it")
 
 
 def check_flavor(flavor: Flavor) -> None:
@@ -107,7 +117,7 @@ def check_network(network: Network) -> None:
     if network.gateway is not None:
         gateway = check_ipv4("gateway", network.gateway)
         if gateway not in subnet or gateway in (subnet.network_address, subnet.broadcast_address):
-            reject("gateway", network.gateway, f"is no host's address in {subnet}")
+            reject("gateway", network.gateway, f"is no host's address in {subnet}", "choose another one, or none")
     for server in network.dns:
         check_ipv4("dns", server)
     check_number("mtu", network.mtu, minimum=MTU[0], maximum=MTU[1])
@@ -121,7 +131,7 @@ def _subnet(cidr: str) -> ipaddress.IPv4Network:
     if str(subnet) != cidr:
         reject("cidr", cidr, "is not a network's own address and prefix length", f"use {subnet}")
     if not PREFIX[0] <= subnet.prefixlen <= PREFIX[1]:
-        reject("cidr", cidr, f"its prefix length must be from {PREFIX[0]} to {PREFIX[1]}")
+        reject("cidr", cidr, f"its prefix length must be from {PREFIX[0]} to {PREFIX[1]}", "use a /24, say")
     # is_reserved and the others look at the network's both ends only; these four ranges nest, so overlap decides.
     for special in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"):
         if subnet.overlaps(ipaddress.IPv4Network(special)):
@@ -146,7 +156,12 @@ def check_image(image: ImageCreate) -> None:
     if not PurePosixPath(image.path).is_absolute() or "\0" in image.path:
         reject("path", image.path, "is not an absolute path", "give the path as the control worker sees it")
     if image.disk_format not in set(DiskFormat):
-        reject("disk_format", image.disk_format, f"is unknown; known are {', '.join(DiskFormat)}")
+        reject(
+            "disk_format",
+            image.disk_format,
+            f"is unknown; known are {', '.join(DiskFormat)}",
+            "convert it: qemu-img convert",
+        )
     if image.checksum is not None and not SHA256.fullmatch(image.checksum):
         reject("checksum", image.checksum, "is not a SHA-256 in hexadecimal", "use what sha256sum prints")
     check_number("min_disk_gib", image.min_disk_gib, minimum=0)
@@ -160,7 +175,7 @@ def check_keypair(keypair: KeyPair) -> None:
     check_text("name", keypair.name)
     check_text("project", keypair.project)
     if not KEYPAIR_NAME.fullmatch(keypair.name):
-        reject("name", keypair.name, "has characters other than A-Z a-z 0-9 @ . _ - and blank")
+        reject("name", keypair.name, "has characters other than A-Z a-z 0-9 @ . _ - and blank", "rename it")
     computed = fingerprint(keypair.public_key)
     if keypair.fingerprint not in ("", computed):
         reject("fingerprint", keypair.fingerprint, f"is not the key's, which is {computed}", "leave it out")
