@@ -49,10 +49,10 @@ from hostler.contract.servers import BootRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, PREP_DEVICES, connect
 from workflows.build import claim, guest, wanted
+from workflows.concurrency import to_the_end, together
 from workflows.failures import Verdict, judge
 from workflows.operation import Operation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
-from workflows.runner import to_the_end, together
 from workflows.steps import Saga, StepDefinition
 
 ACCEPT = StepDefinition[AcceptBoot, BootPlan](Servers.accept)

@@ -13,7 +13,7 @@ from temporalio import workflow
 from activities.interfaces.images import ImageId, Images
 from hostler.contract.calls import CREATE_IMAGE
 from hostler.contract.resources import Image, ImageCreate
-from workflows.runner import CatalogueRunner
+from workflows.catalogue import CatalogueRunner
 from workflows.steps import Saga, StepDefinition
 
 ACCEPT = StepDefinition[ImageCreate, None](Images.accept_image, undo=Images.forget_image)

@@ -27,7 +27,8 @@ from hostler.contract.servers import (
     VifPlugged,
 )
 from hostler.contract.states import PowerState, TaskState, VmState
-from workflows.runner import StepRunner, to_the_end
+from workflows.concurrency import to_the_end
+from workflows.runner import StepRunner
 from workflows.steps import Argument, Result, StepDefinition
 
 Request = TypeVar("Request", bound=OperationRequest)

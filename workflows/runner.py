@@ -1,22 +1,21 @@
-"""Runs an operation's steps and undos, and shows them: in the progress, the search attributes and the UI's details."""
+"""Runs the steps of a run, and their undos."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
 from temporalio import workflow
-from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 
 from activities.interfaces.hosts import Hosts, OwedWork
 from activities.interfaces.servers import HostRef, Limits
-from hostler.contract.errors import AttemptReport, HostlerError
-from hostler.contract.names import ATTEMPT, HOST, STEP, host_queue
-from hostler.contract.servers import Progress, Step, StepStatus
-from workflows.details import markdown
+from hostler.contract.errors import HostlerError
+from hostler.contract.names import host_queue
+from hostler.contract.servers import Step, StepStatus
 from workflows.failures import judge, never_started
+from workflows.showing import Shown
 from workflows.steps import (
     CONTROL_RETRY,
     CONTROL_UNDO_RETRY,
@@ -30,29 +29,13 @@ from workflows.steps import (
 )
 
 
-class StepRunner:
+class StepRunner(Shown):
     """The steps of one run, their records and their undos."""
 
     def __init__(self, operation: str, server_id: str, planned: Sequence[str]) -> None:
-        self.run_id = workflow.info().run_id
-        self.title = f"{operation} {server_id}".strip()
+        super().__init__(operation, server_id, planned)
         self.limits = Limits()
-        self.attempts: list[AttemptReport] = []
-        self.state = Progress(operation=operation, server_id=server_id, run_id=self.run_id)
-        self.planned = list(planned)
-        self.stopping = False
         self.silent: set[str] = set()
-        self._announcing = False
-        self._shown: set[str] = set()
-
-    @workflow.query(name="progress")
-    def progress(self) -> Progress:
-        """Where the operation stands: its steps in the order they began, then those to come."""
-        if self.stopping or self.state.done:
-            return self.state
-        begun = {step.name for step in self.state.steps if step.attempt == self.state.attempt}
-        to_come = [Step(name=name, status=StepStatus.PENDING) for name in self.planned if name not in begun]
-        return self.state.model_copy(update={"steps": self.state.steps + to_come})
 
     def stop_asked(self) -> bool:
         """Whether the operation should end early."""
@@ -74,6 +57,7 @@ class StepRunner:
         `final` one.
         """
         self._heed(final)
+        self.closing = final
         record = self.begin_record(definition.name, on)
         if saga is not None and definition.undo is not None:
             saga.enter(Undo(record, definition.undo, undo, on))
@@ -111,29 +95,6 @@ class StepRunner:
 
     def _summary(self, host: HostRef | None) -> str:
         return (f"on {host.name}, " if host else "") + f"attempt {self.state.attempt}"
-
-    def begin_record(self, name: str, host: HostRef | None) -> Step:
-        """Enter a step into the progress as running."""
-        record = Step(
-            name=name,
-            status=StepStatus.RUNNING,
-            attempt=self.state.attempt,
-            host=host.name if host else None,
-            started_at=workflow.now(),
-        )
-        self.state.steps.append(record)
-        self.announce()
-        return record
-
-    def end_record(self, record: Step, failure: BaseException | None = None) -> None:
-        """Say how it ended."""
-        record.finished_at = workflow.now()
-        record.status = StepStatus.DONE
-        if failure is not None:
-            record.status = StepStatus.FAILED
-            cancelled = is_cancelled_exception(failure)
-            record.error = "cancelled" if cancelled else judge(failure, host=record.host).error.detail.message
-        self.announce()
 
     async def ensure(self, definition: StepDefinition[Argument, None], argument: Argument, *, on: HostRef) -> None:
         """Run a step that must happen some day: what the host cannot do now, it owes."""
@@ -214,81 +175,3 @@ class StepRunner:
             retry_policy=CONTROL_UNDO_RETRY,
             summary=f"{host.name} owes {work.__name__}",
         )
-
-    def announce(self) -> None:
-        """Tell the Temporal UI, once for all that changes at this moment."""
-        if not self._announcing:
-            self._announcing = True
-            asyncio.get_running_loop().call_soon(self._announce)
-
-    def _announce(self) -> None:
-        self._announcing = False
-        workflow.set_current_details(markdown(self.progress(), self.title, self.attempts))
-        active = (StepStatus.RUNNING, StepStatus.UNDOING)
-        running = {step.name for step in self.state.steps if step.status in active}
-        # An update of the search attributes is an event in the history: one for each stage, none between them.
-        if running and not running <= self._shown:
-            self._shown = running
-            workflow.upsert_search_attributes(self._search_attributes(running))
-
-    def _search_attributes(self, running: set[str]) -> list[SearchAttributeUpdate[Any]]:
-        updates: list[SearchAttributeUpdate[Any]] = [
-            STEP.value_set(" ".join(sorted(running))),
-            ATTEMPT.value_set(self.state.attempt),
-        ]
-        return [*updates, HOST.value_set(self.state.host)] if self.state.host else updates
-
-
-class CatalogueRunner(StepRunner):
-    """The steps of a workflow that makes or removes something of the catalogue."""
-
-    def __init__(self) -> None:
-        super().__init__(workflow.info().workflow_type, "", ())
-
-    async def all_or_nothing(self, carry_out: Callable[[Saga], Awaitable[Result]]) -> Result:
-        """Carry out; on failure or cancellation undo."""
-        saga = Saga()
-        try:
-            result = await carry_out(saga)
-        except asyncio.CancelledError:
-            self.stopping = True
-            await to_the_end(self.unwind(saga))
-            raise
-        except (FailureError, HostlerError) as failure:
-            self.stopping = True
-            error = self.explain(failure)
-            await to_the_end(self.unwind(saga))
-            raise error.to_application_error() from None
-        self.state.done = True
-        return result
-
-
-async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """Await `work` whatever cancellation arrives meanwhile: it must not stop half-way."""
-    task = asyncio.create_task(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-    return task.result()
-
-
-async def together(*work: Awaitable[Any]) -> list[Any]:
-    """Run at the same time, and let each come to its end before the first failure is raised.
-
-    So that no step still runs when the undo begins; a cancellation reaches all of them.
-    """
-    tasks = [asyncio.ensure_future(one) for one in work]
-    cancelled = False
-    while not all(task.done() for task in tasks):
-        try:
-            await workflow.wait(tasks)
-        except asyncio.CancelledError:
-            cancelled = True
-            for task in tasks:
-                task.cancel()
-    if cancelled:
-        raise asyncio.CancelledError
-    return [task.result() for task in tasks]

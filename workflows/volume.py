@@ -19,7 +19,7 @@ from activities.interfaces.block_devices import AcceptVolume, BlockDevices, Volu
 from hostler.contract.calls import CREATE_VOLUME, DELETE_VOLUME, Nothing, Ref
 from hostler.contract.resources import Volume, VolumeCreate
 from workflows.block_devices import DISCARD, create
-from workflows.runner import CatalogueRunner
+from workflows.catalogue import CatalogueRunner
 from workflows.steps import Saga, StepDefinition
 
 ACCEPT = StepDefinition[AcceptVolume, VolumeWork](BlockDevices.accept_volume, undo=BlockDevices.forget_volume)

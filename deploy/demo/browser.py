@@ -88,11 +88,15 @@ class Browser:
         """
         self._call("Page.navigate", url=url)
         deadline = time.monotonic() + WAIT_SECONDS
-        while shown not in str(self.evaluate("document.body ? document.body.innerText : ''")):
+        while shown not in self.text():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{url} does not show {shown!r}")
             time.sleep(POLL_SECONDS)
         time.sleep(SETTLE_SECONDS)
+
+    def text(self) -> str:
+        """What the page says."""
+        return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
     def evaluate(self, script: str) -> Any:
         """What a piece of JavaScript gives."""

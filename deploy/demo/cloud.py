@@ -23,6 +23,8 @@ from urllib.parse import quote
 from drivers.directories import first_closed
 from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
 from drivers.network.local import LocalNetwork
+from drivers.network.nat import TABLE
+from drivers.network.records import PortRecords
 from drivers.volume.local import LocalVolumes
 from hostler.contract.names import server_workflow_id
 from hostler.settings import Settings, load
@@ -34,6 +36,7 @@ IMAGE = CACHE / "demo.qcow2"
 LOG = CACHE / "demo.log"
 ELSEWHERE = Path("/var/lib/hostler-demo")
 """For a repository that QEMU's and dnsmasq's users cannot get to, such as one in /root."""
+LOCK = Path("/run/hostler-demo.lock")
 
 READY, GRACE, KILLED = timedelta(seconds=90), timedelta(seconds=20), timedelta(seconds=5)
 POLL_SECONDS = 0.1
@@ -128,6 +131,10 @@ class Cloud:
         For a cloud that was interrupted; one that has deleted its servers has none. What was removed.
         """
         settings, removed = load(self.config) if self.config.exists() else Settings(), []
+        ports = PortRecords(self.directory / "network" / "ports")
+        for port in ports.all():  # a network goes with its last port, also where the machine was rebooted meanwhile
+            for other in ports.of_network(port.network_id)[1:]:
+                ports.remove(other.port_id)
         hypervisor = LibvirtHypervisor(settings.host.libvirt, settings.host, self.directory)
         network = LocalNetwork(self.directory / "network")
         volumes = LocalVolumes(self.directory / "volumes", settings.host.volume_address)
@@ -137,7 +144,7 @@ class Cloud:
                 removed.append(f"guest {server_id}")
             for port in await network.ports():
                 await network.unbind(port.port_id)
-                removed.append(f"port {port.ip}")
+                removed.append(f"network {port.network}")
             for volume_id in await volumes.exports():
                 await volumes.withdraw(volume_id)
                 removed.append(f"volume {volume_id}")
@@ -164,11 +171,11 @@ def place() -> Iterator[Cloud]:
     CACHE.mkdir(exist_ok=True)
     if first_closed(directory) is not None:
         directory = ELSEWHERE
-    with directory.with_name(f"{directory.name}.lock").open("w") as file:
+    with LOCK.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Failed(f"another demo is at work in {directory}: let it end first") from None
+            raise Failed("another demo is at work on this machine: let it end first") from None
         yield Cloud(directory)
 
 
@@ -196,6 +203,12 @@ def free_subnet() -> str:
         if not any(ipaddress.IPv4Network(subnet).overlaps(route) for route in routes):
             return subnet
     raise Failed(f"this machine has routes to each of {', '.join(SUBNETS)}")
+
+
+def others_rules() -> bool:
+    """Whether another cloud's host worker has its nftables rules on this machine. Theirs and ours are one table."""
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    return f"table {TABLE}" in tables.splitlines()
 
 
 def last_lines() -> str:

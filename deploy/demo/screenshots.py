@@ -18,7 +18,8 @@ from hostler.contract.errors import HostlerError
 
 PICTURES = ROOT / "docs" / "images"
 WIDTH, HEIGHT = 1500, 1500
-LIST_HEIGHT, TIMELINE_HEIGHT, DETAILS_HEIGHT, MENU = 760, 640, 1180, 256
+LIST_HEIGHT, TIMELINE_HEIGHT, DETAILS_HEIGHT, MENU = 760, 740, 1180, 256
+LOOKS = 4
 HOSTS, REFUSING = 4, "compute-2"
 SETTINGS = f"""
 [scheduler]
@@ -26,7 +27,7 @@ spread = 1
 
 [host.simulated]
 name_prefix = "compute-"
-latency = {{ spawn = "PT15S", fetch = "PT1S", bind = "PT0.2S", resume = "PT0.3S" }}
+latency = {{ spawn = "PT12S", fetch = "PT1S", bind = "PT0.2S", resume = "PT0.3S" }}
 
 [[host.simulated.faults]]
 host = "{REFUSING}"
@@ -101,7 +102,10 @@ def take(browser: Browser, cloud: Cloud, boot: Operation) -> None:
     """Take the pictures, one after the other."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     run = cloud.link(boot.server_id, boot.run_id)
-    browser.open(listing(cloud), "web-1")
+    for _ in range(LOOKS):  # Temporal's index is a little behind
+        browser.open(listing(cloud), "web-1")
+        if "spawn" in browser.text():
+            break
     browser.picture(PICTURES / "workflows.png", width=WIDTH, height=LIST_HEIGHT)
     browser.open(run, "claim_resources")
     top = browser.evaluate(TOP_OF_TIMELINE)

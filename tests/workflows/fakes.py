@@ -11,26 +11,33 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 from uuid import uuid4
 
+import pytest
 from temporalio import activity
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 import activities.interfaces
+import workflows.block_devices
+import workflows.boot
 from activities.interfaces.block_devices import HostVolumes, VolumeWork
 from activities.interfaces.guests import Claims, Guests
 from activities.interfaces.images import HostImages
 from activities.interfaces.ports import HostPorts
 from activities.interfaces.scheduling import Placement, Schedule, Story
 from activities.interfaces.servers import BootPlan, HostRef, Limits
-from hostler.contract.errors import HostlerError
+from hostler.contract.errors import HostlerError, from_application_error
 from hostler.contract.guests import DiskKind, GuestDisk, ImageRef, PortBinding, VolumeConnection, VolumeSpec
-from hostler.contract.names import CONTROL_QUEUE, host_queue
+from hostler.contract.names import CONTROL_QUEUE, host_queue, server_workflow_id
 from hostler.contract.resources import DiskFormat, Flavor
-from hostler.contract.servers import BootRequest, NetworkRequest, Server, VifPlugged
+from hostler.contract.servers import BootRequest, NetworkRequest, Progress, Server, Step, VifPlugged
 from hostler.contract.states import PowerState, VmState
-from tests.stage import Held
 from tests.sandbox import workflow_runner
+from tests.stage import Held
 from workers.control import WORKFLOWS
+from workflows.boot import PLANNED
+from workflows.plugging import WAIT_VIF_PLUGGED
+from workflows.steps import StepDefinition
 
 ON_HOSTS = (Claims, Guests, HostImages, HostPorts, HostVolumes)
 HOSTS = [HostRef(id=f"00000000-0000-4000-8000-00000000000{number}", name=f"node-{number}") for number in (1, 2, 3)]
@@ -202,3 +209,48 @@ async def released(held: Held, meanwhile: Any) -> None:
     waiting = asyncio.ensure_future(meanwhile)
     held.go_on.set()
     await waiting
+
+
+UNDOS = {
+    step.name: step.undo.__name__
+    for module in (workflows.boot, workflows.block_devices)
+    for step in vars(module).values()
+    if isinstance(step, StepDefinition) and step.undo is not None
+}
+# What stays when the host changes, and so is undone after all that is bound to the host.
+KEPT = ("allocate_ports", "prep_block_devices", "create_volume_data", "export_volume")
+STEPS = [*(step for step in PLANNED if step not in ("accept", WAIT_VIF_PLUGGED)), "set_task_state", *KEPT[2:]]
+
+
+Boot = WorkflowHandle[Any, Server]
+
+
+async def boot(fakes: Fakes, request: BootRequest | None = None) -> Boot:
+    """Begin to build a server."""
+    request = request or a_request()
+    return await fakes.client.start_workflow(
+        "boot", request, id=server_workflow_id(request.server_id), task_queue=CONTROL_QUEUE, result_type=Server
+    )
+
+
+async def failure(handle: Boot) -> BaseException | None:
+    """What it failed with."""
+    with pytest.raises(WorkflowFailureError) as caught:
+        await handle.result()
+    cause = caught.value.cause
+    return (from_application_error(cause) or cause) if isinstance(cause, ApplicationError) else cause
+
+
+async def steps(handle: Boot) -> list[Step]:
+    """Its steps, in the order in which they began."""
+    progress: Progress = await handle.query("progress", result_type=Progress)
+    return progress.steps
+
+
+async def check_undone(fakes: Fakes, handle: Boot) -> None:
+    """Exactly what was begun has been undone, last first: what is bound to the host, then the rest."""
+    begun = [step.name for step in await steps(handle) if step.name in UNDOS]
+    bound = [UNDOS[name] for name in reversed(begun) if name not in KEPT]
+    kept = [UNDOS[name] for name in reversed(begun) if name in KEPT]
+    assert [name for name in fakes.names() if name in UNDOS.values()] == bound + kept
+    assert fakes.names()[-1] == "settle"
