@@ -8,9 +8,9 @@ import os
 import socket
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PositiveInt, SecretStr
+from pydantic import BaseModel, BeforeValidator, Field, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from hostler.contract.names import DEFAULT_PROJECT, DEFAULT_ZONE
@@ -25,13 +25,25 @@ def default_state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "hostler"
 
 
+def _seconds(value: Any) -> Any:
+    """A number in an environment variable is a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+"""Seconds, or ISO 8601 ("PT20S")."""
+
+
 class TemporalSettings(BaseModel):
     """Where Temporal is. `heartbeat_interval` is how often workers tell it that they live."""
 
     address: str = "127.0.0.1:7233"
     namespace: str = "default"
     ui_url: str = "http://127.0.0.1:8233"
-    heartbeat_interval: timedelta = timedelta(seconds=5)
+    heartbeat_interval: Duration = timedelta(seconds=5)
 
 
 class DatabaseSettings(BaseModel):
@@ -51,9 +63,9 @@ class SchedulerSettings(BaseModel):
 class TimeoutSettings(BaseModel):
     """How long what may take."""
 
-    host_answer: timedelta = timedelta(seconds=20)
-    vif_plugged: timedelta = timedelta(seconds=60)
-    stop: timedelta = timedelta(seconds=60)
+    host_answer: Duration = timedelta(seconds=20)
+    vif_plugged: Duration = timedelta(seconds=60)
+    stop: Duration = timedelta(seconds=60)
 
 
 class SimulatedFault(BaseModel):
@@ -79,7 +91,7 @@ class SimulatedSettings(BaseModel):
     ram_mib: int = 65536
     disk_gib: int = 1000
     zone: str = DEFAULT_ZONE
-    latency: dict[str, timedelta] = {}
+    latency: dict[str, Duration] = {}
     faults: list[SimulatedFault] = []
 
 

@@ -133,7 +133,7 @@ def size_filter(request: SchedulingRequest) -> Filter:
     vcpus, ram_mib, disk_gib = request.vcpus, request.ram_mib, request.disk_gib
     return Filter(
         "size",
-        "smaller than the server, whatever the overcommit",
+        f"without {vcpus} vCPUs, {ram_mib} MiB of RAM and {disk_gib} GiB of disk even when empty",
         lambda host: vcpus <= host.vcpus and ram_mib <= host.ram_mib and disk_gib <= host.disk_gib,
     )
 

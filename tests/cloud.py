@@ -121,9 +121,9 @@ class Cloud:
 
     async def start_host(self, name: str) -> None:
         """Start a host's worker; returns when it has registered and done what it owed."""
-        before = self._registered_at(name)
+        before = self.registered_at(name)
         await self.start_host_without_waiting(name)
-        await eventually(lambda: self._registered_at(name) != before)
+        await eventually(lambda: self.registered_at(name) != before)
         await self.registered(name)
 
     async def start_host_without_waiting(self, name: str) -> None:
@@ -160,7 +160,8 @@ class Cloud:
         """A driver of the volumes that sim-1 keeps."""
         return LocalVolumes(self.settings.state_dir / "volumes", "127.0.0.1")
 
-    def _registered_at(self, name: str) -> datetime | None:
+    def registered_at(self, name: str) -> datetime | None:
+        """When a host registered last."""
         with self.database.read() as session:
             row = session.get(Host, self.machine(name).id)
             return row.registered_at if row else None

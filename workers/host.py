@@ -193,6 +193,8 @@ async def libvirt_machine(settings: Settings) -> Machine:
     volumes = LocalVolumes(directory / "volumes", host.volume_address) if host.volumes else None
     if volumes is not None:
         await volumes.restart_exports()
+    network = LocalNetwork(directory / "network", host_id(directory))
+    await network.restore()
     return Machine(
         id=host_id(directory),
         name=host.name,
@@ -200,7 +202,7 @@ async def libvirt_machine(settings: Settings) -> Machine:
         directory=directory,
         inventory=offered(await hypervisor.inventory(), host),
         hypervisor=hypervisor,
-        network=LocalNetwork(directory / "network"),
+        network=network,
         images=ImageCache(directory / "cache", LocalImageStore(settings.images_dir)),
         volumes=volumes,
     )

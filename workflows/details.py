@@ -17,20 +17,27 @@ SIGNS = {
 
 
 def markdown(progress: Progress, title: str, failed: Sequence[AttemptReport]) -> str:
-    """Where the operation stands: former attempts with their reasons, then its steps, done, running and to come."""
-    lines = [f"**{title}** (attempt {progress.attempt}{f' on {progress.host}' if progress.host else ''})", ""]
-    lines += [f"- attempt {one.attempt} on **{one.host}** failed at `{one.step}`: {one.reason}" for one in failed]
-    if failed:
-        lines.append("")
-    lines += ["| | step | host | attempt | took |", "|---|---|---|---|---|"]
-    lines += [_row(step) for step in progress.steps]
+    """Where the operation stands: its steps, done, running and to come, attempt by attempt, with why one failed."""
+    lines = [f"**{title}**"]
+    reasons = {report.attempt: report for report in failed}
+    for attempt in range(1, progress.attempt + 1):
+        pending = attempt == progress.attempt
+        steps = [step for step in progress.steps if _belongs(step, attempt, pending)]
+        host = next((step.host for step in steps if step.host), None)
+        lines += ["", f"Attempt {attempt}" + (f" on **{host}**" if host else "")]
+        if report := reasons.get(attempt):
+            lines[-1] += f" failed at `{report.step}`: {report.reason}"
+        lines += ["", "| | step | took |", "|:-:|---|--:|", *(_row(step) for step in steps)]
     return "\n".join(lines)
+
+
+def _belongs(step: Step, attempt: int, last: bool) -> bool:
+    return last if step.status is StepStatus.PENDING else step.attempt == attempt
 
 
 def _row(step: Step) -> str:
     took = ""
     if step.started_at and step.finished_at:
-        took = f"{(step.finished_at - step.started_at).total_seconds():.2f} s"
-    error = f": {step.error}" if step.error else ""
-    attempt = "" if step.status is StepStatus.PENDING else step.attempt
-    return f"| {SIGNS[step.status]} | {step.name}{error} | {step.host or ''} | {attempt} | {took} |"
+        took = f"{(step.finished_at - step.started_at).total_seconds():.2f}\N{NO-BREAK SPACE}s"
+    words = ": ".join(text for text in (step.name, step.error, step.note) if text)
+    return f"| {SIGNS[step.status]} | {words} | {took} |"

@@ -71,7 +71,7 @@ class StepRunner(Shown):
                 heartbeat_timeout=definition.heartbeat,
                 retry_policy=HOST_RETRY if on else CONTROL_RETRY,
                 cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-                summary=self._summary(on),
+                summary=self._summary(on) or None,
             )
         except (FailureError, asyncio.CancelledError) as failure:
             self.end_record(record, failure)
@@ -94,7 +94,11 @@ class StepRunner(Shown):
         return judge(failure, host=failed[-1].host if failed else None).error
 
     def _summary(self, host: HostRef | None) -> str:
-        return (f"on {host.name}, " if host else "") + f"attempt {self.state.attempt}"
+        """What Temporal's UI shows beside the activity's name; its own "attempt" counts retries."""
+        words = ([f"on {host.name}"] if host else []) + (
+            [f"host {self.state.attempt}"] if self.state.attempt > 1 else []
+        )
+        return ", ".join(words)
 
     async def ensure(self, definition: StepDefinition[Argument, None], argument: Argument, *, on: HostRef) -> None:
         """Run a step that must happen some day: what the host cannot do now, it owes."""
@@ -151,7 +155,7 @@ class StepRunner(Shown):
             schedule_to_start_timeout=self.limits.host_answer if host else None,
             start_to_close_timeout=timedelta(seconds=60),
             retry_policy=HOST_UNDO_RETRY if host else CONTROL_UNDO_RETRY,
-            summary=f"undo of {undo.record.name}, {self._summary(host)}",
+            summary=f"undo of {undo.record.name}" + (f" on {host.name}" if host else ""),
         )
 
     async def _owe(

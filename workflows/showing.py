@@ -16,8 +16,9 @@ from hostler.contract.servers import Progress, Step, StepStatus
 from workflows.details import markdown
 from workflows.failures import judge
 
-# The search attributes lag behind what is done by no more than this, early and late in an operation.
-FOLLOW_FIRST, FOLLOW_LATER = timedelta(seconds=1), timedelta(seconds=16)
+# A step that is over sooner than this does not show in the search attributes: each update of them is an event in the
+# history and a write to Temporal's index.
+QUICK = timedelta(seconds=1)
 
 
 class Shown:
@@ -32,7 +33,7 @@ class Shown:
         self.stopping = False
         self.closing = False
         self._announcing = False
-        self._following: asyncio.Task[None] | None = None
+        self._publishing: asyncio.Task[None] | None = None
         self._published_steps = ""
         self._published_host: tuple[int, str | None] = (1, None)
 
@@ -41,7 +42,7 @@ class Shown:
         """Where the operation stands: its steps in the order they began, then those to come."""
         if self.stopping or self.state.done:
             return self.state
-        begun = {step.name for step in self.state.steps if step.attempt == self.state.attempt}
+        begun = {step.name for step in self.state.steps if step.attempt == self.state.attempt or _kept(step)}
         to_come = [Step(name=name, status=StepStatus.PENDING) for name in self.planned if name not in begun]
         return self.state.model_copy(update={"steps": self.state.steps + to_come})
 
@@ -77,27 +78,25 @@ class Shown:
     def _announce(self) -> None:
         self._announcing = False
         workflow.set_current_details(markdown(self.progress(), self.title, self.attempts))
-        undoing = any(step.status is StepStatus.UNDOING for step in self.state.steps)
-        if undoing or self.closing or self._published_host != (self.state.attempt, self.state.host):
+        if self.closing or (self.state.attempt, self.state.host) != self._published_host:
             self._publish()
-        if self._following is None:
-            self._following = asyncio.create_task(self._follow())
+        elif self._publishing is None and self._current() != self._published_steps:
+            self._publishing = asyncio.create_task(self._publish_soon())
 
-    async def _follow(self) -> None:
-        """Keep the search attributes at most a little behind.
+    async def _publish_soon(self) -> None:
+        await workflow.sleep(QUICK, summary="show the step")
+        self._publishing = None
+        self._publish()
 
-        Each update is an event in the history and a write to Temporal's index, so a step that is quick gets none.
-        """
-        pause = FOLLOW_FIRST
-        while True:
-            await workflow.sleep(pause)
-            self._publish()
-            pause = min(2 * pause, FOLLOW_LATER)
+    def _current(self) -> str:
+        """The steps under way; once the operation gives up, the one at which it failed."""
+        if self.stopping:
+            failed = [step.name for step in self.state.steps if step.error]
+            return failed[-1] if failed else ""
+        return " ".join(sorted({step.name for step in self.state.steps if step.status is StepStatus.RUNNING}))
 
     def _publish(self) -> None:
-        active = (StepStatus.RUNNING, StepStatus.UNDOING)
-        steps = " ".join(sorted({step.name for step in self.state.steps if step.status in active}))
-        host = (self.state.attempt, self.state.host)
+        steps, host = self._current(), (self.state.attempt, self.state.host)
         if not steps or (steps, host) == (self._published_steps, self._published_host):
             return
         self._published_steps, self._published_host = steps, host
@@ -105,3 +104,8 @@ class Shown:
         if self.state.host:
             updates.append(HOST.value_set(self.state.host))
         workflow.upsert_search_attributes(updates)
+
+
+def _kept(step: Step) -> bool:
+    """Whether a step of an earlier attempt still stands: it was not on a host, and was not undone."""
+    return step.host is None and step.status is StepStatus.DONE

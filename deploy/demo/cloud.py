@@ -23,12 +23,11 @@ from urllib.parse import quote
 from drivers.directories import first_closed
 from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
 from drivers.network.local import LocalNetwork
-from drivers.network.nat import TABLE
-from drivers.network.records import PortRecords
 from drivers.volume.local import LocalVolumes
 from hostler.contract.names import server_workflow_id
 from hostler.settings import Settings, load
 from workers.dev import hostler, hosts_up
+from workers.host_identity import host_id
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
@@ -131,12 +130,8 @@ class Cloud:
         For a cloud that was interrupted; one that has deleted its servers has none. What was removed.
         """
         settings, removed = load(self.config) if self.config.exists() else Settings(), []
-        ports = PortRecords(self.directory / "network" / "ports")
-        for port in ports.all():  # a network goes with its last port, also where the machine was rebooted meanwhile
-            for other in ports.of_network(port.network_id)[1:]:
-                ports.remove(other.port_id)
         hypervisor = LibvirtHypervisor(settings.host.libvirt, settings.host, self.directory)
-        network = LocalNetwork(self.directory / "network")
+        network = LocalNetwork(self.directory / "network", host_id(self.directory))
         volumes = LocalVolumes(self.directory / "volumes", settings.host.volume_address)
         try:
             for server_id in await hypervisor.guests():
@@ -144,7 +139,7 @@ class Cloud:
                 removed.append(f"guest {server_id}")
             for port in await network.ports():
                 await network.unbind(port.port_id)
-                removed.append(f"network {port.network}")
+                removed.append(f"port {port.ip} of network {port.network}")
             for volume_id in await volumes.exports():
                 await volumes.withdraw(volume_id)
                 removed.append(f"volume {volume_id}")
@@ -203,12 +198,6 @@ def free_subnet() -> str:
         if not any(ipaddress.IPv4Network(subnet).overlaps(route) for route in routes):
             return subnet
     raise Failed(f"this machine has routes to each of {', '.join(SUBNETS)}")
-
-
-def others_rules() -> bool:
-    """Whether another cloud's host worker has its nftables rules on this machine. Theirs and ours are one table."""
-    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
-    return f"table {TABLE}" in tables.splitlines()
 
 
 def last_lines() -> str:

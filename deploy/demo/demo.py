@@ -18,7 +18,7 @@ from time import monotonic
 from typing import NoReturn
 
 from deploy.demo import cloud as demo_cloud
-from deploy.demo.cloud import Cloud, Failed, free_subnet, others_rules, place
+from deploy.demo.cloud import Cloud, Failed, free_subnet, place
 from deploy.demo.traces import REFUSING, Traces, look, unseen
 from hostler.cli.output import console, note, table
 from hostler.cli.watching import watch
@@ -62,11 +62,6 @@ async def main(keep: bool, stop: bool) -> None:
             await cloud.sweep()
         if stop:
             return
-        if others_rules():
-            note(
-                "Note: another host worker has guests on this machine. The demo replaces its nftables rules: until one"
-            )
-            note("      of its own ports is bound or unbound, its guests do not reach the outside.")
         kept = False
         try:
             await show(cloud, keep)

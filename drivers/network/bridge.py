@@ -60,6 +60,15 @@ def gateway_mac(network_id: str) -> str:
     return ":".join(["0a", *(f"{byte:02x}" for byte in UUID(network_id).bytes[:5])])
 
 
+def exists(network_id: str) -> bool:
+    """Whether the network's bridge is there."""
+    try:
+        socket.if_nametoindex(bridge_name(network_id))
+    except OSError:
+        return False
+    return True
+
+
 def overlapping_interface(subnet: IPv4Network, own: str) -> str | None:
     """An interface other than `own` through which this host already reaches addresses of the subnet."""
     with IPRoute() as netlink:

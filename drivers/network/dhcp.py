@@ -110,7 +110,7 @@ class DhcpServer:
         others = [lease for lease in self._current_leases() if lease[1] not in mine]
         for _, mac, ip, _, client in others:
             identity = [] if client == "*" else [client]
-            with suppress(FileNotFoundError):  # then the restart does it
+            with suppress(FileNotFoundError, subprocess.TimeoutExpired):  # then the restart does it
                 subprocess.run(["dhcp_release", self._bridge, ip, mac, *identity], capture_output=True, timeout=10)
         deadline = time.monotonic() + RELEASE_SECONDS
         while others and any(lease[1] not in mine for lease in self._current_leases()):

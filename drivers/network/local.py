@@ -1,8 +1,9 @@
 """The network of one host: a bridge, a DHCP server and NAT for each network that has ports here."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from drivers.network.dhcp import DhcpServer
 from drivers.network.links import Links, Lost
 from drivers.network.plugging import Key, PlugReports
 from drivers.network.records import PortRecords
-from hostler.contract.errors import RescheduleError
+from hostler.contract.errors import HostlerError, RescheduleError
 from hostler.contract.guests import PortBinding
 from hostler.contract.names import bridge_name, tap_name
+
+logger = logging.getLogger(__name__)
 
 THREADS = 4
 
@@ -30,13 +33,14 @@ class LocalNetwork:
     half-way can be done again or undone.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, owner: str) -> None:
+        """`owner`: the host's UUID. A machine may be a host of several clouds, each with rules of its own."""
         self._directory = directory.absolute()
+        self._owner = owner
         self._records = PortRecords(self._directory / "ports")
         self._calls = BlockingCalls("network", THREADS)
         self._network_locks = Locks()
         self._host_lock = asyncio.Lock()  # for what the networks of a host share
-        self._leaving: set[str] = set()  # networks of which the last port is being unbound
         self._reports = PlugReports()
 
     async def bind(self, port: PortBinding) -> None:
@@ -49,30 +53,37 @@ class LocalNetwork:
             async with self._host_lock:
                 await self._calls.run(self._refuse_overlap, port)
                 await self._calls.run(self._records.save, port)
-            try:
-                made = await self._calls.run(bridge.ensure, port)
-            except (NetlinkError, OSError) as error:
-                raise RescheduleError(
-                    f"the bridge of network {port.network} cannot be made: {error}",
-                    remedy="the worker needs CAP_NET_ADMIN and a writable /proc/sys/net",
-                ) from error
-            ports = self._records.of_network(port.network_id)
-            await self._calls.run(self._dhcp(port.network_id).serve, ports, new_bridge=made)
+            await self._make_network(port)
             await self._apply_nat()
         self._reports.look_again()
 
     async def unbind(self, port_id: str) -> None:
-        """See `NetworkDriver.unbind`."""
+        """See `NetworkDriver.unbind`.
+
+        Whatever is missing, the port goes: that the others of its network cannot be served is no reason to keep it.
+        """
         port = self._records.get(port_id)
         if port is None:
             return
         async with self._network_locks(port.network_id):
             others = [p for p in self._records.of_network(port.network_id) if p.port_id != port_id]
             if others:
-                await self._calls.run(self._dhcp(port.network_id).serve, others)
+                with _logged(f"the other ports of network {port.network} are not served"):
+                    await self._calls.run(self._dhcp(port.network_id).serve, others)
                 await self._calls.run(self._records.remove, port_id)
             else:
                 await self._remove_network(port)
+        self._reports.look_again()
+
+    async def restore(self) -> None:
+        """Make again what a reboot took from the recorded ports. What cannot be made is logged and stops nothing else.
+
+        Binding a port of such a network, or the next worker, tries it again.
+        """
+        networks = {port.network_id: port for port in self._records.all()}
+        await asyncio.gather(*(self._restore(port) for port in networks.values()))
+        with _logged("NAT of this host's networks is not restored"):
+            await self._apply_nat()
         self._reports.look_again()
 
     async def plugged(self) -> AsyncGenerator[Plugged]:
@@ -98,25 +109,40 @@ class LocalNetwork:
         self._reports.close()
         await self._calls.close()
 
+    async def _restore(self, port: PortBinding) -> None:
+        """Make the port's network again."""
+        async with self._network_locks(port.network_id):
+            with _logged(f"network {port.network} ({port.network_id}) is not restored"):
+                await self._calls.run(self._refuse_overlap, port)
+                await self._make_network(port)
+
+    async def _make_network(self, port: PortBinding) -> None:
+        """Make sure that the port's network has its bridge, and a DHCP server for its recorded ports."""
+        try:
+            made = await self._calls.run(bridge.ensure, port)
+        except (NetlinkError, OSError) as error:
+            raise RescheduleError(
+                f"the bridge of network {port.network} cannot be made: {error}",
+                remedy="the worker needs CAP_NET_ADMIN and a writable /proc/sys/net",
+            ) from error
+        ports = self._records.of_network(port.network_id)
+        await self._calls.run(self._dhcp(port.network_id).serve, ports, new_bridge=made)
+
     async def _remove_network(self, last: PortBinding) -> None:
         """Remove all that the network has here, and at the end its last port."""
-        self._leaving.add(last.network_id)
-        try:
-            await self._calls.run(self._dhcp(last.network_id).stop)
-            await self._apply_nat()
-            await self._calls.run(bridge.remove, last.network_id)
-            await self._calls.run(self._records.remove, last.port_id)
-        finally:
-            self._leaving.discard(last.network_id)
+        await self._calls.run(self._dhcp(last.network_id).stop)
+        await self._calls.run(bridge.remove, last.network_id)
+        await self._apply_nat()
+        await self._calls.run(self._records.remove, last.port_id)
 
     async def _apply_nat(self) -> None:
         async with self._host_lock:
-            networks = {
-                (bridge_name(port.network_id), _subnet(port))
-                for port in self._records.all()
-                if port.network_id not in self._leaving
-            }
-            await self._calls.run(nat.apply, networks)
+            await self._calls.run(self._write_nat)
+
+    def _write_nat(self) -> None:
+        """Rules for the networks that have a bridge: not for one that is going, nor for one that was not restored."""
+        networks = {port.network_id: port for port in self._records.all() if bridge.exists(port.network_id)}
+        nat.apply(self._owner, [(bridge_name(network_id), _subnet(port)) for network_id, port in networks.items()])
 
     def _refuse_overlap(self, port: PortBinding) -> None:
         """One routing table cannot hold a subnet twice. Another host may have room for it."""
@@ -158,6 +184,17 @@ class LocalNetwork:
             for port in self._records.all()
             if (link := links.plugged(tap_name(port.port_id), bridge_name(port.network_id)))
         }
+
+
+@contextmanager
+def _logged(consequence: str) -> Iterator[None]:
+    """Log what goes wrong, and go on."""
+    try:
+        yield
+    except HostlerError as error:
+        logger.error("%s: %s%s", consequence, error, f" ({error.remedy})" if error.remedy else "")
+    except Exception:
+        logger.exception(consequence)
 
 
 def _subnet(port: PortBinding) -> IPv4Network:

@@ -1,6 +1,7 @@
 """Routing and NAT for the networks of this host, by nftables. All calls block.
 
-The table is always written as a whole, in one transaction: it is then what it should be, whatever it was. Its names:
+Each owner, of which a machine may have several, has a table, and touches no other. It is always written as a whole, in
+one transaction: it is then what it should be, whatever it was. Its names:
 `bridges` are those of the networks, `within` are the frames that a bridge forwards between its own ports, which pass
 here where br_netfilter is on.
 
@@ -14,11 +15,10 @@ from ipaddress import IPv4Network
 
 from hostler.contract.errors import RescheduleError
 
-TABLE = "inet hostler"
 TIMEOUT_SECONDS = 30
 
 # Adding the table before deleting it: deleting one that is not there is an error.
-REMOVE = f"add table {TABLE}\ndelete table {TABLE}\n"
+REMOVE = "add table %(table)s\ndelete table %(table)s\n"
 RULES = """
 table %(table)s {
     set bridges { type ifname; elements = { %(bridges)s } }
@@ -47,20 +47,26 @@ table %(table)s {
 """
 
 
-def apply(networks: Iterable[tuple[str, IPv4Network]]) -> None:
-    """Route and translate for these networks, each a bridge's name with its subnet, and for no others.
+def table(owner: str) -> str:
+    """The table of the host whose UUID is `owner`."""
+    return f"inet hostler-{owner[:8]}"
+
+
+def apply(owner: str, networks: Iterable[tuple[str, IPv4Network]]) -> None:
+    """Route and translate for these networks, each a bridge's name with its subnet, and for no others of the owner.
 
     Raises:
         RescheduleError: nftables refuses.
     """
     networks = sorted(networks)
-    rules = RULES % {
-        "table": TABLE,
+    script = REMOVE + (RULES if networks else "")
+    names = {
+        "table": table(owner),
         "bridges": ", ".join(f'"{bridge}"' for bridge, _ in networks),
         "within": ", ".join(f'"{bridge}" . "{bridge}"' for bridge, _ in networks),
         "subnets": ", ".join(str(subnet) for _, subnet in networks),
     }
-    _nft(REMOVE + (rules if networks else ""))
+    _nft(script % names)
 
 
 def _nft(script: str) -> None:

@@ -100,7 +100,7 @@ async def test_as_many_hosts_are_tried_as_the_request_says(start_cloud: StartClo
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"flavor": "huge"}, "RAM"), ({"host": "sim-2", "availability_zone": "moon"}, "zone")],
+    [({"flavor": "huge"}, "16384 MiB of RAM"), ({"host": "sim-2", "availability_zone": "moon"}, "zone")],
     ids=["too large", "contradictory"],
 )
 async def test_a_server_that_fits_nowhere_says_what_became_of_each_host(

@@ -1,4 +1,4 @@
-"""A boot that is cancelled, or whose host falls silent, at any step: on the real server, with activities that only record."""
+"""A boot that is cancelled, or whose host falls silent, at any step; its activities only record their calls."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

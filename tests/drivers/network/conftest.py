@@ -15,6 +15,7 @@ from drivers.network.local import LocalNetwork
 from hostler.contract.guests import PortBinding
 from hostler.contract.names import bridge_name, tap_name
 
+OWNER, OTHER_OWNER = "0c1d2e3f-0000-4000-8000-000000000001", "deadbeef-0000-4000-8000-000000000002"
 OUTSIDE_ADDRESS = "198.51.100.2"
 UDHCPC_SCRIPT = """\
 #!/bin/sh
@@ -70,7 +71,7 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 async def network(host: str, directory: Path) -> AsyncIterator[LocalNetwork]:
     """The driver on that host. After the test, unbinding all ports leaves nothing."""
-    network = LocalNetwork(directory)
+    network = LocalNetwork(directory, OWNER)
     yield network
     for port in await network.ports():
         await network.unbind(port.port_id)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from drivers.network.base import Plugged
 from drivers.network.local import LocalNetwork
 from hostler.contract.errors import InvalidRequest, RescheduleError
 from hostler.contract.names import bridge_name, tap_name
-from tests.drivers.network.conftest import OUTSIDE_ADDRESS, Guests, Network, run, servers_in, succeeds
+from tests.drivers.network.conftest import (
+    OTHER_OWNER,
+    OUTSIDE_ADDRESS,
+    OWNER,
+    Guests,
+    Network,
+    run,
+    servers_in,
+    succeeds,
+)
 from tests.drivers.observing import names, until
 
 
@@ -34,6 +44,15 @@ def leases(directory: Path, network: Network) -> str:
 
 def pid_of_dhcp(directory: Path, network: Network) -> int:
     return int((directory / "dhcp" / network.id / "pid").read_text())
+
+
+def reboot(directory: Path, *networks: Network) -> None:
+    """Take what a reboot takes: all but files."""
+    for network in networks:
+        os.kill(pid_of_dhcp(directory, network), signal.SIGKILL)
+        run("ip", "link", "del", bridge_name(network.id))
+    run("nft", "flush", "ruleset")
+    run("sysctl", "-w", "net.ipv4.ip_forward=0")
 
 
 class TestBind:
@@ -146,7 +165,7 @@ class TestBind:
         first, second = blue.port(10), blue.port(11)
         await network.bind(first)
         server = pid_of_dhcp(directory, blue)
-        successor = LocalNetwork(directory)
+        successor = LocalNetwork(directory, OWNER)
         assert await successor.ports() == [first]
         await successor.bind(second)
         assert pid_of_dhcp(directory, blue) == server
@@ -289,6 +308,183 @@ class TestUnbind:
             await network.unbind(goes.port_id)
         assert goes.mac not in leases(directory, blue)
 
+    @pytest.mark.parametrize("missing", ["bridge", "server", "rules", "all"])
+    async def test_one_of_several_goes_whatever_is_missing(
+        self,
+        network: LocalNetwork,
+        blue: Network,
+        guests: Guests,
+        directory: Path,
+        tmp_path: Path,
+        missing: str,
+    ) -> None:
+        stays, goes = blue.port(10), blue.port(11)
+        for port in (stays, goes):
+            await network.bind(port)
+        assert guests.start(goes).ask_dhcp(tmp_path)
+        if missing == "bridge":
+            run("ip", "link", "del", bridge_name(blue.id))
+        elif missing == "server":
+            os.kill(pid_of_dhcp(directory, blue), signal.SIGKILL)
+        elif missing == "rules":
+            run("nft", "flush", "ruleset")
+        else:
+            reboot(directory, blue)
+        await network.unbind(goes.port_id)
+        assert await network.ports() == [stays]
+        assert goes.mac not in leases(directory, blue)
+        heir = blue.port(12, ip=goes.ip)
+        await network.bind(heir)
+        guest = guests.start(heir)
+        assert guest.ask_dhcp(tmp_path)["ip"] == goes.ip
+        assert guest.pings(OUTSIDE_ADDRESS)
+
+    async def test_all_go_after_a_reboot(
+        self, network: LocalNetwork, blue: Network, directory: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ports = [blue.port(10), blue.port(11), blue.port(12)]
+        for port in ports:
+            await network.bind(port)
+        reboot(directory, blue)
+        for port in ports:
+            await network.unbind(port.port_id)
+        assert await network.ports() == []
+        assert "the other ports of network net1 are not served: dnsmasq does not start" in caplog.text
+
+
+class TestRestore:
+    async def test_after_a_reboot_everything_works_as_before(
+        self, network: LocalNetwork, blue: Network, red: Network, guests: Guests, directory: Path, tmp_path: Path
+    ) -> None:
+        ports = [blue.port(10), blue.port(11), red.port(10)]
+        for port in ports:
+            await network.bind(port)
+        reboot(directory, blue, red)
+        successor = LocalNetwork(directory, OWNER)
+        await successor.restore()
+        await successor.close()
+        started = [guests.start(port) for port in ports]
+        for guest in started:
+            assert guest.ask_dhcp(tmp_path)["ip"] == guest.port.ip
+            assert guest.pings(OUTSIDE_ADDRESS)
+        assert started[0].pings(ports[1].ip)
+        assert not started[0].pings(ports[2].ip)
+
+    async def test_changes_nothing_when_the_machine_was_not_rebooted(
+        self, network: LocalNetwork, blue: Network, directory: Path
+    ) -> None:
+        await network.bind(blue.port(10))
+        before = (run("ip", "addr"), run("nft", "list", "ruleset"), pid_of_dhcp(directory, blue))
+        await network.restore()
+        assert (run("ip", "addr"), run("nft", "list", "ruleset"), pid_of_dhcp(directory, blue)) == before
+
+    async def test_without_any_ports(self, network: LocalNetwork) -> None:
+        await network.restore()
+
+    async def test_a_network_whose_subnet_is_taken_now_is_logged_and_the_others_work(
+        self,
+        network: LocalNetwork,
+        blue: Network,
+        red: Network,
+        guests: Guests,
+        directory: Path,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        taken, fine = blue.port(10), red.port(10)
+        for port in (taken, fine):
+            await network.bind(port)
+        reboot(directory, blue, red)
+        run("ip", "addr", "add", "10.77.1.200/24", "dev", "uplink")
+        await network.restore()
+        assert f"network net1 ({blue.id}) is not restored: subnet 10.77.1.0/24" in caplog.text
+        assert "by uplink" in caplog.text
+        assert bridge_name(blue.id) not in run("ip", "link")
+        assert "10.77.1.0" not in run("nft", "list", "ruleset"), "what the host itself says must not be translated"
+        guest = guests.start(fine)
+        assert guest.ask_dhcp(tmp_path)["ip"] == fine.ip
+        assert guest.pings(OUTSIDE_ADDRESS)
+        await network.unbind(taken.port_id)
+        assert await network.ports() == [fine]
+
+    @pytest.mark.parametrize("tool", ["dnsmasq", "nft"])
+    async def test_what_a_missing_tool_prevents_is_logged(
+        self,
+        network: LocalNetwork,
+        blue: Network,
+        directory: Path,
+        tool: str,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        for other in {"dnsmasq", "nft"} - {tool}:
+            (tmp_path / other).symlink_to(f"/usr/sbin/{other}")
+        await network.bind(blue.port(10))
+        reboot(directory, blue)
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", str(tmp_path))
+            await network.restore()
+        assert f"is not restored: {tool} is not installed on this host (install the package" in caplog.text
+        assert bridge_name(blue.id) in run("ip", "link")
+
+    async def test_what_nobody_foresaw_is_logged_with_its_trace(
+        self,
+        network: LocalNetwork,
+        blue: Network,
+        directory: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        await network.bind(blue.port(10))
+        (directory / "dhcp" / blue.id / "hosts").unlink()
+        (directory / "dhcp" / blue.id / "hosts").mkdir()
+        await network.restore()
+        assert "is not restored\n" in caplog.text
+        assert "Traceback" in caplog.text
+
+
+class TestTwoOwners:
+    """Two clouds whose hosts are one machine."""
+
+    @pytest.fixture
+    async def other(self, network: LocalNetwork, directory: Path) -> AsyncIterator[LocalNetwork]:
+        other = LocalNetwork(directory.parent / "other", OTHER_OWNER)
+        yield other
+        for port in await other.ports():
+            await other.unbind(port.port_id)
+        await other.close()
+
+    async def test_each_has_rules_of_its_own(
+        self,
+        network: LocalNetwork,
+        other: LocalNetwork,
+        blue: Network,
+        red: Network,
+        guests: Guests,
+        tmp_path: Path,
+    ) -> None:
+        ours, theirs = blue.port(10), red.port(10)
+        await network.bind(ours)
+        await other.bind(theirs)
+        tables = run("nft", "list", "tables")
+        assert tables.split("\n")[:2] == ["table inet hostler-0c1d2e3f", "table inet hostler-deadbeef"]
+        first, second = guests.start(ours), guests.start(theirs)
+        for guest in (first, second):
+            assert guest.ask_dhcp(tmp_path)
+            assert guest.pings(OUTSIDE_ADDRESS)
+        assert not first.pings(theirs.ip)
+        assert not second.pings(ours.ip)
+        await other.unbind(theirs.port_id)
+        assert run("nft", "list", "tables") == "table inet hostler-0c1d2e3f\n"
+        assert first.pings(OUTSIDE_ADDRESS)
+
+    async def test_a_subnet_is_only_one_s(self, network: LocalNetwork, other: LocalNetwork, blue: Network) -> None:
+        await network.bind(blue.port(10))
+        with pytest.raises(RescheduleError, match=f"by {bridge_name(blue.id)}"):
+            await other.bind(Network(1).port(11))
+        assert await other.ports() == []
+
 
 class Reports:
     """Collects what is reported, until it is closed."""
@@ -396,7 +592,7 @@ class TestPlugged:
         await reports.close()
 
     async def test_closing_ends_it(self, network: LocalNetwork, directory: Path) -> None:
-        watched = LocalNetwork(directory)
+        watched = LocalNetwork(directory, OWNER)
         reports = asyncio.create_task(first(watched))
         await quiet()
         await watched.close()
