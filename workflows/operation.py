@@ -13,7 +13,7 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from activities.interfaces.servers import Begin, EventLog, Limits, Servers, Settle
-from hostler.contract.errors import Cancelled, Conflict, HostlerError, Preempted, ServerBusy
+from hostler.contract.errors import Cancelled, Conflict, HostlerError, NotFound, Preempted, ServerBusy
 from hostler.contract.fingerprint import fingerprint
 from hostler.contract.servers import (
     Accepted,
@@ -54,6 +54,8 @@ class Operation(StepRunner, Generic[Request]):
     @workflow.update(name="request")
     async def request(self, call: OperationCall) -> Accepted:
         """Accept the call, join it to the same one, or say what is in the way."""
+        if call.project not in ("", self.call.project):
+            raise self._not_theirs(call).to_application_error()
         if call.operation is self.operation and call.request_id == self.call.request_id:
             if call.fingerprint and call.fingerprint != fingerprint(self.call):
                 raise self._other_request().to_application_error()
@@ -89,6 +91,14 @@ class Operation(StepRunner, Generic[Request]):
     def stop_asked(self) -> bool:
         """Whether the operation was cancelled or pre-empted."""
         return self._preempted_by is not None or super().stop_asked()
+
+    def _not_theirs(self, call: OperationCall) -> NotFound:
+        return NotFound(
+            f"no server {call.server_id} in project {call.project}",
+            field="server",
+            value=call.server_id,
+            remedy="see: hostler server list",
+        )
 
     def _other_request(self) -> Conflict:
         return Conflict(

@@ -40,4 +40,5 @@ class PowerOperation(Operation[Request]):
         return await self.settle(self.afterwards, power_state=power_state)
 
     async def give_up(self, error: HostlerError) -> None:
-        await self.settle(self.former, error=error)
+        # Its state is what it was, and so is its fault, if it has one; `error` is in the events.
+        await self.settle(self.former)

@@ -1,9 +1,8 @@
 """Routing and NAT for the networks of this host, by nftables. All calls block.
 
 Each owner, of which a machine may have several, has a table, and touches no other. It is always written as a whole, in
-one transaction: it is then what it should be, whatever it was. Its names:
-`bridges` are those of the networks, `within` are the frames that a bridge forwards between its own ports, which pass
-here where br_netfilter is on.
+one transaction: it is then what it should be, whatever it was. Its names: `bridges` are those of the networks, `within`
+are the frames that a bridge forwards between its own ports, which pass here where br_netfilter is on.
 
 Networks are closed to each other and to the outside, except for answers; guests reach of their host only what serves
 them: DHCP and ping.

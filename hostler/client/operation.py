@@ -189,6 +189,7 @@ async def _ask(
                 operation=operation,
                 server_id=request.server_id,
                 request_id=request.request_id,
+                project=request.project,
                 fingerprint=fingerprint(request),
             ),
             # Temporal answers an update that it knows from the last run as it did then, also when that was a refusal.

@@ -111,6 +111,7 @@ class OperationCall(BaseModel):
     operation: OperationName
     server_id: str
     request_id: str
+    project: str = ""
     fingerprint: str = ""
 
 

@@ -168,7 +168,8 @@ def test_no_valid_host_says_why_filter_by_filter(database: Database, hosts: list
         ("ram", 1, ["h1"]),
     ]
     assert str(refused.value) == (
-        "no host can take the server. Of 3: 1 not answering; 1 without 1 vCPUs, 8192 MiB of RAM and 1 GiB of disk even when empty; "
+        "no host can take the server. Of 3: 1 not answering; "
+        "1 without 1 vCPUs, 8192 MiB of RAM and 1 GiB of disk even when empty; "
         "1 with less than 8192 MiB of RAM free"
     )
 

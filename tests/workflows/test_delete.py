@@ -5,7 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from hostler.contract.errors import Cancelled, NotFound, Preempted
+from hostler import Client
+from hostler.contract.errors import Cancelled, InvalidState, NotFound, Preempted
 from hostler.contract.servers import OperationName, StepStatus
 from tests.cloud import Cloud
 from tests.stage import eventually
@@ -100,6 +101,23 @@ async def test_a_delete_in_the_middle_of_a_stop_leaves_nothing(cloud: Cloud, ste
 
     assert isinstance(await cloud.failure(stop), Preempted)
     assert (delete.preempts, (await delete.result()).status) == (OperationName.STOP, "DELETED")
+    assert await cloud.world() == before
+
+
+async def test_a_delete_is_not_turned_away_by_an_operation_that_is_being_refused(cloud: Cloud) -> None:
+    before = await cloud.world()
+    server = await cloud.booted()
+    held = cloud.stage.hold("begin")
+    starting = asyncio.create_task(cloud.client.servers.start(server.id))
+    await held.reached.wait()
+
+    deleting = asyncio.create_task(cloud.client.servers.delete(server.id))
+    await cloud.updated(server.id, times=2)
+    held.go_on.set()
+
+    with pytest.raises(InvalidState):
+        await starting
+    assert (await (await deleting).result()).status == "DELETED"
     assert await cloud.world() == before
 
 
@@ -221,3 +239,14 @@ async def eventually_idle(cloud: Cloud, server_id: str) -> None:
     operation = await cloud.client.servers.operation(server_id)
     await asyncio.gather(operation.result(), return_exceptions=True)
     await eventually(lambda: not cloud.stage.under_way)
+
+
+async def test_a_delete_from_another_project_does_not_find_the_server(cloud: Cloud) -> None:
+    held = cloud.stage.hold("spawn")
+    boot = await cloud.boot()
+    await held.reached.wait()
+    async with await Client.connect(cloud.settings, project="theirs") as stranger:
+        with pytest.raises(NotFound):
+            await stranger.servers.delete(boot.server_id)
+    held.go_on.set()
+    assert (await boot.result()).status == "ACTIVE"
