@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, PositiveInt, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from hostler.contract.names import DEFAULT_PROJECT, DEFAULT_ZONE
@@ -37,7 +37,13 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 """Seconds, or ISO 8601 ("PT20S")."""
 
 
-class TemporalSettings(BaseModel):
+class Section(BaseModel):
+    """A table of settings; one that it does not know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TemporalSettings(Section):
     """Where Temporal is. `heartbeat_interval` is how often workers tell it that they live."""
 
     address: str = "127.0.0.1:7233"
@@ -46,13 +52,13 @@ class TemporalSettings(BaseModel):
     heartbeat_interval: Duration = timedelta(seconds=5)
 
 
-class DatabaseSettings(BaseModel):
+class DatabaseSettings(Section):
     """The control worker's database; None is a SQLite file in the state directory."""
 
     url: SecretStr | None = None
 
 
-class SchedulerSettings(BaseModel):
+class SchedulerSettings(Section):
     """How hosts are chosen. `spread` is the number of best hosts among which the choice is random."""
 
     max_attempts: PositiveInt = 3
@@ -60,7 +66,7 @@ class SchedulerSettings(BaseModel):
     spread: PositiveInt = 3
 
 
-class TimeoutSettings(BaseModel):
+class TimeoutSettings(Section):
     """How long what may take."""
 
     host_answer: Duration = timedelta(seconds=20)
@@ -68,7 +74,7 @@ class TimeoutSettings(BaseModel):
     stop: Duration = timedelta(seconds=60)
 
 
-class SimulatedFault(BaseModel):
+class SimulatedFault(Section):
     """Makes a driver call fail: `call` is a driver method's name, `times` -1 means always.
 
     `kind`: "reschedule" refuses as a real host would, "error" fails as a bug would, "hang" never answers, "kill" ends
@@ -82,7 +88,7 @@ class SimulatedFault(BaseModel):
     times: int = 1
 
 
-class SimulatedSettings(BaseModel):
+class SimulatedSettings(Section):
     """Hosts that exist only as numbers. `latency` is slept in each driver call, by method name or "*"."""
 
     hosts: int = Field(default=0, ge=0)
@@ -95,14 +101,14 @@ class SimulatedSettings(BaseModel):
     faults: list[SimulatedFault] = []
 
 
-class LibvirtSettings(BaseModel):
+class LibvirtSettings(Section):
     """The real hypervisor. `virt_type` "auto" uses KVM only where a guest really starts under it."""
 
     uri: str = "qemu:///system"
     virt_type: Literal["auto", "kvm", "qemu"] = "auto"
 
 
-class HostSettings(BaseModel):
+class HostSettings(Section):
     """This host."""
 
     name: str = Field(default_factory=socket.gethostname)
@@ -120,7 +126,7 @@ class HostSettings(BaseModel):
     simulated: SimulatedSettings = SimulatedSettings()
 
 
-class LogSettings(BaseModel):
+class LogSettings(Section):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"

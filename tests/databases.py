@@ -50,7 +50,7 @@ def postgres_server() -> Iterator[str]:
     """The directory of a PostgreSQL cluster that all tests share."""
     binaries = postgres_binaries()
     if binaries is None:
-        pytest.skip("no PostgreSQL server is installed")
+        pytest.fail("no PostgreSQL server is installed: `make test` installs it")
     with run_postgres(binaries) as directory:
         yield directory
 

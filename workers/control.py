@@ -31,6 +31,7 @@ from activities.control.servers import Servers
 from drivers.image.local import LocalImageStore
 from hostler.contract.calls import REGISTER_HOST
 from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
+from hostler.contract.resources import HostRegistration
 from hostler.settings import Settings
 from models import Database, check_revision
 from scheduler.liveness import Alive
@@ -149,7 +150,7 @@ async def _nudge(client: Client, database: Database, alive: Alive) -> None:
             logger.exception("could not look for hosts that owe work")
 
 
-def _owing(database: Database) -> Any:
+def _owing(database: Database) -> list[HostRegistration]:
     with database.read() as session:
         return owing_hosts(session)
 

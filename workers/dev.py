@@ -19,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hostler.client import Client
-from hostler.contract.errors import Conflict, HostlerError, OperationFailed, Unavailable
+from hostler.contract.errors import Conflict, HostlerError, InvalidRequest, OperationFailed, Unavailable
 from hostler.settings import Settings
 from workers import temporal_server
 from workers.processes import Child, Printer, Program, Say, outcome, spawn
@@ -54,8 +54,17 @@ def lock(settings: Settings) -> Iterator[None]:
 
     Raises:
         Conflict: somebody does; it says who.
+        InvalidRequest: the directory cannot be made.
     """
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(
+            f"the state directory cannot be made: {error.strerror}",
+            field="state_dir",
+            value=settings.state_dir,
+            remedy="make it, or set another one: state_dir (HOSTLER_STATE_DIR)",
+        ) from error
     with (settings.state_dir / "dev.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,7 +13,7 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from activities.interfaces.servers import Begin, EventLog, Limits, Servers, Settle
-from hostler.contract.errors import Cancelled, Conflict, HostlerError, NotFound, Preempted, ServerBusy
+from hostler.contract.errors import Cancelled, HostlerError, Preempted
 from hostler.contract.fingerprint import fingerprint
 from hostler.contract.servers import (
     Accepted,
@@ -28,6 +28,7 @@ from hostler.contract.servers import (
 )
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
+from workflows.refusals import busy, not_theirs, other_request
 from workflows.runner import StepRunner
 from workflows.steps import Argument, Result, StepDefinition
 
@@ -55,10 +56,10 @@ class Operation(StepRunner, Generic[Request]):
     async def request(self, call: OperationCall) -> Accepted:
         """Accept the call, join it to the same one, or say what is in the way."""
         if call.project not in ("", self.call.project):
-            raise self._not_theirs(call).to_application_error()
+            raise not_theirs(call).to_application_error()
         if call.operation is self.operation and call.request_id == self.call.request_id:
             if call.fingerprint and call.fingerprint != fingerprint(self.call):
-                raise self._other_request().to_application_error()
+                raise other_request(call).to_application_error()
             await workflow.wait_condition(lambda: self._verdict is not None)
             if isinstance(self._verdict, HostlerError):
                 raise self._verdict.to_application_error()
@@ -68,8 +69,8 @@ class Operation(StepRunner, Generic[Request]):
             await workflow.wait_condition(lambda: self._verdict is not None)
             return self._preempt(call)
         if call.operation is self.operation is OperationName.BOOT:
-            raise self._other_request().to_application_error()
-        raise self._busy().to_application_error()
+            raise other_request(call).to_application_error()
+        raise busy(self.operation, self.state).to_application_error()
 
     @workflow.signal(name="vif_plugged")
     def vif_plugged(self, event: VifPlugged) -> None:
@@ -91,32 +92,6 @@ class Operation(StepRunner, Generic[Request]):
     def stop_asked(self) -> bool:
         """Whether the operation was cancelled or pre-empted."""
         return self._preempted_by is not None or super().stop_asked()
-
-    def _not_theirs(self, call: OperationCall) -> NotFound:
-        return NotFound(
-            f"no server {call.server_id} in project {call.project}",
-            field="server",
-            value=call.server_id,
-            remedy="see: hostler server list",
-        )
-
-    def _other_request(self) -> Conflict:
-        return Conflict(
-            f"server {self.call.server_id} is already being built from another request",
-            field="server_id",
-            value=self.call.server_id,
-            remedy="choose another UUID, or repeat the very same request to join it",
-        )
-
-    def _busy(self) -> ServerBusy:
-        running = [step.name for step in self.state.steps if step.status is StepStatus.RUNNING]
-        where = f" (at {', '.join(running)})" if running else ""
-        return ServerBusy(
-            f'server {self.call.server_id} is busy running "{self.operation}"{where}',
-            field="server_id",
-            value=self.call.server_id,
-            remedy=f"wait for it (hostler server follow {self.call.server_id}), or delete the server",
-        )
 
     # The course of an operation.
 

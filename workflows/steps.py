@@ -15,7 +15,10 @@ Argument = TypeVar("Argument", bound=BaseModel)
 Result = TypeVar("Result")
 
 # Errors that say that the code or its input is wrong: the same call fails again.
-DEFECTS = ["TypeError", "ValueError", "KeyError", "AttributeError", "AssertionError", "ValidationError"]
+DEFECTS = [
+    *("TypeError", "ValueError", "KeyError", "IndexError", "AttributeError", "AssertionError", "ValidationError"),
+    *("ProgrammingError", "DataError"),  # the database's words for a statement that is wrong
+]
 
 # A control step waits for as long as the database is away; a host step does not: there are other hosts.
 CONTROL_RETRY = RetryPolicy(

@@ -139,6 +139,8 @@ async def test_an_interrupted_wait_says_that_the_operation_goes_on(
             "HOSTLER_TEMPORAL__NAMESPACE": namespace,
         },
         stderr=asyncio.subprocess.PIPE,
+        # Tests that a shell runs in the background ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     assert b"spawn running" in await process.stderr.readline()
