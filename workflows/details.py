@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hostler.contract.errors import AttemptReport
 from hostler.contract.servers import Progress, Step, StepStatus
 
+SPACE = "\N{NO-BREAK SPACE}"  # the UI's tables have no padding
 SIGNS = {
     StepStatus.PENDING: "○",
     StepStatus.RUNNING: "▶",
@@ -38,6 +39,6 @@ def _belongs(step: Step, attempt: int, last: bool) -> bool:
 def _row(step: Step) -> str:
     took = ""
     if step.started_at and step.finished_at:
-        took = f"{(step.finished_at - step.started_at).total_seconds():.2f}\N{NO-BREAK SPACE}s"
+        took = f"{(step.finished_at - step.started_at).total_seconds():.2f}{SPACE}s"
     words = ": ".join(text for text in (step.name, step.error, step.note) if text)
-    return f"| {SIGNS[step.status]} | {words} | {took} |"
+    return f"| {SIGNS[step.status]}{SPACE} | {words}{SPACE} | {took} |"
