@@ -1,4 +1,4 @@
-"""Where activities meet Temporal: our errors become its errors, and every step logs with what it works on."""
+"""Where activities meet Temporal: our errors become its errors."""
 
 from typing import Any
 
