@@ -43,6 +43,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class TlsSettings(Section):
+    """TLS to Temporal. With `client_cert` and `client_key` it is mutual; `server_ca` None trusts the system's roots.
+
+    `server_name` is what the server's certificate must say where that is not the address. Files are PEM.
+    """
+
+    enabled: bool = False
+    server_ca: Path | None = None
+    server_name: str | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+
 class TemporalSettings(Section):
     """Where Temporal is. `heartbeat_interval` is how often workers tell it that they live."""
 
@@ -50,6 +63,51 @@ class TemporalSettings(Section):
     namespace: str = "default"
     ui_url: str = "http://127.0.0.1:8233"
     heartbeat_interval: Duration = timedelta(seconds=5)
+    tls: TlsSettings = TlsSettings()
+
+
+class EncryptionSettings(Section):
+    """The keys that encrypt all that Temporal keeps, and user data in the database.
+
+    One key a line, `<id>:<base64 of 32 bytes>`: the first encrypts, all decrypt. `keys` over `keys_file`; with neither
+    the file `encryption.keys` in the state directory is taken where it exists.
+    """
+
+    keys: SecretStr | None = None
+    keys_file: Path | None = None
+
+
+class OperationSettings(Section):
+    """What an operation does that cannot go on, and when somebody is told that it lasts.
+
+    `on_failure` is what requests get that do not say; `hold` how long one waits for a decision before it gives up;
+    `overdue` after how long an operation of this name raises an alert ("*": any other).
+    """
+
+    on_failure: Literal["give-up", "hold"] = "give-up"
+    hold: Duration = timedelta(days=1)
+    overdue: dict[str, Duration] = {"boot": timedelta(minutes=10), "*": timedelta(minutes=30)}
+
+
+class AuditSettings(Section):
+    """The audit: how often it runs by itself (0: never), and whether it then heals what is safe to heal."""
+
+    interval: Duration = timedelta(minutes=10)
+    heal: bool = True
+
+
+class MetricsSettings(Section):
+    """Prometheus metrics of each worker, at `address`; port 0 is none."""
+
+    address: str = "127.0.0.1"
+    control_port: int = 0
+    host_port: int = 0
+
+
+class TracingSettings(Section):
+    """OpenTelemetry traces, to the OTLP/HTTP endpoint of a collector; None: off."""
+
+    endpoint: str | None = None
 
 
 class DatabaseSettings(Section):
@@ -142,9 +200,14 @@ class Settings(BaseSettings):
     project: str = DEFAULT_PROJECT
     images: Path | None = None
     temporal: TemporalSettings = TemporalSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
     database: DatabaseSettings = DatabaseSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
+    operations: OperationSettings = OperationSettings()
+    audit: AuditSettings = AuditSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     host: HostSettings = HostSettings()
     log: LogSettings = LogSettings()
 

@@ -12,7 +12,7 @@ class Host(Table, table=True):
     """A host. The UUID is persisted on the host and is who it is; the name is a label that two may share.
 
     `generation` grows in the transaction of every change of the host's inventory, state, allocations or owed work,
-    so a cache knows by it alone what to read again.
+    so a cache knows by it alone what to read again. `machine_id` tells two machines that claim the same UUID apart.
 
     Owner: the host's registration writes inventory, name and zone; the operator's call `enabled` and its reason.
     """
@@ -31,6 +31,7 @@ class Host(Table, table=True):
     architecture: str
     hypervisor_type: str
     volumes: bool = False
+    machine_id: str | None = None
     enabled: bool = True
     disabled_reason: str | None = None
     generation: int = 0

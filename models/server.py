@@ -13,7 +13,7 @@ from models.base import Json, LongText, Table, UtcDateTime, Uuid, enumerated, no
 class Server(Table, table=True):
     """A server. A deleted one keeps its row, `vm_state` deleted and `deleted_at` set, and gives its quota back.
 
-    `flavor` is a contract `Flavor` as it was at boot, `fault` a contract `Fault`. `request_fingerprint` tells a
+    `flavor` is a contract `Flavor` as it was at boot, `fault` a contract `Fault`, `hold` a contract `Hold`. `request_fingerprint` tells a
     repeated request from another one with the same UUID. `user_data` is base64.
 
     Owner: the run named by `operation_id`. It takes the row by compare-and-set from None (or from a run that is over),
@@ -48,6 +48,7 @@ class Server(Table, table=True):
     )  # `metadata` is SQLAlchemy's own
     config_drive: bool = True
     fault: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    hold: dict[str, Any] | None = Field(default=None, sa_type=Json)
     operation_id: str | None = Field(default=None, sa_type=Uuid)
     request_fingerprint: str = ""
     created_at: datetime = Field(default_factory=now, sa_type=UtcDateTime)

@@ -46,7 +46,11 @@ DYNAMIC_CONFIG: dict[str, str] = {
 # A write-ahead log that is synced at checkpoints makes the file about as fast as memory, five times faster than the
 # default. It outlives any death of the process; only a power cut may cost the last moments.
 SQLITE_PRAGMAS = {"journal_mode": "wal", "synchronous": "1"}
-_TYPES = {SearchAttributeIndexedValueType.KEYWORD: "Keyword", SearchAttributeIndexedValueType.INT: "Int"}
+_TYPES = {
+    SearchAttributeIndexedValueType.KEYWORD: "Keyword",
+    SearchAttributeIndexedValueType.INT: "Int",
+    SearchAttributeIndexedValueType.BOOL: "Bool",
+}
 
 
 def find_binary() -> Path:

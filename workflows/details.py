@@ -9,6 +9,7 @@ SPACE = "\N{NO-BREAK SPACE}"  # the UI's tables have no padding
 SIGNS = {
     StepStatus.PENDING: "○",
     StepStatus.RUNNING: "▶",
+    StepStatus.HELD: "‖",
     StepStatus.DONE: "✔",
     StepStatus.FAILED: "✘",
     StepStatus.UNDOING: "↶",

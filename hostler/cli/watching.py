@@ -21,6 +21,7 @@ from hostler.contract.servers import Progress, Server, Step, StepStatus
 MARKS = {
     StepStatus.PENDING: ("·", "dim"),
     StepStatus.RUNNING: ("▸", "cyan"),
+    StepStatus.HELD: ("‖", "bold yellow"),
     StepStatus.DONE: ("✓", "green"),
     StepStatus.FAILED: ("✗", "bold red"),
     StepStatus.UNDOING: ("↶", "yellow"),

@@ -18,7 +18,9 @@ HOST = SearchAttributeKey.for_keyword("HostlerHost")
 OPERATION = SearchAttributeKey.for_keyword("HostlerOperation")
 STEP = SearchAttributeKey.for_keyword("HostlerStep")
 ATTEMPT = SearchAttributeKey.for_int("HostlerAttempt")
-SEARCH_ATTRIBUTES = (SERVER_ID, SERVER_NAME, PROJECT, HOST, OPERATION, STEP, ATTEMPT)
+HELD = SearchAttributeKey.for_bool("HostlerHeld")
+OVERDUE = SearchAttributeKey.for_bool("HostlerOverdue")
+SEARCH_ATTRIBUTES = (SERVER_ID, SERVER_NAME, PROJECT, HOST, OPERATION, STEP, ATTEMPT, HELD, OVERDUE)
 
 
 def host_queue(host_id: str) -> str:

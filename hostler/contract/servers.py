@@ -59,12 +59,23 @@ class OperationName(StrEnum):
     DELETE = "delete"
 
 
+class OnFailure(StrEnum):
+    """What an operation does when a step has exhausted its retries, and another host is no way out."""
+
+    GIVE_UP = "give-up"
+    HOLD = "hold"
+
+
 class OperationRequest(BaseModel):
-    """What every operation's request has. `request_id` makes a repeated call the same call."""
+    """What every operation's request has. `request_id` makes a repeated call the same call.
+
+    `on_failure` None is the control worker's setting.
+    """
 
     server_id: str
     request_id: str
     project: str = DEFAULT_PROJECT
+    on_failure: OnFailure | None = None
 
 
 class BootRequest(OperationRequest):
@@ -124,6 +135,53 @@ class Accepted(BaseModel):
     preempts: OperationName | None = None
 
 
+class Choice(StrEnum):
+    """What an operator can decide about an operation that holds."""
+
+    RETRY = "retry"
+    MOVE = "move"
+    GIVE_UP = "give-up"
+
+
+class Decision(BaseModel):
+    """An operator's word: the one update that an operation takes while it holds.
+
+    `host` (name or UUID) is for `move`, None lets the scheduler choose; `by` is who decided, as they call themselves.
+    """
+
+    choice: Choice
+    by: str = ""
+    note: str = ""
+    host: str | None = None
+
+
+class Hold(BaseModel):
+    """An operation that waits for a decision, its world intact. `until` is when it gives up by itself.
+
+    `choices` are those that make sense at this step.
+    """
+
+    operation: OperationName
+    run_id: str
+    step: str
+    attempt: int = 1
+    host: str | None = None
+    error: ErrorDetail
+    since: datetime
+    until: datetime
+    choices: list[Choice]
+
+
+class Decided(BaseModel):
+    """The answer to a decision: what it was taken for."""
+
+    operation: OperationName
+    server_id: str
+    run_id: str
+    step: str
+    choice: Choice
+
+
 class Address(BaseModel):
     """One interface's address."""
 
@@ -172,6 +230,7 @@ class Server(BaseModel):
     key_name: str | None = None
     metadata: dict[str, str] = {}
     fault: Fault | None = None
+    hold: Hold | None = None
     created_at: datetime | None = None
     launched_at: datetime | None = None
     deleted_at: datetime | None = None
@@ -182,6 +241,7 @@ class StepStatus(StrEnum):
 
     PENDING = "pending"
     RUNNING = "running"
+    HELD = "held"
     DONE = "done"
     FAILED = "failed"
     UNDOING = "undoing"
@@ -212,6 +272,7 @@ class Progress(BaseModel):
     attempt: int = 1
     host: str | None = None
     steps: list[Step] = []
+    hold: Hold | None = None
     done: bool = False
 
 
