@@ -20,9 +20,13 @@ def held_host(session: Session, request: SchedulingRequest) -> str | None:
     return next((host_id for host_id in sorted(held) if host_id not in request.excluded), None)
 
 
-def lock_server(session: Session, server_id: str) -> None:
-    """Nobody else reserves for the server until the transaction ends: a step that runs twice at once reserves once."""
-    session.execute(select(Server.id).where(Server.id == server_id).with_for_update(key_share=True))
+def lock_server(session: Session, server_id: str) -> str | None:
+    """Nobody else reserves for the server until the transaction ends: a step that runs twice at once reserves once.
+
+    The run that holds the server.
+    """
+    query = select(Server.operation_id).where(Server.id == server_id).with_for_update(key_share=True)
+    return session.exec(query).first()
 
 
 def reserve(session: Session, host_id: str, request: SchedulingRequest) -> bool:
@@ -55,3 +59,14 @@ def release(session: Session, server_id: str, host_id: str | None = None) -> Non
     for each in sorted(session.exec(held).all()):  # in one order for all, or two could wait for each other
         bump_generation(session, each)
         session.exec(delete(Allocation).where(col(Allocation.server_id) == server_id, col(Allocation.host_id) == each))
+
+
+def release_others(session: Session, server_id: str, host_id: str | None) -> None:
+    """Give back what the server has of other hosts than its own.
+
+    A reservation whose answer came too late for anybody to wait for it may have left some.
+    """
+    held = select(Allocation.host_id).where(Allocation.server_id == server_id)
+    for other in sorted(session.exec(held).all()):
+        if other != host_id:
+            release(session, server_id, other)

@@ -8,7 +8,7 @@ from functools import partial
 
 from sqlmodel import Session
 
-from hostler.contract.errors import FilterReport, NoValidHost, Unavailable
+from hostler.contract.errors import FilterReport, InvalidState, NoValidHost, Unavailable
 from hostler.settings import SchedulerSettings
 from models import Database
 from scheduler.filters import all_filters, all_pass, explain
@@ -116,7 +116,9 @@ class Scheduler:
 
 def _take(session: Session, host_id: str, request: SchedulingRequest) -> tuple[bool, HostState]:
     """Whether the server has a host now, and the state of that host, or of the one that had no room."""
-    lock_server(session, request.server_id)
+    holder = lock_server(session, request.server_id)
+    if request.run_id and holder != request.run_id:
+        raise InvalidState(f"server {request.server_id} is no longer held by run {request.run_id}")
     held = held_host(session, request)
     took = held is not None or reserve(session, host_id, request)
     return took, read_states(session, [held or host_id])[0]

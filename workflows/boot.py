@@ -17,6 +17,7 @@ From `resume_guest` on the guest may be running: then the server is not built ag
 the guest is gone.
 """  # noqa: E501 - a table
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio import workflow
@@ -36,7 +37,6 @@ from activities.interfaces.servers import (
     SetTaskState,
 )
 from hostler.contract.errors import (
-    AttemptReport,
     BuildFailed,
     FilterReport,
     HostlerError,
@@ -45,10 +45,10 @@ from hostler.contract.errors import (
 )
 from hostler.contract.fingerprint import fingerprint
 from hostler.contract.guests import ClaimSpec, GuestSpec, PortBinding, VolumeConnection
-from hostler.contract.servers import BootRequest, OperationName, Server
+from hostler.contract.servers import BootRequest, Choice, Decision, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, PREP_DEVICES, connect
-from workflows.build import claim, guest, wanted
+from workflows.build import attempt_report, claim, guest, may_be_running, wanted, ways_out
 from workflows.concurrency import to_the_end, together
 from workflows.failures import Verdict, judge
 from workflows.operation import Operation
@@ -76,7 +76,7 @@ PLANNED = (
 
 @workflow.defn(name=OperationName.BOOT.value)
 class Boot(Operation[BootRequest]):
-    """See the table above."""
+    """See the table above. `whole` and `attempt` are the undos of the boot and of what is bound to the present host."""
 
     operation = OperationName.BOOT
 
@@ -91,6 +91,9 @@ class Boot(Operation[BootRequest]):
         self.ports: list[PortBinding] | None = None
         self.connections: dict[str, VolumeConnection] | None = None
         self.may_run = False
+        self.host: HostRef | None = None
+        self.tried: list[str] = []
+        self.alternates: list[str] = []
 
     @workflow.run
     async def run(self, request: BootRequest) -> Server:
@@ -105,36 +108,44 @@ class Boot(Operation[BootRequest]):
         self.accept(plan.limits, title, plan.former_run_id)
         if plan.repeated is not None:
             return plan.repeated
-        tried: list[str] = []
-        alternates: list[str] = []
-        for number in range(1, plan.limits.max_attempts + 1):
-            self.state.attempt, self.state.host = number, None
-            placement = await self.schedule(plan, alternates, tried)
+        while True:
+            self.state.attempt, self.state.host = len(self.attempts) + 1, None
+            host = await self.schedule(plan)
+            self.arrive()
             try:
-                power_state = await self.build(plan, placement.host)
+                power_state = await self.build(plan, host)
             except (FailureError, HostlerError) as failure:
-                await self.leave(placement.host, judge(failure, host=placement.host.name))
-                tried.append(placement.host.id)
-                alternates = placement.alternates
+                await self.leave(plan, host, judge(failure, host=host.name))
             else:
                 call = Activate(
                     server_id=plan.server_id,
                     run_id=self.run_id,
-                    host_id=placement.host.id,
+                    host_id=host.id,
                     power_state=power_state,
                     events=self.event_log(ACTIVATE.name),
                 )
                 return await self.unbroken(ACTIVATE, call)
-        story = await self.step(EXPLAIN, wanted(self.call, plan, [], tried))
-        self.considered, self.filters = story.considered, story.filters
-        raise BuildFailed(f"the build failed on all {len(tried)} hosts that were tried")
 
-    async def schedule(self, plan: BootPlan, alternates: list[str], tried: list[str]) -> Placement:
-        """Take the next host: an alternate, else the best that a new search finds."""
-        call = wanted(self.call, plan, alternates, tried)
-        placement = await self.step(SCHEDULE, call, saga=self.attempt, undo=Allocation(server_id=plan.server_id))
-        self.state.host = placement.host.name
-        return placement
+    async def schedule(self, plan: BootPlan) -> HostRef:
+        """Take the next host: where an operator sends it, an alternate, else the best that a new search finds."""
+
+        def anew(decision: Decision) -> Schedule:
+            """Whoever decides to search again may have repaired what had failed."""
+            self.tried = []
+            return wanted(self.call, plan, self.run_id, [], [], self.destination.id if self.destination else None)
+
+        if self.destination is not None:
+            call = wanted(self.call, plan, self.run_id, [], [], self.destination.id)
+        else:
+            call = wanted(self.call, plan, self.run_id, self.alternates, self.tried)
+        undo = Allocation(server_id=plan.server_id)
+        placement = await self.step(SCHEDULE, call, saga=self.attempt, undo=undo, again=anew)
+        self.host, self.alternates, self.state.host = placement.host, placement.alternates, placement.host.name
+        return placement.host
+
+    def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
+        attempts_left = self.state.attempt < self.limits.max_attempts
+        return ways_out(verdict, on, self.host, may_run=self.may_run, attempts_left=attempts_left)
 
     async def build(self, plan: BootPlan, host: HostRef) -> PowerState:
         """Everything on one host, until the guest runs there."""
@@ -171,23 +182,21 @@ class Boot(Operation[BootRequest]):
             works = await self.step(PREP_DEVICES, call, saga=self.whole, undo=undo)
             self.connections = await connect(self, works, self.whole)
 
-    async def leave(self, host: HostRef, verdict: Verdict) -> None:
+    async def leave(self, plan: BootPlan, host: HostRef, verdict: Verdict) -> None:
         """Clean up behind a failed attempt; returns when another host may be tried."""
-        failed = [step.name for step in self.state.steps if step.attempt == self.state.attempt and step.error]
-        reason = verdict.error.detail.message
-        report = AttemptReport(
-            attempt=self.state.attempt, host=host.name, step=failed[-1] if failed else "-", reason=reason
-        )
-        self.attempts.append(report)
+        self.attempts.append(attempt_report(self.state, host, verdict))
+        self.tried.append(host.id)
         clean = await to_the_end(self.unwind(self.attempt))
-        if not verdict.reschedule:
+        self.host = None
+        if not verdict.reschedule and not self.moving:
             raise verdict.error
         if self.may_run and not clean:
-            raise BuildFailed(
-                f"the guest may be running on host {host.name}, which does not answer: it is not built a second time",
-                remedy=f"when {host.name} is back, or surely dead, delete the server and boot it again",
-            )
+            raise may_be_running(host)
         self.may_run = False
+        if self.state.attempt >= plan.limits.max_attempts and not self.moving:
+            story = await self.step(EXPLAIN, wanted(self.call, plan, self.run_id, [], self.tried))
+            self.considered, self.filters = story.considered, story.filters
+            raise BuildFailed(f"the build failed on all {len(self.attempts)} hosts that were tried")
 
     async def give_up(self, error: HostlerError) -> None:
         await self.unwind(self.attempt)

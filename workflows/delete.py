@@ -8,7 +8,7 @@
 | release_ports, release_block_devices, release_allocation | control | - |
 | finish_delete | control: the row stays as DELETED | - |
 
-What a silent host cannot do now becomes its owed work.
+What a host cannot do now becomes its owed work. Once begun, nothing stops it: not a cancellation either.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from hostler.contract.errors import HostlerError
 from hostler.contract.servers import DeleteRequest, OperationName, Server
 from hostler.contract.states import TaskState, VmState
 from workflows.block_devices import disconnect
+from workflows.concurrency import to_the_end
 from workflows.operation import Operation
 from workflows.steps import StepDefinition
 
@@ -61,6 +62,10 @@ class Delete(Operation[DeleteRequest]):
     async def carry_out(self) -> Server:
         target = await self.unbroken(BEGIN, self.begin(ALLOWED, TaskState.DELETING))
         self.accept(target.limits, f"delete {target.name}")
+        return await to_the_end(self._remove(target))
+
+    async def _remove(self, target: Target) -> Server:
+        """All of it, whatever comes: half a server is of no use to anybody."""
         ref = ServerRef(server_id=target.server_id, run_id=self.run_id)
         for host in target.hosts:
             self.state.host = host.name
@@ -68,10 +73,10 @@ class Delete(Operation[DeleteRequest]):
             await self.ensure(UNBIND_PORTS, PortIds(server_id=target.server_id, port_ids=target.port_ids), on=host)
             await self.ensure(DROP_CLAIM, ref, on=host)
         await disconnect(self, target.volumes)
-        await self.step(RELEASE_PORTS, ref)
-        await self.step(RELEASE_DEVICES, ReleaseDevices(server_id=target.server_id, run_id=self.run_id))
-        await self.step(RELEASE_ALLOCATION, Allocation(server_id=target.server_id))
-        return await self.unbroken(FINISH, self.event_log(FINISH.name))
+        await self.must(RELEASE_PORTS, ref)
+        await self.must(RELEASE_DEVICES, ReleaseDevices(server_id=target.server_id, run_id=self.run_id))
+        await self.must(RELEASE_ALLOCATION, Allocation(server_id=target.server_id))
+        return await self.must(FINISH, self.event_log(FINISH.name))
 
     async def give_up(self, error: HostlerError) -> None:
         await self.settle(VmState.ERROR, error=error)

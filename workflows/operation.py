@@ -28,8 +28,9 @@ from hostler.contract.servers import (
 )
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
+from workflows.holding import Holder
+from workflows.overdue import Watch
 from workflows.refusals import busy, not_theirs, other_request
-from workflows.runner import StepRunner
 from workflows.steps import Argument, Result, StepDefinition
 
 Request = TypeVar("Request", bound=OperationRequest)
@@ -37,10 +38,10 @@ Request = TypeVar("Request", bound=OperationRequest)
 SETTLE = StepDefinition[Settle, Server](Servers.settle)
 
 
-class Operation(StepRunner, Generic[Request]):
+class Operation(Holder, Generic[Request]):
     """The base of the workflows; a subclass says what to do (`carry_out`) and how to give up (`give_up`)."""
 
-    operation: OperationName
+    call: Request
 
     def __init__(self, request: Request, planned: Sequence[str]) -> None:
         super().__init__(self.operation, request.server_id, planned)
@@ -49,6 +50,7 @@ class Operation(StepRunner, Generic[Request]):
         self._verdict: Accepted | HostlerError | None = None
         self._preempted_by: OperationCall | None = None
         self._main: asyncio.Task[Server] | None = None
+        self._watch = Watch(self)
 
     # The front door.
 
@@ -107,12 +109,18 @@ class Operation(StepRunner, Generic[Request]):
         """From here on, whoever asked knows that it will be carried through or undone."""
         self.limits, self.title = limits, title
         self._verdict = Accepted(operation=self.operation, server_id=self.call.server_id, run_id=run_id or self.run_id)
+        self._watch.begin(limits.overdue)
+
+    def accepted(self) -> bool:
+        """Whether `accept` was called."""
+        return isinstance(self._verdict, Accepted)
 
     async def conduct(self) -> Server:
         """Carry out; on failure, cancellation or pre-emption undo; then hand over or end."""
         self._main = asyncio.create_task(self.carry_out())
         try:
             server = await self._main
+            self._watch.end()
             self.state.done = True
         except asyncio.CancelledError as cancelled:
             await self._end_with(self._why_cancelled(), cancelled)
@@ -125,10 +133,11 @@ class Operation(StepRunner, Generic[Request]):
 
     async def _end_with(self, error: HostlerError, cause: BaseException) -> None:
         self.stopping = True
-        if isinstance(self._verdict, Accepted):
+        if self.accepted():
             await to_the_end(self.give_up(error))
         else:
             self._verdict = error
+        self._watch.end()
         self.state.done = True
         self.announce()
         await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
@@ -177,19 +186,12 @@ class Operation(StepRunner, Generic[Request]):
             error=error.detail if error else None,
             events=self.event_log(SETTLE.name),
         )
-        return await self.unbroken(SETTLE, call)
+        return await to_the_end(self.must(SETTLE, call))
 
-    def event_log(self, closing: str) -> EventLog:
+    def event_log(self, closing: str | None) -> EventLog:
         """The steps so far, for the server's history, with the `closing` one that writes them."""
-        last = Step(
-            name=closing,
-            status=StepStatus.DONE,
-            attempt=self.state.attempt,
-            started_at=workflow.now(),
-        )
-        return EventLog(
-            server_id=self.call.server_id,
-            run_id=self.run_id,
-            operation=self.operation,
-            steps=[*(step.model_copy() for step in self.state.steps), last],
-        )
+        steps = [step.model_copy() for step in self.state.steps]
+        if closing is not None:
+            now, attempt = workflow.now(), self.state.attempt
+            steps.append(Step(name=closing, status=StepStatus.DONE, attempt=attempt, started_at=now, finished_at=now))
+        return EventLog(server_id=self.call.server_id, run_id=self.run_id, operation=self.operation, steps=steps)

@@ -20,18 +20,19 @@ async def wait_vif_plugged(operation: Operation[Any], ports: Sequence[PortBindin
         RescheduleError: it did not, in the time that the settings give it.
     """
     wanted = {(port.port_id, host.id) for port in ports}
-    if not wanted:
-        return
-    record = operation.begin_record(WAIT_VIF_PLUGGED, host)
-    timeout = operation.limits.vif_plugged
-    try:
-        await workflow.wait_condition(lambda: wanted <= operation.plugged, timeout=timeout)
-    except TimeoutError:
-        missing = ", ".join(sorted(port for port, _ in wanted - operation.plugged))
-        error = RescheduleError(f"no vif-plugged event within {timeout.total_seconds():g} s for port {missing}")
-        operation.end_record(record, error)
-        raise error from None
-    except BaseException as cancelled:
-        operation.end_record(record, cancelled)
-        raise
-    operation.end_record(record)
+    while wanted:
+        record = operation.begin_record(WAIT_VIF_PLUGGED, host)
+        timeout = operation.limits.vif_plugged
+        try:
+            await workflow.wait_condition(lambda: wanted <= operation.plugged, timeout=timeout)
+        except TimeoutError:
+            missing = ", ".join(sorted(port for port, _ in wanted - operation.plugged))
+            error = RescheduleError(f"no vif-plugged event within {timeout.total_seconds():g} s for port {missing}")
+            operation.end_record(record, error)
+            await operation.stuck(record, error, host)
+        except BaseException as cancelled:
+            operation.end_record(record, cancelled)
+            raise
+        else:
+            operation.end_record(record)
+            return

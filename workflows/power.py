@@ -1,17 +1,26 @@
-"""What start, stop and reboot share: take the server, one step on its host, give it back."""
+"""What start, stop and reboot share: take the server, one step on its host, give it back.
+
+The undo of that step is the power that the guest had before.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import ClassVar
 
-from activities.interfaces.servers import Begin, Servers, Target
-from hostler.contract.errors import HostlerError
+from temporalio.exceptions import ActivityError
+
+from activities.interfaces.guests import Guests, StopGuest
+from activities.interfaces.servers import Begin, ServerRef, Servers, Target
+from hostler.contract.errors import HostlerError, Preempted
 from hostler.contract.servers import Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.operation import Operation, Request
 from workflows.steps import StepDefinition
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)
+POWER_ON = StepDefinition[ServerRef, PowerState](Guests.start_guest)
+POWER_OFF = StepDefinition[StopGuest, PowerState](Guests.stop_guest)
 
 
 class PowerOperation(Operation[Request]):
@@ -33,7 +42,7 @@ class PowerOperation(Operation[Request]):
 
     async def carry_out(self) -> Server:
         target = await self.unbroken(BEGIN, self.begin(self.allowed(), self.task_state()))
-        self.former = target.former
+        self.target = target
         self.accept(target.limits, f"{self.operation} {target.name}")
         self.state.host = target.hosts[0].name
         power_state = await self.on_host(target)
@@ -41,4 +50,23 @@ class PowerOperation(Operation[Request]):
 
     async def give_up(self, error: HostlerError) -> None:
         # Its state is what it was, and so is its fault, if it has one; `error` is in the events.
-        await self.settle(self.former)
+        power_state = None if isinstance(error, Preempted) else await self._restore(self.target)
+        await self.settle(self.target.former, power_state=power_state)
+
+    async def _restore(self, target: Target) -> PowerState | None:
+        """Bring the guest back to the power that it had: a step that failed may have got anywhere.
+
+        None when the host does not do it: once it is heard again, the row follows the guest.
+        """
+        ref, host = ServerRef(server_id=target.server_id), target.hosts[0]
+        if not any(step.host for step in self.state.steps) or host.id in self.silent:
+            return None
+        try:
+            if target.former is VmState.ACTIVE:
+                return await self.step(POWER_ON, ref, on=host)
+            if target.former is VmState.STOPPED:
+                pull_the_plug = StopGuest(server_id=target.server_id, timeout=timedelta(0))
+                return await self.step(POWER_OFF, pull_the_plug, on=host)
+        except ActivityError:
+            pass  # it shows in the progress
+        return None

@@ -3,8 +3,8 @@
 | step | where | leaves behind | undo |
 |---|---|---|---|
 | begin | control | task_state | settle |
-| reboot_guest | host | a running guest | - : asked again, it reboots again |
-| settle | control | - | - |
+| reboot_guest | host | a running guest | the power that it had: start_guest, stop_guest |
+| settle | control | - | - : it is the point of no return |
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """What a run answers to calls that it does not take."""
 
-from hostler.contract.errors import Conflict, NotFound, ServerBusy
-from hostler.contract.servers import OperationCall, OperationName, Progress, StepStatus
+from hostler.contract.errors import Conflict, InvalidRequest, InvalidState, NotFound, ServerBusy
+from hostler.contract.servers import Choice, Decision, Hold, OperationCall, OperationName, Progress, StepStatus
 
 
 def other_request(call: OperationCall) -> Conflict:
@@ -33,4 +33,51 @@ def busy(operation: OperationName, progress: Progress) -> ServerBusy:
         field="server_id",
         value=progress.server_id,
         remedy=f"wait for it (hostler server follow {progress.server_id}), or delete the server",
+    )
+
+
+def holds_not(operation: OperationName, progress: Progress) -> InvalidState:
+    """There is nothing to decide."""
+    running = [step.name for step in progress.steps if step.status is StepStatus.RUNNING]
+    where = f", it is at {', '.join(running)}" if running else ""
+    return InvalidState(
+        f"the {operation} of server {progress.server_id} does not hold{where}",
+        field="server",
+        value=progress.server_id,
+        remedy="see those that do: hostler operation list --held",
+    )
+
+
+def already_decided(progress: Progress) -> InvalidState:
+    """Somebody was faster, or the hold has ended."""
+    return InvalidState(
+        f"somebody has just decided on the operation of server {progress.server_id}",
+        field="server",
+        value=progress.server_id,
+        remedy=f"see what it does now: hostler server follow {progress.server_id}",
+    )
+
+
+def choice_makes_no_sense(choice: Choice, hold: Hold) -> InvalidState:
+    """The step at which it holds does not leave that choice."""
+    why = {
+        Choice.MOVE: "another host would not help, or the guest may still be running on this one",
+        Choice.RETRY: "it cannot be repeated",
+        Choice.GIVE_UP: "there is no way back",
+    }[choice]
+    return InvalidState(
+        f"{choice} makes no sense for a {hold.operation} that holds at {hold.step}: {why}",
+        field="choice",
+        value=choice,
+        remedy=f"choose one of: {', '.join(hold.choices)}",
+    )
+
+
+def no_host_to_name(decision: Decision) -> InvalidRequest:
+    """Only a move has a destination."""
+    return InvalidRequest(
+        f"{decision.choice} takes no host",
+        field="host",
+        value=decision.host,
+        remedy="leave the host out, or decide to move",
     )

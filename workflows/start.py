@@ -3,8 +3,8 @@
 | step | where | leaves behind | undo |
 |---|---|---|---|
 | begin | control | task_state | settle |
-| start_guest | host | a running guest | - : asked again, it does nothing |
-| settle | control | - | - |
+| start_guest | host | a running guest | stop_guest at once |
+| settle | control | - | - : it is the point of no return |
 """
 
 from collections.abc import Sequence

@@ -38,13 +38,17 @@ HOST_UNDO_RETRY = RetryPolicy(
 )
 
 
+QUICK_STEP = timedelta(seconds=30)
+"""The time-out of a call that is one transaction."""
+
+
 @dataclass(frozen=True)
 class StepDefinition(Generic[Argument, Result]):
     """One line of an operation's table. `heartbeat` is how long a step that takes its time may be silent."""
 
     activity: Callable[..., Any]
     undo: Callable[..., Any] | None = None
-    timeout: timedelta = timedelta(seconds=30)
+    timeout: timedelta = QUICK_STEP
     heartbeat: timedelta | None = None
 
     @property

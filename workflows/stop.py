@@ -3,8 +3,8 @@
 | step | where | leaves behind | undo |
 |---|---|---|---|
 | begin | control | task_state | settle |
-| stop_guest | host | a guest that is off | - : asked again, it does nothing |
-| settle | control | - | - |
+| stop_guest | host | a guest that is off | start_guest |
+| settle | control | - | - : it is the point of no return |
 """
 
 from collections.abc import Sequence

@@ -20,6 +20,7 @@ from hostler.contract.calls import CREATE_VOLUME, DELETE_VOLUME, Nothing, Ref
 from hostler.contract.resources import Volume, VolumeCreate
 from workflows.block_devices import DISCARD, create
 from workflows.catalogue import CatalogueRunner
+from workflows.concurrency import to_the_end
 from workflows.steps import Saga, StepDefinition
 
 ACCEPT = StepDefinition[AcceptVolume, VolumeWork](BlockDevices.accept_volume, undo=BlockDevices.forget_volume)
@@ -57,9 +58,12 @@ class DeleteVolume(CatalogueRunner):
         self.title = f"delete volume {request.ref}"
 
         async def carry_out(saga: Saga) -> Nothing:
-            work = await self.step(BEGIN_DELETE, ref)
-            await self.ensure(DISCARD, ref, on=work.host)
-            await self.step(FORGET, ref, final=True)
-            return Nothing()
+            work = await to_the_end(self.step(BEGIN_DELETE, ref, final=True))
+            return await to_the_end(self._remove(work, ref))
 
         return await self.all_or_nothing(carry_out)
+
+    async def _remove(self, work: VolumeWork, ref: VolumeRef) -> Nothing:
+        await self.ensure(DISCARD, ref, on=work.host)
+        await self.must(FORGET, ref)
+        return Nothing()

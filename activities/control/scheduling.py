@@ -2,8 +2,9 @@
 
 from temporalio import activity
 
+from activities.control.find import find_host
 from activities.interfaces import scheduling as interface
-from activities.interfaces.scheduling import Allocation, Placement, Schedule, Story
+from activities.interfaces.scheduling import Allocation, HostName, Placement, Schedule, Story
 from activities.interfaces.servers import HostRef
 from models import Database, Image
 from scheduler.request import SchedulingRequest
@@ -26,6 +27,12 @@ class Scheduling(interface.Scheduling):
             alternates=[host_id for host_id, _ in placement.alternates],
         )
 
+    @activity.defn(name="locate")
+    def locate(self, call: HostName) -> HostRef:
+        with self._database.read() as session:
+            host = find_host(session, call.name)
+            return HostRef(id=host.id, name=host.name)
+
     @activity.defn(name="explain")
     def explain(self, call: Schedule) -> Story:
         considered, filters = self._scheduler.explain(self._request(call))
@@ -43,6 +50,7 @@ class Scheduling(interface.Scheduling):
                 properties = image.properties if image else {}
         return SchedulingRequest(
             server_id=call.server_id,
+            run_id=call.run_id,
             vcpus=call.vcpus,
             ram_mib=call.ram_mib,
             disk_gib=call.disk_gib,

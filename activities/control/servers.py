@@ -19,18 +19,20 @@ from activities.interfaces.servers import (
     BootPlan,
     EventLog,
     Limits,
+    Note,
     SetTaskState,
     Settle,
     Target,
 )
 from hostler.contract.errors import Conflict, InvalidState, NotFound, ServerBusy
 from hostler.contract.resources import Flavor, VolumeStatus
-from hostler.contract.servers import BootRequest, Fault, NetworkRequest, OperationName, Server
+from hostler.contract.servers import BootRequest, Fault, NetworkRequest, OnFailure, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState, status
 from hostler.contract.validation import check_boot
 from hostler.settings import Settings
 from models import Database, Network, ServerEvent, Volume, lock_quota, now
 from models import Server as Row
+from scheduler.reservation import release, release_others
 
 
 class Servers(interface.Servers):
@@ -38,11 +40,18 @@ class Servers(interface.Servers):
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._limits = Limits(
-            max_attempts=settings.scheduler.max_attempts,
+        self._settings = settings
+
+    def _limits(self, operation: OperationName, max_attempts: int | None = None) -> Limits:
+        settings, overdue = self._settings, self._settings.operations.overdue
+        return Limits(
+            max_attempts=max_attempts or settings.scheduler.max_attempts,
             host_answer=settings.timeouts.host_answer,
             vif_plugged=settings.timeouts.vif_plugged,
             stop=settings.timeouts.stop,
+            on_failure=OnFailure(settings.operations.on_failure),
+            hold=settings.operations.hold,
+            overdue=overdue.get(operation, overdue.get("*")) or None,
         )
 
     @activity.defn(name="accept")
@@ -100,9 +109,6 @@ class Servers(interface.Servers):
                 volumes=len(new_volumes),
                 volume_gib=sum(disk.size_bytes for disk in new_volumes) // GIB,
             )
-        limits = self._limits
-        if request.max_attempts is not None:
-            limits = limits.model_copy(update={"max_attempts": request.max_attempts})
         return BootPlan(
             server_id=request.server_id,
             name=request.name,
@@ -112,7 +118,7 @@ class Servers(interface.Servers):
             networks=networks,
             disks=disks,
             public_keys=keys,
-            limits=limits,
+            limits=self._limits(OperationName.BOOT, request.max_attempts),
         )
 
     @activity.defn(name="set_task_state")
@@ -124,6 +130,16 @@ class Servers(interface.Servers):
 
         self._database.run(change)
 
+    @activity.defn(name="note")
+    def note(self, call: Note) -> None:
+        def change(session: Session) -> None:
+            row = session.get(Row, call.events.server_id, with_for_update=True)
+            if row is not None and row.operation_id == call.events.run_id:
+                row.hold = None if call.hold is None else call.hold.model_dump(mode="json")
+                write_events(session, call.events)
+
+        self._database.run(change)
+
     @activity.defn(name="activate")
     def activate(self, call: Activate) -> Server:
         def change(session: Session) -> Server:
@@ -131,6 +147,8 @@ class Servers(interface.Servers):
             if row.operation_id == call.run_id:
                 row.vm_state, row.task_state, row.power_state = VmState.ACTIVE, None, call.power_state
                 row.host_id, row.launched_at, row.fault, row.operation_id = call.host_id, now(), None, None
+                row.hold = None
+                release_others(session, row.id, call.host_id)
                 for volume in session.exec(select(Volume).where(Volume.server_id == row.id)):
                     volume.status = VolumeStatus.IN_USE
                 write_events(session, call.events)
@@ -173,8 +191,8 @@ class Servers(interface.Servers):
                 value=row.id,
                 remedy="delete it, and boot another",
             )
-        row.operation_id, row.task_state = call.run_id, call.task_state
-        return target_of(session, row, self._limits)
+        row.operation_id, row.task_state, row.hold = call.run_id, call.task_state, None
+        return target_of(session, row, self._limits(call.operation))
 
     @activity.defn(name="settle")
     def settle(self, call: Settle) -> Server:
@@ -182,6 +200,7 @@ class Servers(interface.Servers):
             row = _row(session, call.server_id)
             if row.operation_id == call.run_id:
                 _settle(row, call)
+                release_others(session, row.id, row.host_id)
                 write_events(session, call.events)
             return server_view(session, row)
 
@@ -194,6 +213,8 @@ class Servers(interface.Servers):
             if row.operation_id == call.run_id:
                 row.vm_state, row.task_state, row.power_state = VmState.DELETED, None, PowerState.NOSTATE
                 row.deleted_at, row.operation_id, row.host_id, row.user_data = now(), None, None, None
+                row.hold = None
+                release(session, row.id)
                 write_events(session, call)
             return server_view(session, row)
 
@@ -201,7 +222,7 @@ class Servers(interface.Servers):
 
 
 def _settle(row: Row, call: Settle) -> None:
-    row.operation_id, row.task_state = None, None
+    row.operation_id, row.task_state, row.hold = None, None, None
     if call.vm_state is not None:
         row.vm_state = call.vm_state
     if call.power_state is not None:

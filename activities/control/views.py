@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 
 from hostler.contract import resources
 from hostler.contract.guests import ImageRef
-from hostler.contract.servers import Address, AttachedDevice, Fault, Server
+from hostler.contract.servers import Address, AttachedDevice, Fault, Hold, Server
 from hostler.contract.states import status
 from models import BlockDevice, Flavor, Host, Image, KeyPair, Network, Port, Volume
 from models import Server as ServerRow
@@ -68,6 +68,7 @@ def _server(row: ServerRow, addresses: list[Address], devices: list[AttachedDevi
         key_name=row.key_name,
         metadata=row.metadata_,
         fault=Fault.model_validate(row.fault) if row.fault else None,
+        hold=Hold.model_validate(row.hold) if row.hold else None,
         created_at=row.created_at,
         launched_at=row.launched_at,
         deleted_at=row.deleted_at,

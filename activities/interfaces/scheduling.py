@@ -9,10 +9,20 @@ from activities.interfaces.servers import HostRef
 from hostler.contract.errors import FilterReport
 
 
+class HostName(BaseModel):
+    """A host by its name or UUID."""
+
+    name: str
+
+
 class Schedule(BaseModel):
-    """A server in search of a host. `alternates` are tried before a new search, `excluded` never."""
+    """A server in search of a host. `alternates` are tried before a new search, `excluded` never.
+
+    Nothing is reserved once the run `run_id` no longer holds the server.
+    """
 
     server_id: str
+    run_id: str = ""
     vcpus: int
     ram_mib: int
     disk_gib: int
@@ -54,6 +64,15 @@ class Scheduling(ABC):
 
         Raises:
             NoValidHost: with the story, filter by filter.
+        """
+
+    @activity.defn(name="locate")
+    @abstractmethod
+    def locate(self, call: HostName) -> HostRef:
+        """The host of this name.
+
+        Raises:
+            NotFound; Conflict: several carry it.
         """
 
     @activity.defn(name="explain")

@@ -9,7 +9,7 @@ from temporalio import activity
 from hostler.contract.errors import ErrorDetail
 from hostler.contract.guests import GuestDisk, ImageRef
 from hostler.contract.resources import Flavor
-from hostler.contract.servers import BootRequest, NetworkRequest, OperationName, Server, Step
+from hostler.contract.servers import BootRequest, Hold, NetworkRequest, OnFailure, OperationName, Server, Step
 from hostler.contract.states import PowerState, TaskState, VmState
 
 
@@ -29,12 +29,18 @@ class AcceptBoot(BaseModel):
 
 
 class Limits(BaseModel):
-    """The settings that bind one operation, fixed when it was accepted so that a replay sees the same."""
+    """The settings that bind one operation, fixed when it was accepted so that a replay sees the same.
+
+    `overdue` is after how long it raises an alert, None never.
+    """
 
     max_attempts: int = 3
     host_answer: timedelta = timedelta(seconds=20)
     vif_plugged: timedelta = timedelta(seconds=60)
     stop: timedelta = timedelta(seconds=60)
+    on_failure: OnFailure = OnFailure.GIVE_UP
+    hold: timedelta = timedelta(days=1)
+    overdue: timedelta | None = None
 
 
 class BootPlan(BaseModel):
@@ -68,6 +74,13 @@ class EventLog(BaseModel):
     run_id: str
     operation: OperationName
     steps: list[Step]
+
+
+class Note(BaseModel):
+    """What happened to an operation that goes on: its steps so far, and what it waits for (None: nothing)."""
+
+    hold: Hold | None = None
+    events: EventLog
 
 
 class Activate(BaseModel):
@@ -141,6 +154,11 @@ class Servers(ABC):
     @abstractmethod
     def set_task_state(self, call: SetTaskState) -> None:
         """Show progress in the row, while `run_id` still holds the server."""
+
+    @activity.defn(name="note")
+    @abstractmethod
+    def note(self, call: Note) -> None:
+        """Show in the row and in the server's history that its operation holds, goes on, or takes long."""
 
     @activity.defn(name="activate")
     @abstractmethod
