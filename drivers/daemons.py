@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from drivers.environment import clean
 from hostler.contract.errors import RescheduleError
 
 START_SECONDS = 60
@@ -49,6 +50,7 @@ class Daemon:
                 text=True,
                 errors="replace",
                 timeout=START_SECONDS,
+                env=clean(),
             )
         except FileNotFoundError as error:
             raise RescheduleError(

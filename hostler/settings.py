@@ -77,6 +77,24 @@ class EncryptionSettings(Section):
     keys_file: Path | None = None
 
 
+class CodecSettings(Section):
+    """The endpoint with which Temporal's UI and CLI read what is encrypted (`hostler worker codec`), and who may.
+
+    `tokens`: one a line, `<name>:<token>`; over `tokens_file`. `same_user`: whoever runs a browser on this machine
+    as the user that the endpoint runs as needs no token. `origins`: pages that may ask, besides those of
+    `temporal.ui_url`. With `certificate` and `certificate_key`, PEM files, it speaks HTTPS.
+    """
+
+    address: str = "127.0.0.1"
+    port: int = 8234
+    tokens: SecretStr | None = None
+    tokens_file: Path | None = None
+    same_user: bool = False
+    origins: list[str] = []
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+
+
 class OperationSettings(Section):
     """What an operation does that cannot go on, and when somebody is told that it lasts.
 
@@ -147,7 +165,10 @@ class SimulatedFault(Section):
 
 
 class SimulatedSettings(Section):
-    """Hosts that exist only as numbers. `latency` is slept in each driver call, by method name or "*"."""
+    """Hosts that exist only as numbers. `latency` is slept in each driver call, by method name or "*".
+
+    `volumes`: whether they keep volumes, which no real guest could reach.
+    """
 
     hosts: int = Field(default=0, ge=0)
     name_prefix: str = "sim-"
@@ -155,6 +176,7 @@ class SimulatedSettings(Section):
     ram_mib: int = 65536
     disk_gib: int = 1000
     zone: str = DEFAULT_ZONE
+    volumes: bool = False
     latency: dict[str, Duration] = {}
     faults: list[SimulatedFault] = []
 
@@ -201,6 +223,7 @@ class Settings(BaseSettings):
     images: Path | None = None
     temporal: TemporalSettings = TemporalSettings()
     encryption: EncryptionSettings = EncryptionSettings()
+    codec: CodecSettings = CodecSettings()
     database: DatabaseSettings = DatabaseSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     timeouts: TimeoutSettings = TimeoutSettings()

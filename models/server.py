@@ -13,8 +13,9 @@ from models.base import Json, LongText, Table, UtcDateTime, Uuid, enumerated, no
 class Server(Table, table=True):
     """A server. A deleted one keeps its row, `vm_state` deleted and `deleted_at` set, and gives its quota back.
 
-    `flavor` is a contract `Flavor` as it was at boot, `fault` a contract `Fault`, `hold` a contract `Hold`. `request_fingerprint` tells a
-    repeated request from another one with the same UUID. `user_data` is base64.
+    `flavor` is a contract `Flavor` as it was at boot, `fault` a contract `Fault`, `hold` a contract `Hold`.
+    `request_fingerprint` tells a repeated request from another one with the same UUID. `user_data` is base64, encrypted
+    where there is a key.
 
     Owner: the run named by `operation_id`. It takes the row by compare-and-set from None (or from a run that is over),
     and nobody else writes here meanwhile.

@@ -30,6 +30,7 @@ from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.contract.servers import Progress, Server
 from hostler.settings import (
     HostSettings,
+    OperationSettings,
     SchedulerSettings,
     Settings,
     SimulatedFault,
@@ -220,6 +221,12 @@ class Cloud:
                 kinds = [event.WhichOneof("attributes") for event in events]
                 accepted = kinds.count("workflow_execution_update_accepted_event_attributes")
 
+    async def noted(self, server_id: str) -> None:
+        """Return when the server's history has lines of the operation that still runs."""
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            while not await self.client.servers.events(server_id):  # noqa: ASYNC110 - it is about the database
+                await asyncio.sleep(0.02)
+
     def row(self, server_id: str) -> ServerRow | None:
         """The server's row."""
         with self.database.read() as session:
@@ -298,6 +305,7 @@ async def run_cloud(
     hosts: int = 2,
     faults: Iterable[SimulatedFault] = (),
     timeouts: TimeoutSettings = TIMEOUTS,
+    operations: OperationSettings | None = None,
     max_attempts: int = 3,
     volumes: bool = False,
     ram_mib: int = 8192,
@@ -315,6 +323,7 @@ async def run_cloud(
         temporal=TemporalSettings(address=address, namespace=namespace),
         scheduler=SchedulerSettings(spread=1, max_attempts=max_attempts),
         timeouts=timeouts,
+        operations=operations or OperationSettings(),
         host=HostSettings(
             driver="simulated",
             simulated=SimulatedSettings(hosts=hosts, ram_mib=ram_mib + 1024, faults=list(faults)),

@@ -24,7 +24,9 @@ SIMULATED_BY_DEFAULT = 3
 FEW = 5
 REASON_WIDTH = 100
 
-worker = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a control worker or a host worker.")
+worker = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Run a control worker, a host worker, or the codec endpoint."
+)
 db = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and upgrade the database.")
 
 
@@ -44,6 +46,15 @@ def host(ctx: typer.Context) -> None:
     from workers import host as process
 
     _work(process.run(settings))
+
+
+@worker.command()
+def codec(ctx: typer.Context) -> None:
+    """Let Temporal's UI and CLI read what is encrypted, if who asks may. Until SIGTERM."""
+    settings = _settings(ctx, "codec")
+    from workers.codec import server
+
+    _work(server.run(settings))
 
 
 @db.command()
@@ -70,6 +81,18 @@ def current(ctx: typer.Context) -> None:
     typer.echo(f"database: {schema.current(Database(settings.database_url)) or 'empty'}\nneeded: {schema.head()}")
 
 
+@db.command()
+def encrypt(ctx: typer.Context) -> None:
+    """Encrypt user data in the database that is not yet, or with another key than the first."""
+    settings = _settings(ctx, "database")
+    from activities.control.user_data import encrypt_all
+    from hostler.encryption import load_keys
+    from models import Database
+
+    changed = encrypt_all(Database(settings.database_url), load_keys(settings))
+    typer.echo(f"the user data of {changed} servers was encrypted anew")
+
+
 def dev(
     ctx: typer.Context,
     simulated: Annotated[
@@ -85,9 +108,11 @@ def dev(
     wanted = settings.host.simulated.hosts if simulated is None else simulated
     hosts = wanted or (0 if real else SIMULATED_BY_DEFAULT)
     from workers import dev as supervisor
+    from workers.dev_secrets import prepare
 
     with supervisor.lock(settings):
         _preflight(settings, real)
+        prepare(settings)
         config = session(ctx).config
         plan = supervisor.plan(settings, config, libvirt=real, simulated=hosts)
         asyncio.run(supervisor.run(plan, lambda: _summary(settings, config, real, hosts)))

@@ -32,6 +32,7 @@ from drivers.image.local import LocalImageStore
 from hostler.contract.calls import REGISTER_HOST
 from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
 from hostler.contract.resources import HostRegistration
+from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import Database, check_revision
 from scheduler.liveness import Alive
@@ -40,7 +41,7 @@ from workers.activities import methods
 from workers.liveness import Liveness
 from workers.signals import stop_event
 from workers.temporal import connect
-from workers.temporal_server import ensure_search_attributes
+from workers.temporal_server import announce_key, ensure_search_attributes
 from workflows.boot import Boot
 from workflows.delete import Delete
 from workflows.image import CreateImage
@@ -117,8 +118,9 @@ async def run(settings: Settings) -> None:
     stop = stop_event()
     database = Database(settings.database_url)
     check_revision(database)
-    client = await connect(settings.temporal, f"control@{socket.gethostname()}")
+    client = await connect(settings, f"control@{socket.gethostname()}")
     await ensure_search_attributes(client)
+    await announce_key(client, load_keys(settings))
     liveness = Liveness(client, settings.temporal.heartbeat_interval, _known_hosts(database))
     async with liveness, control_worker(client, settings, database, liveness.alive):
         logger.info("control worker ready")

@@ -21,7 +21,7 @@ from pathlib import Path
 from hostler.client import Client
 from hostler.contract.errors import Conflict, HostlerError, InvalidRequest, OperationFailed, Unavailable
 from hostler.settings import Settings
-from workers import temporal_server
+from workers import dev_secrets, temporal_server
 from workers.processes import Child, Printer, Program, Say, outcome, spawn
 
 Ready = Callable[[], Awaitable[str]]
@@ -85,18 +85,29 @@ def lock(settings: Settings) -> Iterator[None]:
 def plan(settings: Settings, config: Path | None, *, libvirt: bool, simulated: int) -> Plan:
     """The processes of a cloud with these settings: the host that this machine is, and simulated ones."""
     common = environment(settings, config)
+    of_host = dev_secrets.for_host(settings, common)
     hosts = []
     if libvirt:
-        hosts.append(Program("host", hostler("worker", "host"), {**common, "HOSTLER_HOST__DRIVER": "libvirt"}))
+        hosts.append(Program("host", hostler("worker", "host"), {**of_host, "HOSTLER_HOST__DRIVER": "libvirt"}))
     if simulated:
         changes = {"HOSTLER_HOST__DRIVER": "simulated", "HOSTLER_HOST__SIMULATED__HOSTS": str(simulated)}
-        hosts.append(Program("simulated", hostler("worker", "host"), {**common, **changes}))
-    database = settings.state_dir / "temporal.db"
-    command = temporal_server.command(temporal_server.find_binary(), settings.temporal, database)
+        hosts.append(Program("simulated", hostler("worker", "host"), {**of_host, **changes}))
+    port = dev_secrets.codec_port(settings)
+    of_codec = dev_secrets.for_codec(settings, common, port)
+    command = temporal_server.command(
+        temporal_server.find_binary(),
+        settings.temporal,
+        settings.state_dir / dev_secrets.TEMPORAL_DATABASE,
+        dev_secrets.codec_url(settings, port),
+    )
     return Plan(
-        first=[Program("database", hostler("db", "upgrade"), common)],
-        server=Program("temporal", command),
-        workers=[Program("control", hostler("worker", "control"), common), *hosts],
+        first=[Program("database", hostler("db", "upgrade"), common, trusted=True)],
+        server=Program("temporal", command, private=True),
+        workers=[
+            Program("control", hostler("worker", "control"), common, trusted=True),
+            Program("codec", hostler("worker", "codec"), of_codec),
+            *hosts,
+        ],
     )
 
 

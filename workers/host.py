@@ -29,6 +29,7 @@ from drivers.image.local import LocalImageStore
 from drivers.network.base import NetworkDriver
 from drivers.volume.base import VolumeDriver
 from hostler.contract.calls import REGISTER_HOST
+from hostler.contract.errors import InvalidRequest
 from hostler.contract.names import CONTROL_QUEUE, HOST, host_queue, host_workflow_id, server_workflow_id
 from hostler.contract.resources import HostRegistration, Inventory
 from hostler.contract.servers import VifPlugged
@@ -94,14 +95,31 @@ async def run(settings: Settings) -> None:
     """Work until asked to stop.
 
     Raises:
+        InvalidRequest: it is given the database, which a host must not hold.
         Unavailable: libvirt does not answer.
     """
+    refuse_database(settings)
     stop = stop_event()
     machines = await make_machines(settings)
-    client = await connect(settings.temporal, machines[0].name if len(machines) == 1 else "simulated hosts")
+    client = await connect(settings, machines[0].name if len(machines) == 1 else "simulated hosts")
     async with serve(client, settings, machines):
         await stop.wait()
         logger.info("draining")
+
+
+def refuse_database(settings: Settings) -> None:
+    """See that this process was not given what only control workers may have.
+
+    Raises:
+        InvalidRequest: it was.
+    """
+    if settings.database.url is not None:
+        raise InvalidRequest(
+            "a host worker must not hold the database's URL: who breaks into a host would have the whole cloud",
+            field="database.url",
+            remedy="take database.url out of this machine's settings file and HOSTLER_DATABASE__URL out of the "
+            "worker's environment",
+        )
 
 
 @asynccontextmanager
@@ -212,6 +230,7 @@ async def simulated_machines(settings: Settings) -> list[Machine]:
     """As many hosts as the settings say. They share one image cache: its content is not what is simulated."""
     from drivers.hypervisor.simulated import SimulatedHypervisor
     from drivers.network.simulated import SimulatedNetwork
+    from drivers.volume.simulated import SimulatedVolumes
 
     simulated, root = settings.host.simulated, settings.state_dir / "simulated"
     images = ImageCache(root / "cache", LocalImageStore(settings.images_dir))
@@ -230,6 +249,7 @@ async def simulated_machines(settings: Settings) -> list[Machine]:
                 hypervisor=hypervisor,
                 network=network,
                 images=images,
+                volumes=SimulatedVolumes(simulated, name, root / name) if simulated.volumes else None,
                 durable=False,
             )
         )

@@ -18,18 +18,38 @@ FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=0.5), timedelta(seconds=10)
 STEADY = timedelta(seconds=30)
 """Who has run this long is started again at once when it dies."""
 LONGEST_LINE = 1 << 20
+PRIVATE_UMASK = 0o077
 
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl
 
 
+# What any program may need of our environment. All else may be a secret: a cloud's, a database's, somebody's own.
+HARMLESS = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "TZ", "TMPDIR"})
+HARMLESS_PREFIXES = ("LC_", "PYTHON", "XDG_", "LD_", "SSL_CERT_", "LIBVIRT_")
+
+
 @dataclass(frozen=True)
 class Program:
-    """What to run, under which name; `environment` is added to ours."""
+    """What to run, under which name. It gets `environment`, and of ours what is harmless, or all if it is `trusted`.
+
+    `private`: others than its owner can use none of the files that it makes.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    trusted: bool = False
+    private: bool = False
+
+    def whole_environment(self) -> dict[str, str]:
+        """All of its environment."""
+        ours = {name: value for name, value in os.environ.items() if self.trusted or _is_harmless(name)}
+        return {**ours, "PYTHONUNBUFFERED": "1", **self.environment}
+
+
+def _is_harmless(name: str) -> bool:
+    return name in HARMLESS or name.startswith(HARMLESS_PREFIXES)
 
 
 class Child:
@@ -123,7 +143,8 @@ async def spawn(program: Program) -> tuple[asyncio.subprocess.Process, asyncio.S
             stdin=asyncio.subprocess.DEVNULL,
             stdout=write_end,
             stderr=write_end,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **program.environment},
+            env=program.whole_environment(),
+            umask=PRIVATE_UMASK if program.private else -1,
             start_new_session=True,
             preexec_fn=_DieWith(os.getpid()),
         )

@@ -4,11 +4,12 @@ import asyncio
 import logging
 
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RPCError
 
-from hostler.settings import TemporalSettings
+from hostler import temporal
+from hostler.encryption import load_keys
+from hostler.settings import Settings
 from workers.logs import core_logging
 
 logger = logging.getLogger(__name__)
@@ -16,22 +17,26 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 
 
-async def connect(settings: TemporalSettings, identity: str) -> Client:
-    """The client, once Temporal answers; a worker may well start before it does."""
+async def connect(settings: Settings, identity: str) -> Client:
+    """The client, once Temporal answers; a worker may well start before it does.
+
+    Raises:
+        InvalidRequest: keys or certificates that cannot be used.
+        DecryptionFailed: the cloud encrypts with a key that this worker does not have.
+    """
+    if not load_keys(settings):
+        logger.warning(
+            "there is no encryption key: whoever can read Temporal's database or its UI reads user data and all "
+            "requests (hostler key create)"
+        )
     telemetry = TelemetryConfig(logging=core_logging())
-    runtime = Runtime(telemetry=telemetry, worker_heartbeat_interval=settings.heartbeat_interval)
+    runtime = Runtime(telemetry=telemetry, worker_heartbeat_interval=settings.temporal.heartbeat_interval)
     told = False
     while True:
         try:
-            return await Client.connect(
-                settings.address,
-                namespace=settings.namespace,
-                data_converter=pydantic_data_converter,
-                identity=identity,
-                runtime=runtime,
-            )
+            return await temporal.connect(settings, identity=identity, runtime=runtime)
         except (RPCError, RuntimeError) as error:
             if not told:
-                logger.warning("waiting for Temporal at %s: %s", settings.address, error)
+                logger.warning("waiting for Temporal at %s: %s", settings.temporal.address, error)
                 told = True
             await asyncio.sleep(RETRY_SECONDS)

@@ -4,6 +4,7 @@ Also what any Temporal server must be told before Hostler can use it: the search
 """
 
 import asyncio
+import logging
 import shutil
 import sys
 from datetime import timedelta
@@ -11,15 +12,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.namespace.v1 import UpdateNamespaceInfo
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client
 from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.service import RPCError, RPCStatusCode
 
 from hostler.contract.errors import Conflict, Unavailable
 from hostler.contract.names import SEARCH_ATTRIBUTES
+from hostler.encryption import Keys
 from hostler.settings import TemporalSettings
+from hostler.temporal import NOTICE, announced_key, tls_config
+
+logger = logging.getLogger(__name__)
 
 UI_PORT = 8233
 
@@ -72,8 +78,11 @@ def host_port(address: str, default_port: int) -> tuple[str, int]:
     return parts.hostname or "127.0.0.1", parts.port or default_port
 
 
-def command(binary: Path, settings: TemporalSettings, database: Path) -> list[str]:
-    """The command line of a development server at the settings' addresses that keeps its state in `database`."""
+def command(binary: Path, settings: TemporalSettings, database: Path, codec: str | None = None) -> list[str]:
+    """The command line of a development server at the settings' addresses that keeps its state in `database`.
+
+    Its UI has payloads decrypted at the URL `codec`.
+    """
     ip, port = host_port(settings.address, 7233)
     ui_ip, ui_port = host_port(settings.ui_url, UI_PORT)
     flags: list[tuple[str, str]] = [
@@ -84,6 +93,7 @@ def command(binary: Path, settings: TemporalSettings, database: Path) -> list[st
         ("--ui-port", str(ui_port)),
         ("--namespace", settings.namespace),
         ("--log-level", "error"),  # it warns of its own start and end at length
+        *([("--ui-codec-endpoint", codec)] if codec else []),
         *(("--dynamic-config-value", f"{key}={value}") for key, value in DYNAMIC_CONFIG.items()),
         *(("--sqlite-pragma", f"{key}={value}") for key, value in SQLITE_PRAGMAS.items()),
         *(("--search-attribute", f"{key.name}={_TYPES[key.indexed_value_type]}") for key in SEARCH_ATTRIBUTES),
@@ -103,7 +113,9 @@ async def wait_ready(settings: TemporalSettings, limit: timedelta = timedelta(se
         async with asyncio.timeout(limit.total_seconds()):
             while True:
                 try:
-                    client = await Client.connect(settings.address, namespace=settings.namespace)
+                    client = await Client.connect(
+                        settings.address, namespace=settings.namespace, tls=tls_config(settings.tls)
+                    )
                     await client.workflow_service.describe_namespace(
                         DescribeNamespaceRequest(namespace=settings.namespace), timeout=timedelta(seconds=5)
                     )
@@ -148,6 +160,26 @@ async def ensure_search_attributes(client: Client) -> None:
         except RPCError as error:
             if error.status is not RPCStatusCode.ALREADY_EXISTS:  # another worker was faster
                 raise
+
+
+async def announce_key(client: Client, keys: Keys) -> None:
+    """Let the client's namespace say with which key its cloud encrypts, so that nobody writes to it in clear.
+
+    Whoever connects reads it. With no key nothing is said, and nothing that was said is taken back.
+    """
+    if keys.first is None or await announced_key(client) == keys.first.id:
+        return
+    request = UpdateNamespaceRequest(
+        namespace=client.namespace, update_info=UpdateNamespaceInfo(data={NOTICE: keys.first.id})
+    )
+    try:
+        await client.workflow_service.update_namespace(request, retry=True)
+    except RPCError as error:
+        logger.warning(
+            "could not announce encryption key %s, so a client without keys is not refused: %s "
+            "(temporal operator namespace update --namespace %s --data %s=%s)",
+            *(keys.first.id, error, client.namespace, NOTICE, keys.first.id),
+        )
 
 
 def _ip(host: str) -> str:

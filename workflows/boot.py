@@ -117,29 +117,23 @@ class Boot(Operation[BootRequest]):
             except (FailureError, HostlerError) as failure:
                 await self.leave(plan, host, judge(failure, host=host.name))
             else:
-                call = Activate(
-                    server_id=plan.server_id,
-                    run_id=self.run_id,
-                    host_id=host.id,
-                    power_state=power_state,
-                    events=self.event_log(ACTIVATE.name),
-                )
+                log = self.event_log(ACTIVATE.name)
+                ref = self.ref.model_dump()
+                call = Activate(**ref, host_id=host.id, power_state=power_state, events=log)
                 return await self.unbroken(ACTIVATE, call)
 
     async def schedule(self, plan: BootPlan) -> HostRef:
         """Take the next host: where an operator sends it, an alternate, else the best that a new search finds."""
 
-        def anew(decision: Decision) -> Schedule:
-            """Whoever decides to search again may have repaired what had failed."""
-            self.tried = []
-            return wanted(self.call, plan, self.run_id, [], [], self.destination.id if self.destination else None)
+        def ask(decision: Decision | None = None) -> Schedule:
+            if decision is not None:  # whoever decides to search again may have repaired what had failed
+                self.alternates, self.tried = [], []
+            if self.destination is not None:
+                return wanted(self.call, plan, self.run_id, [], [], self.destination.id)
+            return wanted(self.call, plan, self.run_id, self.alternates, self.tried)
 
-        if self.destination is not None:
-            call = wanted(self.call, plan, self.run_id, [], [], self.destination.id)
-        else:
-            call = wanted(self.call, plan, self.run_id, self.alternates, self.tried)
         undo = Allocation(server_id=plan.server_id)
-        placement = await self.step(SCHEDULE, call, saga=self.attempt, undo=undo, again=anew)
+        placement = await self.step(SCHEDULE, ask(), saga=self.attempt, undo=undo, again=ask)
         self.host, self.alternates, self.state.host = placement.host, placement.alternates, placement.host.name
         return placement.host
 

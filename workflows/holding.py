@@ -145,17 +145,20 @@ class Holder(StepRunner):
         try:
             await self._tell()
             decision = await self._await_decision()
-        except BaseException as interruption:
-            self.end_record(record, interruption)
+        except asyncio.CancelledError as cancelled:
+            self._hold_ends()
+            self.end_record(record, cancelled)
             raise
-        finally:
-            self.state.hold = None
-            workflow.upsert_search_attributes([HELD.value_set(False)])
+        self._hold_ends()
         self.end_record(record)
         record.note = f"{record.note}; {spelled(decision)}"
         workflow.logger.warning("%s", spelled(decision))
         await self._tell()
         return decision
+
+    def _hold_ends(self) -> None:
+        self.state.hold = None
+        workflow.upsert_search_attributes([HELD.value_set(False)])
 
     async def _await_decision(self) -> Decision:
         with suppress(TimeoutError):

@@ -1,5 +1,6 @@
 """The wait for vif-plugged: a guest runs only when its network does."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ async def wait_vif_plugged(operation: Operation[Any], ports: Sequence[PortBindin
             error = RescheduleError(f"no vif-plugged event within {timeout.total_seconds():g} s for port {missing}")
             operation.end_record(record, error)
             await operation.stuck(record, error, host)
-        except BaseException as cancelled:
+        except asyncio.CancelledError as cancelled:
             operation.end_record(record, cancelled)
             raise
         else:

@@ -10,6 +10,7 @@ from activities.control.events import write_events
 from activities.control.find import check_zone, find, find_flavor, find_host, find_keypair
 from activities.control.quotas import check_quota
 from activities.control.targets import target_of
+from activities.control.user_data import seal
 from activities.control.views import flavor_view, server_view
 from activities.interfaces import servers as interface
 from activities.interfaces.servers import (
@@ -29,6 +30,7 @@ from hostler.contract.resources import Flavor, VolumeStatus
 from hostler.contract.servers import BootRequest, Fault, NetworkRequest, OnFailure, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState, status
 from hostler.contract.validation import check_boot
+from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import Database, Network, ServerEvent, Volume, lock_quota, now
 from models import Server as Row
@@ -41,6 +43,7 @@ class Servers(interface.Servers):
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        self._keys = load_keys(settings)
 
     def _limits(self, operation: OperationName, max_attempts: int | None = None) -> Limits:
         settings, overdue = self._settings, self._settings.operations.overdue
@@ -65,7 +68,9 @@ class Servers(interface.Servers):
         row = session.get(Row, request.server_id, with_for_update=True)
         if row is None:
             plan = self._plan(session, request)
-            session.add(_new_row(call, plan))
+            row = _new_row(call, plan)
+            row.user_data = seal(self._keys, row.id, request.user_data)
+            session.add(row)
             return plan
         if row.request_fingerprint != call.fingerprint or row.deleted_at is not None:
             raise Conflict(
@@ -251,7 +256,6 @@ def _new_row(call: AcceptBoot, plan: BootPlan) -> Row:
         image_name=request.image,
         availability_zone=request.availability_zone,
         key_name=request.key_name,
-        user_data=request.user_data,
         metadata_=request.metadata,
         config_drive=request.config_drive,
         operation_id=call.run_id,

@@ -5,10 +5,10 @@ works when `spawn` stopped half-way or never ran. A reason that another host may
 `RescheduleError`, what can never succeed as another `HostlerError`; any other exception is worth a retry.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hostler.contract.guests import GuestSpec
 from hostler.contract.resources import Inventory
@@ -18,8 +18,16 @@ Report = Callable[[str], None]
 """Says how far a long step has come; becomes the activity's heartbeat."""
 
 
+class HeldGuest(NamedTuple):
+    """A guest as it is found on the machine. `host_id` is the host that spawned it, by its own record, if that says."""
+
+    server_id: str
+    power_state: PowerState
+    host_id: str | None
+
+
 class HypervisorDriver(Protocol):
-    """One host's hypervisor."""
+    """One host's hypervisor. A guest whose record names another host is seen by `held` alone, and never touched."""
 
     async def inventory(self) -> Inventory:
         """What this host has, before anything is subtracted."""
@@ -60,6 +68,18 @@ class HypervisorDriver(Protocol):
 
     async def guests(self) -> list[str]:
         """The UUIDs of all servers that have a guest here."""
+
+    async def held(self) -> list[HeldGuest]:
+        """Every guest that is found here, whichever host spawned it, also what is left of one."""
+
+    async def strays(self) -> list[str]:
+        """Files among the guests' that belong to no guest."""
+
+    def power_changes(self) -> AsyncIterator[frozenset[str]]:
+        """The guests whose power state may be news: all at first, then each that changed, but not by a call of ours.
+
+        Whoever asked for a change knows of it. All come again whenever some may have been missed.
+        """
 
     async def close(self) -> None:
         """Let go of connections and threads; guests stay."""

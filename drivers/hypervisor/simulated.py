@@ -5,6 +5,8 @@ the death of the process as real ones do. Only one process at a time may use a d
 """
 
 import platform
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -12,9 +14,12 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from drivers.faults import SimulatedFaults
-from drivers.hypervisor.base import Report
-from hostler.contract.errors import InvalidState, NotFound
+from drivers.hypervisor.base import HeldGuest, Report
+from drivers.hypervisor.power import PowerNews
+from drivers.strays import strays
+from hostler.contract.errors import InvalidState, NotFound, RescheduleError
 from hostler.contract.guests import GuestSpec
+from hostler.contract.names import is_uuid
 from hostler.contract.resources import Inventory
 from hostler.contract.states import PowerState
 from hostler.settings import SimulatedSettings
@@ -43,9 +48,10 @@ class Taps(Protocol):
 
 
 class SimulatedGuest(BaseModel):
-    """What is remembered of a guest; `boots` counts how often its system came up."""
+    """What is remembered of a guest; `boots` counts how often its system came up, `host_id` is who spawned it."""
 
     server_id: str
+    host_id: str | None = None
     name: str
     vcpus: int
     ram_mib: int
@@ -64,13 +70,19 @@ class SimulatedGuest(BaseModel):
 class SimulatedHypervisor:
     """One simulated host: the hypervisor driver of `drivers.hypervisor.base`."""
 
-    def __init__(self, settings: SimulatedSettings, name: str, directory: Path, network: Taps) -> None:
+    def __init__(
+        self, settings: SimulatedSettings, name: str, directory: Path, network: Taps, host_id: str | None = None
+    ) -> None:
+        """`host_id` None: guests do not record who spawned them."""
         self._settings = settings
         self._network = network
+        self._host_id = host_id
+        self._power = PowerNews()
         self._faults = SimulatedFaults(settings, name, directory)
         self._directory = directory / "guests"
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._guests = {guest.server_id: guest for guest in map(_read, self._directory.glob("*.json"))}
+        found = filter(None, map(_read, self._directory.glob("*.json")))
+        self._guests = {guest.server_id: guest for guest in found if self._is_ours(guest)}
         for guest in self._guests.values():
             self._plug(guest)  # taps outlive the process that made them; the simulated network's do not
 
@@ -98,10 +110,18 @@ class SimulatedHypervisor:
         return max(0, (self._settings.disk_gib * GIB - used) // GIB)
 
     async def spawn(self, guest: GuestSpec, base: Path | None, report: Report) -> None:
-        """Remember the guest, paused, and plug its ports. `base` is not looked at."""
+        """Remember the guest, paused, and plug its ports. `base` is not looked at.
+
+        Raises:
+            RescheduleError: there is a guest of the server here that another host spawned.
+        """
         await self._faults.before("spawn", report)
+        other = _read(self._path(guest.server_id))
+        if other is not None and not self._is_ours(other):
+            raise RescheduleError(f"host {other.host_id} has a guest of the server on this machine")
         known = self._guests.get(guest.server_id) or SimulatedGuest(
             server_id=guest.server_id,
+            host_id=self._host_id,
             name=guest.name,
             vcpus=guest.vcpus,
             ram_mib=guest.ram_mib,
@@ -110,6 +130,7 @@ class SimulatedHypervisor:
         )
         self._write(known)
         self._plug(known)
+        self._power.told(known.server_id, known.power_state)
 
     async def resume(self, server_id: str) -> None:
         """Let a paused guest run.
@@ -132,6 +153,7 @@ class SimulatedHypervisor:
         if guest is not None:
             self._unplug(guest)
             self._path(server_id).unlink(missing_ok=True)
+            self._power.told(server_id, PowerState.NOSTATE)
 
     async def start(self, server_id: str) -> None:
         """Power a stopped guest on.
@@ -155,6 +177,7 @@ class SimulatedHypervisor:
         obeyed = guest.power_state is SHUTDOWN or timeout > timedelta(0)
         self._unplug(guest)
         self._write(guest.model_copy(update={"power_state": SHUTDOWN}))
+        self._power.told(server_id, SHUTDOWN)
         return obeyed
 
     async def reset(self, server_id: str) -> None:
@@ -187,8 +210,54 @@ class SimulatedHypervisor:
         await self._faults.before("guests")
         return sorted(self._guests)
 
+    async def held(self) -> list[HeldGuest]:
+        """Every guest that has a file here; NOSTATE where that is not whole."""
+        await self._faults.before("held")
+        held = []
+        for path in sorted(self._directory.glob("*.json")):
+            guest = _read(path)
+            if guest is not None:
+                held.append(HeldGuest(guest.server_id, guest.power_state, guest.host_id))
+            elif is_uuid(path.stem):
+                held.append(HeldGuest(path.stem, PowerState.NOSTATE, None))
+        return held
+
+    async def strays(self) -> list[str]:
+        """Files that are no guest's."""
+        return strays(self._directory, lambda path: path.suffix == ".json" and is_uuid(path.stem))
+
+    async def power_changes(self) -> AsyncGenerator[frozenset[str]]:
+        """See `HypervisorDriver.power_changes`."""
+
+        async def guests() -> list[str]:
+            return list(self._guests)
+
+        async def look(server_id: str) -> PowerState:
+            guest = self._guests.get(server_id)
+            return guest.power_state if guest else PowerState.NOSTATE
+
+        self._power.look_at_all()
+        async for changed in self._power.follow(guests, look):
+            yield changed
+
+    async def befall(self, server_id: str, power_state: PowerState) -> None:
+        """Bring a guest into a state that nobody asked Hostler for: it halted by itself, it crashed, ...
+
+        Raises:
+            NotFound: there is no such guest.
+        """
+        guest = self._guest(server_id)
+        if power_state is SHUTDOWN:
+            self._unplug(guest)
+        self._write(guest.model_copy(update={"power_state": power_state}))
+        self._power.look_at(server_id)
+
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """End the reports."""
+        self._power.close()
+
+    def _is_ours(self, guest: SimulatedGuest) -> bool:
+        return self._host_id is None or guest.host_id in (None, self._host_id)
 
     def _guest(self, server_id: str) -> SimulatedGuest:
         guest = self._guests.get(server_id)
@@ -200,6 +269,7 @@ class SimulatedHypervisor:
         booted = guest.model_copy(update={"power_state": RUNNING, "boots": guest.boots + 1})
         self._write(booted)
         self._plug(booted)
+        self._power.told(guest.server_id, RUNNING)
 
     def _plug(self, guest: SimulatedGuest) -> None:
         if guest.power_state is SHUTDOWN:
@@ -223,5 +293,8 @@ class SimulatedHypervisor:
         self._guests[guest.server_id] = guest
 
 
-def _read(path: Path) -> SimulatedGuest:
-    return SimulatedGuest.model_validate_json(path.read_text())
+def _read(path: Path) -> SimulatedGuest | None:
+    """The guest in a file; None when there is none, or the file is not whole."""
+    with suppress(FileNotFoundError, ValueError):
+        return SimulatedGuest.model_validate_json(path.read_text())
+    return None

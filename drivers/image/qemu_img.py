@@ -4,9 +4,9 @@ The limits are those that Nova sets (`QEMU_IMG_LIMITS` in nova/virt/images.py): 
 all of a machine's memory before (CVE-2015-5162).
 """
 
-import os
 import subprocess
 
+from drivers.environment import clean
 from hostler.contract.errors import Unavailable
 
 CPU_LIMIT_SECONDS = 30
@@ -29,7 +29,7 @@ def run_limited(*command: str) -> subprocess.CompletedProcess[str]:
             text=True,
             errors="replace",
             timeout=WALL_LIMIT_SECONDS,
-            env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
+            env=clean(),
         )
     except FileNotFoundError as error:
         raise Unavailable("prlimit is not installed here", remedy="install the package util-linux") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from drivers import durable
 from drivers.daemons import Daemon
 from drivers.directories import first_closed, make_traversable
+from drivers.environment import clean
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import PortBinding
 from hostler.contract.names import bridge_name
@@ -111,7 +112,8 @@ class DhcpServer:
         for _, mac, ip, _, client in others:
             identity = [] if client == "*" else [client]
             with suppress(FileNotFoundError, subprocess.TimeoutExpired):  # then the restart does it
-                subprocess.run(["dhcp_release", self._bridge, ip, mac, *identity], capture_output=True, timeout=10)
+                command = ["dhcp_release", self._bridge, ip, mac, *identity]
+                subprocess.run(command, capture_output=True, timeout=10, env=clean())
         deadline = time.monotonic() + RELEASE_SECONDS
         while others and any(lease[1] not in mine for lease in self._current_leases()):
             if time.monotonic() > deadline:

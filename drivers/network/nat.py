@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
+from drivers.environment import clean
 from hostler.contract.errors import RescheduleError
 
 TIMEOUT_SECONDS = 30
@@ -70,7 +71,9 @@ def apply(owner: str, networks: Iterable[tuple[str, IPv4Network]]) -> None:
 
 def _nft(script: str) -> None:
     try:
-        done = subprocess.run(["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        done = subprocess.run(
+            ["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=clean()
+        )
     except FileNotFoundError as error:
         raise RescheduleError("nft is not installed on this host", remedy="install the package nftables") from error
     if done.returncode:

@@ -5,6 +5,7 @@ import re
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 
+from drivers.environment import clean
 from drivers.volume.base import Report
 from hostler.contract.errors import RescheduleError
 from hostler.contract.resources import DiskFormat
@@ -25,7 +26,7 @@ async def to_raw(source: Path, source_format: DiskFormat, target: Path, report: 
     command = ["qemu-img", "convert", "-p", "-n", "--target-is-zero", "-f", source_format, "-O", "raw"]
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, str(source), str(target), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+            *command, str(source), str(target), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=clean()
         )
     except FileNotFoundError as error:
         raise RescheduleError(

@@ -17,6 +17,7 @@ class Root(LazyGroup):
 
     builtins = {  # noqa: RUF012 - its base says so
         "server": Builtin("hostler.cli.server", "Servers: create, watch, start, stop, reboot, delete."),
+        "operation": Builtin("hostler.cli.operation", "Operations that run: list, decide about held ones, cancel."),
         "image": Builtin("hostler.cli.image", "Images that servers are made from."),
         "flavor": Builtin("hostler.cli.flavor", "Sizes of servers."),
         "network": Builtin("hostler.cli.network", "Networks and their subnets."),
@@ -24,6 +25,7 @@ class Root(LazyGroup):
         "keypair": Builtin("hostler.cli.keypair", "Public keys for servers."),
         "host": Builtin("hostler.cli.host", "Hypervisors: see, enable, disable."),
         "quota": Builtin("hostler.cli.quota", "A project's limits."),
+        "key": Builtin("hostler.cli.key", "Encryption keys."),
         "config": Builtin("hostler.cli.config", "The effective settings."),
     }
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -12,12 +13,16 @@ from hostler.cli.session import Session
 LIMIT_S = 3
 
 
-def names(kind: str) -> Callable[[typer.Context, str], list[str]]:
-    """A completer for the names of a namespace of the client: "flavors", "servers"..."""
+def names(kind: str, attribute: str = "name", **wanted: Any) -> Callable[[typer.Context, str], list[str]]:
+    """A completer for the names of a namespace of the client: "flavors", "servers"...
+
+    `attribute` is what has the name, `wanted` what the namespace's `list` is given.
+    """
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         with contextlib.suppress(Exception):
-            return [name for name in asyncio.run(_names(_session(ctx), kind)) if name.startswith(incomplete)]
+            found = asyncio.run(_names(_session(ctx), kind, attribute, wanted))
+            return [name for name in found if name.startswith(incomplete)]
         return []
 
     return complete
@@ -30,8 +35,9 @@ def _session(ctx: typer.Context) -> Session:
     return Session(Path(config) if config else None, options.get("temporal"), options.get("project"))
 
 
-async def _names(session: Session, kind: str) -> list[str]:
+async def _names(session: Session, kind: str, attribute: str, wanted: dict[str, Any]) -> list[str]:
     from hostler.client import Client
 
     async with asyncio.timeout(LIMIT_S), await Client.connect(session.settings()) as client:
-        return sorted({thing.name for thing in await getattr(client, kind).list() if thing.name})
+        things = await getattr(client, kind).list(**wanted)
+        return sorted({name for thing in things if (name := getattr(thing, attribute))})

@@ -31,6 +31,7 @@ MEANINGS = {
 
 BY_ERROR = {
     "InvalidRequest": Exit.INVALID,
+    "DecryptionFailed": Exit.INVALID,
     "NotFound": Exit.NOT_FOUND,
     "Conflict": Exit.CONFLICT,
     "ServerBusy": Exit.CONFLICT,

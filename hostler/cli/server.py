@@ -10,7 +10,7 @@ import typer
 from hostler.cli.completion import names
 from hostler.cli.failures import fail
 from hostler.cli.output import Format, FormatOption, column_option, note, printable, show_list
-from hostler.cli.server_create import create
+from hostler.cli.server_create import OnFailureOption, create
 from hostler.cli.server_views import COLUMNS, EVENT_COLUMNS, FIELDS, LONG_COLUMNS, show_server
 from hostler.cli.session import session
 from hostler.cli.watching import watch
@@ -57,20 +57,24 @@ def list_(
 def show(
     ctx: typer.Context, server: ServerArgument, format: FormatOption = Format.TABLE, columns: PickedFields = None
 ) -> None:
-    """Show a server, and the fault of one in ERROR."""
+    """Show a server, the fault of one in ERROR, and what an operation on it that holds waits for."""
     show_server(session(ctx).run(lambda client: client.servers.show(server)), format, columns)
 
 
 @app.command()
-def start(ctx: typer.Context, servers: ServersArgument, wait: WaitOption = False) -> None:
+def start(
+    ctx: typer.Context, servers: ServersArgument, on_failure: OnFailureOption = None, wait: WaitOption = False
+) -> None:
     """Power servers on."""
-    _operate(ctx, servers, wait, lambda client: client.servers.start)
+    _operate(ctx, servers, wait, lambda client, server: client.servers.start(server, on_failure=on_failure))
 
 
 @app.command()
-def stop(ctx: typer.Context, servers: ServersArgument, wait: WaitOption = False) -> None:
+def stop(
+    ctx: typer.Context, servers: ServersArgument, on_failure: OnFailureOption = None, wait: WaitOption = False
+) -> None:
     """Power servers off; their guests are asked first."""
-    _operate(ctx, servers, wait, lambda client: client.servers.stop)
+    _operate(ctx, servers, wait, lambda client, server: client.servers.stop(server, on_failure=on_failure))
 
 
 @app.command()
@@ -78,16 +82,19 @@ def reboot(
     ctx: typer.Context,
     servers: ServersArgument,
     hard: Annotated[bool, typer.Option("--hard/--soft", help="Do not ask the guests.")] = False,
+    on_failure: OnFailureOption = None,
     wait: WaitOption = False,
 ) -> None:
     """Reboot servers; their guests are asked first, unless --hard."""
-    _operate(ctx, servers, wait, lambda client: lambda server: client.servers.reboot(server, hard=hard))
+    _operate(ctx, servers, wait, lambda client, server: client.servers.reboot(server, hard=hard, on_failure=on_failure))
 
 
 @app.command()
-def delete(ctx: typer.Context, servers: ServersArgument, wait: WaitOption = False) -> None:
+def delete(
+    ctx: typer.Context, servers: ServersArgument, on_failure: OnFailureOption = None, wait: WaitOption = False
+) -> None:
     """Delete servers, also in the middle of their boot."""
-    _operate(ctx, servers, wait, lambda client: client.servers.delete)
+    _operate(ctx, servers, wait, lambda client, server: client.servers.delete(server, on_failure=on_failure))
 
 
 @app.command()
@@ -129,19 +136,19 @@ def _operate(
     ctx: typer.Context,
     servers: list[str],
     wait: bool,
-    choose: Callable[[Client], Callable[[str], Awaitable[Operation]]],
+    act: Callable[[Client, str], Awaitable[Operation]],
 ) -> None:
     """Begin one operation on each server, all at once, and report on each."""
 
-    async def begin(act: Callable[[str], Awaitable[Operation]], server: str) -> Operation | HostlerError:
+    async def begin(client: Client, server: str) -> Operation | HostlerError:
         try:
-            return await act(server)
+            return await act(client, server)
         except HostlerError as error:
             return error
 
     async def work(client: Client) -> tuple[list[HostlerError], list[HostlerError]]:
         wanted = list(dict.fromkeys(servers))
-        answers = dict(zip(wanted, await asyncio.gather(*(begin(choose(client), s) for s in wanted)), strict=True))
+        answers = dict(zip(wanted, await asyncio.gather(*(begin(client, s) for s in wanted)), strict=True))
         refused = [answer for answer in answers.values() if isinstance(answer, HostlerError)]
         begun = {server: answer for server, answer in answers.items() if isinstance(answer, Operation)}
         if wait and begun:

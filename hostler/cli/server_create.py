@@ -15,7 +15,12 @@ from hostler.cli.session import session
 from hostler.cli.watching import watch
 from hostler.client import Client, Operation
 from hostler.contract.errors import HostlerError, InvalidRequest
-from hostler.contract.servers import Server
+from hostler.contract.servers import OnFailure, Server
+
+OnFailureOption = Annotated[
+    OnFailure | None,
+    typer.Option(help="When a step cannot be done: give up, or hold for a decision [default: the control worker's]."),
+]
 
 
 def create(
@@ -64,6 +69,7 @@ def create(
     ] = None,
     config_drive: Annotated[bool, typer.Option(help="Give the guest its metadata on a config drive.")] = True,
     max_attempts: Annotated[int | None, typer.Option(help="On how many hosts to try, at most.")] = None,
+    on_failure: OnFailureOption = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Watch until it is built.")] = False,
     format: FormatOption = Format.TABLE,
     columns: Annotated[list[str] | None, column_option(FIELDS)] = None,
@@ -96,6 +102,7 @@ def create(
             host=host,
             config_drive=config_drive,
             max_attempts=max_attempts,
+            on_failure=on_failure,
             server_id=server_id,
         )
 

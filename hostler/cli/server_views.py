@@ -1,5 +1,6 @@
 """How servers and their events are shown."""
 
+from hostler.cli import holds
 from hostler.cli.failures import reasons
 from hostler.cli.output import Columns, Format, cell, console, show_one
 from hostler.contract.servers import Server, ServerEvent
@@ -20,11 +21,15 @@ def _devices(server: Server) -> list[str]:
     ]
 
 
+def _task(server: Server) -> str | None:
+    return f"{server.task_state}, held at {server.hold.step}" if server.hold else server.task_state
+
+
 COLUMNS: Columns[Server] = {
     "ID": lambda s: s.id,
     "Name": lambda s: s.name,
     "Status": lambda s: s.status,
-    "Task": lambda s: s.task_state,
+    "Task": _task,
     "Power": lambda s: s.power_state,
     "Networks": networks,
     "Flavor": lambda s: s.flavor,
@@ -45,6 +50,7 @@ FIELDS: Columns[Server] = {
     "Task": lambda s: s.task_state,
     "Power": lambda s: s.power_state,
     "Fault": lambda s: s.fault and s.fault.error.message,
+    "Hold": lambda s: s.hold and holds.summary(s.hold),
     "Host": lambda s: s.host,
     "Zone": lambda s: s.availability_zone,
     "Flavor": lambda s: s.flavor,
@@ -80,11 +86,19 @@ EVENT_COLUMNS: Columns[ServerEvent] = {
 
 
 def show_server(server: Server, format: Format, picked: list[str] | None) -> None:
-    """Print a server, and below it all that its fault says."""
+    """Print a server, and below it all that its fault and its hold say."""
     show_one(server, FIELDS, format, picked)
-    if server.fault is None or picked or format is not Format.TABLE:
+    if picked or format is not Format.TABLE:
         return
     out = console()
-    out.print(f"Fault of {cell(server.fault.created_at)}: {server.fault.error.code}", style="bold red", markup=False)
-    for part in reasons(server.fault.error):
-        out.print(part)
+    if server.fault is not None:
+        error = server.fault.error
+        out.print(f"Fault of {cell(server.fault.created_at)}: {error.code}", style="bold red", markup=False)
+        for part in reasons(error):
+            out.print(part)
+    if server.hold is not None:
+        out.print(f"Held {holds.deadline(server.hold)}. Decide:", style="bold yellow", markup=False)
+        for part in reasons(server.hold.error):
+            out.print(part)
+        for command in holds.commands(server.hold, server.id):
+            out.print(f"  {command}", markup=False, highlight=False)

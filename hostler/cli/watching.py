@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from hostler.cli import holds
 from hostler.cli.output import console, note, printable
 from hostler.client import Operation
 from hostler.contract.errors import HostlerError
-from hostler.contract.servers import Progress, Server, Step, StepStatus
+from hostler.contract.servers import Hold, Progress, Server, Step, StepStatus
 
 MARKS = {
     StepStatus.PENDING: ("·", "dim"),
@@ -96,7 +97,7 @@ class Board:
         runs = list(self._runs.values())  # drawn by a thread
         return Group(*(part for name, progress in runs for part in self._parts(name, progress)))
 
-    def _parts(self, name: str, progress: Progress) -> tuple[Text, Table]:
+    def _parts(self, name: str, progress: Progress) -> tuple[RenderableType, ...]:
         title = Text(printable(f"{progress.operation} {name}"), style="bold")
         if progress.attempt > 1:
             title.append(f", attempt {progress.attempt}", style="yellow")
@@ -112,7 +113,10 @@ class Board:
                 Text(_seconds(step), style="dim"),
                 Text(printable(remark(step, with_status=True)), style="red" if step.error else "dim"),
             )
-        return title, grid
+        if progress.hold is None:
+            return title, grid
+        held, *commands = decision(name, progress.hold)
+        return title, grid, Text(printable(held), style="bold yellow"), *(Text(f"  {line}") for line in commands)
 
 
 class Lines:
@@ -120,6 +124,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._shown: dict[tuple[str, int], tuple[object, ...]] = {}
+        self._hold: dict[str, Hold | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -144,6 +149,10 @@ class Lines:
                 f"- {remark(step)}" if remark(step) else "",
             ]
             note(" ".join(filter(None, parts)))
+        if progress.hold is not None and progress.hold != self._hold.get(progress.run_id):
+            held, *commands = decision(name, progress.hold)
+            note("\n  ".join([f"{progress.operation} {name}: {held}", *commands]))
+        self._hold[progress.run_id] = progress.hold
         if progress.done:
             note(f"{progress.operation} {name}: ended after {total(progress)}")
 
@@ -157,6 +166,11 @@ def remark(step: Step, *, with_status: bool = False) -> str:
         step.error or "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def decision(name: str, hold: Hold) -> list[str]:
+    """What a hold waits for, and the commands by which it is decided on."""
+    return [f"holds at {holds.where(hold)}, {holds.deadline(hold)}; decide:", *holds.commands(hold, name)]
 
 
 def total(progress: Progress) -> str:

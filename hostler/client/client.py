@@ -5,6 +5,7 @@ from typing import Self
 
 from hostler.client.catalogue import Flavors, Hosts, KeyPairs, Networks, Quotas
 from hostler.client.connection import Connection, connect, settle
+from hostler.client.operations import Operations
 from hostler.client.servers import Servers
 from hostler.client.storage import Images, Volumes
 from hostler.settings import Settings, load
@@ -25,6 +26,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.servers = Servers(connection)
+        self.operations = Operations(connection)
         self.images = Images(connection)
         self.flavors = Flavors(connection)
         self.networks = Networks(connection)

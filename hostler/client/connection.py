@@ -12,9 +12,10 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.common import RetryPolicy
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 
-from hostler.client.errors import START_TEMPORAL, typed
+from hostler import temporal as service
+from hostler.client.errors import START_TEMPORAL, from_rpc_error, typed
 from hostler.contract.calls import Call, Request, Result
 from hostler.contract.errors import Unavailable
 from hostler.contract.names import CONTROL_QUEUE
@@ -151,14 +152,23 @@ async def connect(settings: Settings, project: str) -> Connection:
     """Connect to Temporal.
 
     Raises:
-        Unavailable: nothing answers at the settings' address.
+        Unavailable: nothing answers at the settings' address, or TLS does not come about.
+        InvalidRequest: keys or certificates that cannot be used.
+        DecryptionFailed: the cloud encrypts with a key that we do not have.
     """
     address = settings.temporal.address
     try:
-        temporal = await temporalio.client.Client.connect(
-            address, namespace=settings.temporal.namespace, data_converter=pydantic_data_converter
-        )
+        temporal = await service.connect(settings)
     except RuntimeError as error:
         await settle()
+        if settings.temporal.tls.enabled:
+            raise Unavailable(
+                f"Temporal does not answer at {address} with TLS: {error}",
+                field="temporal.tls",
+                remedy="see that it is there and speaks TLS, that temporal.tls.server_ca has its certificate's "
+                "authority and, for mutual TLS, that it trusts that of temporal.tls.client_cert",
+            ) from error
         raise Unavailable(f"Temporal does not answer at {address}", remedy=START_TEMPORAL) from error
+    except RPCError as error:
+        raise from_rpc_error(error, address) from error
     return Connection(temporal, settings, project)

@@ -55,6 +55,14 @@ def typed(address: str) -> Iterator[None]:
         raise Unavailable(f"Temporal at {address} does not answer: {error}", remedy=START_TEMPORAL) from error
 
 
+def met_a_closing_run(error: BaseException | None) -> bool:
+    """Whether an update came to nothing because its run was about to end."""
+    if isinstance(error, WorkflowUpdateFailedError):
+        failure = error.cause
+        return isinstance(failure, ApplicationError) and failure.type == "AcceptedUpdateCompletedWorkflow"
+    return isinstance(error, RPCError) and error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.ABORTED)
+
+
 def from_failure(failure: BaseException) -> HostlerError:
     """The typed error in a failure's chain of causes, or else what comes closest to its root."""
     chain = list(_chain(failure))

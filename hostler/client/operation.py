@@ -10,14 +10,12 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowContinuedAsNewError,
     WorkflowHandle,
-    WorkflowUpdateFailedError,
 )
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
-from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from hostler.client.connection import Connection
-from hostler.client.errors import is_transient, typed
+from hostler.client.errors import is_transient, met_a_closing_run, typed
 from hostler.client.progress import follow_run
 from hostler.contract.calls import SHOW_SERVER, Ref
 from hostler.contract.errors import HostlerError, NotFound, Preempted, from_detail
@@ -163,7 +161,7 @@ async def begin(
         try:
             return await _ask(connection, operation, request, summary, server_name)
         except Exception as error:
-            if not _met_a_closing_run(error.__cause__):
+            if not met_a_closing_run(error.__cause__):
                 raise
     return await _ask(connection, operation, request, summary, server_name)
 
@@ -214,13 +212,6 @@ async def _ask(
         ),
     )
     return Operation(connection, accepted)
-
-
-def _met_a_closing_run(cause: BaseException | None) -> bool:
-    if isinstance(cause, WorkflowUpdateFailedError):
-        failure = cause.cause
-        return isinstance(failure, ApplicationError) and failure.type == "AcceptedUpdateCompletedWorkflow"
-    return isinstance(cause, RPCError) and cause.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.ABORTED)
 
 
 async def latest(connection: Connection, server_id: str) -> Operation:

@@ -3,9 +3,11 @@
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 from hostler.client.connection import Connection
+from hostler.client.identify import identify
 from hostler.client.operation import Operation, begin, latest
 from hostler.contract.calls import (
     CONSOLE_LOG,
@@ -16,13 +18,14 @@ from hostler.contract.calls import (
     Ref,
     ServerFilter,
 )
-from hostler.contract.errors import Conflict, InvalidState, NotFound
-from hostler.contract.names import host_queue, is_uuid
+from hostler.contract.errors import InvalidState
+from hostler.contract.names import host_queue
 from hostler.contract.servers import (
     BlockDeviceMapping,
     BootRequest,
     DeleteRequest,
     NetworkRequest,
+    OnFailure,
     OperationName,
     OperationRequest,
     RebootRequest,
@@ -61,6 +64,7 @@ class Servers:
         host: str | None = None,
         config_drive: bool = True,
         max_attempts: int | None = None,
+        on_failure: OnFailure | None = None,
         server_id: str | None = None,
     ) -> Operation:
         """Build a server. Two calls with the same `server_id` build one.
@@ -69,6 +73,7 @@ class Servers:
             networks: names or UUIDs, or requests that ask for an address too.
             user_data: bytes as they are, or text that is base64 already.
             max_attempts: on how many hosts to try; None is the control worker's setting.
+            on_failure: whether to hold rather than give up; None is the control worker's setting.
             server_id: the UUID to give it; None makes one.
         """
         server_id = server_id or str(uuid4())
@@ -88,6 +93,7 @@ class Servers:
             host=host,
             config_drive=config_drive,
             max_attempts=max_attempts,
+            on_failure=on_failure,
         )
         check_boot(request)
         source = f"image {image}" if image else "from a volume"
@@ -99,22 +105,24 @@ class Servers:
             server_name=name,
         )
 
-    async def start(self, server: str, *, request_id: str | None = None) -> Operation:
+    async def start(
+        self, server: str, *, on_failure: OnFailure | None = None, request_id: str | None = None
+    ) -> Operation:
         """Power a server on."""
-        server_id, name = await self._identify(server)
-        request = StartRequest(server_id=server_id, request_id=request_id or str(uuid4()), project=self._project)
-        return await self._begin(OperationName.START, request, name)
+        return await self._operate(OperationName.START, StartRequest, server, request_id, on_failure=on_failure)
 
-    async def stop(self, server: str, *, timeout: timedelta | None = None, request_id: str | None = None) -> Operation:
+    async def stop(
+        self,
+        server: str,
+        *,
+        timeout: timedelta | None = None,
+        on_failure: OnFailure | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
         """Power a server off: its guest is asked, and after `timeout` not asked any more."""
-        server_id, name = await self._identify(server)
-        request = StopRequest(
-            server_id=server_id,
-            request_id=request_id or str(uuid4()),
-            project=self._project,
-            timeout=timeout,
+        return await self._operate(
+            OperationName.STOP, StopRequest, server, request_id, on_failure=on_failure, timeout=timeout
         )
-        return await self._begin(OperationName.STOP, request, name)
 
     async def reboot(
         self,
@@ -122,28 +130,33 @@ class Servers:
         *,
         hard: bool = False,
         timeout: timedelta | None = None,
+        on_failure: OnFailure | None = None,
         request_id: str | None = None,
     ) -> Operation:
         """Reboot a server: its guest is asked first, unless `hard`."""
-        server_id, name = await self._identify(server)
-        request = RebootRequest(
-            server_id=server_id,
-            request_id=request_id or str(uuid4()),
-            project=self._project,
-            hard=hard,
-            timeout=timeout,
+        return await self._operate(
+            OperationName.REBOOT, RebootRequest, server, request_id, on_failure=on_failure, timeout=timeout, hard=hard
         )
-        return await self._begin(OperationName.REBOOT, request, name)
 
-    async def delete(self, server: str, *, request_id: str | None = None) -> Operation:
+    async def delete(
+        self, server: str, *, on_failure: OnFailure | None = None, request_id: str | None = None
+    ) -> Operation:
         """Delete a server, also in the middle of its boot."""
-        server_id, name = await self._identify(server)
-        request = DeleteRequest(server_id=server_id, request_id=request_id or str(uuid4()), project=self._project)
-        return await self._begin(OperationName.DELETE, request, name)
+        return await self._operate(OperationName.DELETE, DeleteRequest, server, request_id, on_failure=on_failure)
 
-    async def _begin(self, operation: OperationName, request: OperationRequest, name: str | None) -> Operation:
+    async def _operate(
+        self,
+        operation: OperationName,
+        kind: type[OperationRequest],
+        server: str,
+        request_id: str | None,
+        **options: Any,
+    ) -> Operation:
+        server_id, name = await identify(self._connection, server)
+        request_id = request_id or str(uuid4())
+        request = kind(server_id=server_id, request_id=request_id, project=self._project, **options)
         check_operation(request)
-        summary = f"{operation} {name or request.server_id}"
+        summary = f"{operation} {name or server_id}"
         return await begin(self._connection, operation, request, summary=summary, server_name=name)
 
     async def list(
@@ -168,12 +181,12 @@ class Servers:
 
     async def show(self, server: str) -> Server:
         """One server; a deleted one too, by its UUID."""
-        server_id, _ = await self._identify(server)
+        server_id, _ = await identify(self._connection, server)
         return await self._connection.call(SHOW_SERVER, Ref(ref=server_id, project=self._project))
 
     async def events(self, server: str) -> Sequence[ServerEvent]:
         """All steps of all its operations that the database remembers, oldest first."""
-        server_id, _ = await self._identify(server)
+        server_id, _ = await identify(self._connection, server)
         return await self._connection.call(LIST_EVENTS, Ref(ref=server_id, project=self._project))
 
     async def console_log(self, server: str, *, max_bytes: int = 100_000) -> str:
@@ -204,26 +217,5 @@ class Servers:
         Raises:
             NotFound: there is no such server, or Temporal remembers no operation on it.
         """
-        server_id, _ = await self._identify(server)
+        server_id, _ = await identify(self._connection, server)
         return await latest(self._connection, server_id)
-
-    async def _identify(self, server: str) -> tuple[str, str | None]:
-        """The UUID, and the name where it had to be looked up."""
-        if is_uuid(server.lower()):
-            return server.lower(), None
-        named = [s for s in await self.list(name=server) if s.name == server]
-        if not named:
-            raise NotFound(
-                f"no server is named {server!r}",
-                field="server",
-                value=server,
-                remedy="`hostler server list` shows them",
-            )
-        if len(named) > 1:
-            raise Conflict(
-                f"{len(named)} servers are named {server!r}: {', '.join(s.id for s in named)}",
-                field="server",
-                value=server,
-                remedy="name the one that is meant by its UUID",
-            )
-        return named[0].id, server

@@ -137,6 +137,10 @@ class ImageRejected(HostlerError):
     """The image's content is not what was declared, or is unsafe to open."""
 
 
+class DecryptionFailed(HostlerError):
+    """What was encrypted cannot be read here: its key is missing, or it was changed since."""
+
+
 class Unavailable(HostlerError):
     """A service that is needed does not answer."""
 
@@ -159,6 +163,7 @@ ERRORS: dict[str, type[HostlerError]] = {
         Cancelled,
         RescheduleError,
         ImageRejected,
+        DecryptionFailed,
         Unavailable,
     )
 }

@@ -276,6 +276,23 @@ class Progress(BaseModel):
     done: bool = False
 
 
+class RunningOperation(BaseModel):
+    """An operation as Temporal's index has it. `hold` says why one that is `held` holds, where that is known."""
+
+    operation: OperationName
+    server_id: str
+    server_name: str | None = None
+    project: str
+    run_id: str
+    step: str | None = None
+    attempt: int = 1
+    host: str | None = None
+    held: bool = False
+    overdue: bool = False
+    started_at: datetime
+    hold: Hold | None = None
+
+
 class ServerEvent(BaseModel):
     """One line of a server's history: a step of an operation, with its outcome."""
 

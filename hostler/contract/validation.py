@@ -22,7 +22,7 @@ from hostler.contract.checks import (
 )
 from hostler.contract.public_keys import fingerprint
 from hostler.contract.resources import DiskFormat, Flavor, ImageCreate, KeyPair, Network, Quota, VolumeCreate
-from hostler.contract.servers import BootRequest, OperationRequest, RebootRequest, StopRequest
+from hostler.contract.servers import BootRequest, Choice, Decision, OperationRequest, RebootRequest, StopRequest
 
 MAX_USER_DATA = 65_535  # characters of base64, as in Nova: 48 KiB of content
 MAX_METADATA_ITEMS = 128
@@ -30,6 +30,7 @@ METADATA_KEY = re.compile(r"[A-Za-z0-9:._ -]+")
 KEYPAIR_NAME = re.compile(r"[A-Za-z0-9@._ -]+")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_ATTEMPTS = 100
+MAX_NOTE = 1000
 MAX_STOP_TIMEOUT = timedelta(days=1)
 # Every IPv4 host takes 576 bytes (RFC 791); above 9000 few switches follow.
 MTU = (576, 9000)
@@ -45,6 +46,20 @@ def check_operation(request: OperationRequest) -> None:
     timeout = request.timeout if isinstance(request, StopRequest | RebootRequest) else None
     if timeout is not None and not timedelta(0) <= timeout <= MAX_STOP_TIMEOUT:
         reject("timeout", timeout, f"must be from 0 to {MAX_STOP_TIMEOUT}", "give a time in that range, 0 to force it")
+
+
+def check_decision(decision: Decision) -> None:
+    """A decision, as far as it can be checked without the operation that it is about."""
+    check_signature(decision.by, decision.note)
+    check_optional_text("host", decision.host)
+    if decision.host is not None and decision.choice is not Choice.MOVE:
+        reject("host", decision.host, f"cannot be given with {decision.choice}", "leave it out, or decide to move")
+
+
+def check_signature(by: str, note: str) -> None:
+    """Who decided something, and why."""
+    check_text("by", by, minimum=0)
+    check_text("note", note, minimum=0, maximum=MAX_NOTE)
 
 
 def check_boot(request: BootRequest) -> None:

@@ -177,10 +177,10 @@ def programs(ours: Settings, libvirt: bool, simulated: int) -> dict[str, Program
 
 def test_hosts_are_run_as_asked(tmp_path: Path) -> None:
     ours = settings(tmp_path)
-    assert list(programs(ours, libvirt=True, simulated=0)) == ["control", "host"]
-    assert list(programs(ours, libvirt=False, simulated=3)) == ["control", "simulated"]
+    assert list(programs(ours, libvirt=True, simulated=0)) == ["control", "codec", "host"]
+    assert list(programs(ours, libvirt=False, simulated=3)) == ["control", "codec", "simulated"]
     both = programs(ours, libvirt=True, simulated=2)
-    assert list(both) == ["control", "host", "simulated"]
+    assert list(both) == ["control", "codec", "host", "simulated"]
     assert both["host"].environment["HOSTLER_HOST__DRIVER"] == "libvirt"
     assert both["simulated"].environment["HOSTLER_HOST__DRIVER"] == "simulated"
     assert both["simulated"].environment["HOSTLER_HOST__SIMULATED__HOSTS"] == "2"

@@ -8,12 +8,12 @@ import os
 import subprocess
 from pathlib import Path
 
+from drivers.environment import clean
 from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import InvalidRequest, RescheduleError
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec
 from hostler.contract.resources import DiskFormat
 
-PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # mkfs and mkswap, for those who are not root
 RAW_KINDS = (DiskKind.EPHEMERAL, DiskKind.SWAP)
 PRIVATE = 0o600
 
@@ -73,9 +73,8 @@ def _make_overlay(disk: GuestDisk, path: Path, base: Path | None) -> None:
 
 
 def _run(*command: str) -> None:
-    env = {"PATH": PATH, "LC_ALL": "C"}
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", env=env)
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", env=clean())
     except FileNotFoundError as error:
         raise RescheduleError(f"{command[0]} is not installed on this host") from error
     except subprocess.CalledProcessError as error:

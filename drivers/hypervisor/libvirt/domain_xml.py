@@ -30,22 +30,25 @@ BALLOON_STATISTICS_SECONDS = 10
 
 
 class Mark(NamedTuple):
-    """What makes a domain ours, kept in its metadata: where its files are, and the hash of what it was made from."""
+    """What makes a domain ours, kept in its metadata: where its files are, the hash of what it was made from, and the
+    UUID of the host that made it (empty: that was not yet recorded).
+    """
 
     directory: str
     spec: str
+    host: str
 
     @classmethod
-    def of(cls, guest: GuestSpec, files: GuestFiles) -> "Mark":
+    def of(cls, guest: GuestSpec, files: GuestFiles, host_id: str) -> "Mark":
         """The mark of a guest that is to be made."""
         spec = hashlib.sha256(guest.model_dump_json().encode()).hexdigest()
-        return cls(str(files.directory), spec)
+        return cls(str(files.directory), spec, host_id)
 
     @classmethod
     def read(cls, metadata: str) -> "Mark":
         """The mark in a domain's metadata element of our namespace."""
         element = etree.fromstring(metadata)
-        return cls(element.get("directory", ""), element.get("spec", ""))
+        return cls(element.get("directory", ""), element.get("spec", ""), element.get("host", ""))
 
 
 def domain_name(server_id: str) -> str:
@@ -54,13 +57,18 @@ def domain_name(server_id: str) -> str:
 
 
 def domain_xml(
-    guest: GuestSpec, files: GuestFiles, base: Path | None, virt_type: Literal["kvm", "qemu"], direct_io: bool
+    guest: GuestSpec,
+    mark: Mark,
+    files: GuestFiles,
+    base: Path | None,
+    virt_type: Literal["kvm", "qemu"],
+    direct_io: bool,
 ) -> str:
     """The domain; `direct_io` says whether the file system of the guests' files can bypass the page cache."""
     domain = E.domain(
         E.name(domain_name(guest.server_id)),
         E.uuid(guest.server_id),
-        E.metadata(_metadata(guest, files)),
+        E.metadata(_metadata(guest, mark)),
         E.memory(str(guest.ram_mib), unit="MiB"),
         E.vcpu(str(guest.vcpus)),
         E.os(E.type("hvm", machine=MACHINE)),
@@ -93,12 +101,12 @@ def cpu(virt_type: str) -> etree._Element:
     return E.cpu(E.model(TCG_CPU, fallback="forbid"), mode="custom", match="exact")
 
 
-def _metadata(guest: GuestSpec, files: GuestFiles) -> etree._Element:
+def _metadata(guest: GuestSpec, mark: Mark) -> etree._Element:
     return HOSTLER.guest(
         HOSTLER.name(guest.name),
         HOSTLER.project(guest.project),
         HOSTLER.flavor(guest.flavor),
-        **Mark.of(guest, files)._asdict(),
+        **mark._asdict(),
     )
 
 

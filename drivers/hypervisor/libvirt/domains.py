@@ -7,6 +7,7 @@ from pathlib import Path
 
 import libvirt
 
+from drivers.hypervisor.base import HeldGuest
 from drivers.hypervisor.libvirt.connection import Connection, ignoring, libvirt_errors
 from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_name
 from drivers.hypervisor.libvirt.files import GuestFiles
@@ -35,19 +36,28 @@ ALL_STATE = (
 
 
 class Domains:
-    """The domains whose files are in `guests_dir`. Others, another Hostler's too, are not seen and not touched."""
+    """The domains whose files are in `guests_dir`. Others, another Hostler's too, are not seen and not touched.
 
-    def __init__(self, connection: Connection, guests_dir: Path) -> None:
+    A domain that another host made there, as this machine was before its host's UUID was lost, is only listed.
+    """
+
+    def __init__(self, connection: Connection, guests_dir: Path, host_id: str) -> None:
         self._connection = connection
         self._guests_dir = guests_dir
+        self._host_id = host_id
 
-    def server_ids(self) -> list[str]:
-        """The servers that have a domain."""
+    def held(self) -> list[HeldGuest]:
+        """The guests that have a domain here."""
         prefix = domain_name("")
+        held = []
         with libvirt_errors(Unavailable):
-            domains = self._connection.get().listAllDomains()
-            named = [domain for domain in domains if domain.name().startswith(prefix)]
-            return [domain.UUIDString() for domain in named if self._mark(domain)]
+            for domain in self._connection.get().listAllDomains():
+                # One may go meanwhile, and it is none then.
+                with ignoring(libvirt.VIR_ERR_NO_DOMAIN):
+                    mark = self._mark(domain) if domain.name().startswith(prefix) else None
+                    if mark is not None:
+                        held.append(HeldGuest(domain.UUIDString(), _state(domain), mark.host or None))
+        return held
 
     def mark(self, server_id: str) -> Mark | None:
         """The mark of the server's domain; None without one.
@@ -60,12 +70,20 @@ class Domains:
             if domain is None:
                 return None
             mark = self._mark(domain)
-            if mark is None:
+            if mark is None or not self._is_ours(mark):
+                whose = f"of host {mark.host}" if mark else "not of this host worker"
                 raise RescheduleError(
-                    f"libvirt has a domain {domain.name()} with the server's UUID, which is not of this host worker",
+                    f"libvirt has a domain {domain.name()} with the server's UUID, which is {whose}",
                     remedy=f"find out whose it is: virsh dumpxml {server_id}",
                 )
             return mark
+
+    def is_foreign(self, server_id: str) -> bool:
+        """Whether the server's domain was made by another host, so that its files are not ours either."""
+        with libvirt_errors(Unavailable):
+            domain = self._look_up(server_id)
+            mark = None if domain is None else self._mark(domain)
+            return mark is not None and not self._is_ours(mark)
 
     def define(self, xml: str) -> None:
         """Make the domain known to libvirt.
@@ -155,7 +173,8 @@ class Domains:
 
     def _find(self, server_id: str) -> libvirt.virDomain | None:
         domain = self._look_up(server_id)
-        return domain if domain is not None and self._mark(domain) else None
+        mark = None if domain is None else self._mark(domain)
+        return domain if mark is not None and self._is_ours(mark) else None
 
     def _look_up(self, server_id: str) -> libvirt.virDomain | None:
         domain = None
@@ -172,6 +191,9 @@ class Domains:
         mark = Mark.read(metadata)
         files = GuestFiles.of(self._guests_dir, domain.UUIDString())
         return mark if mark.directory == str(files.directory) else None
+
+    def _is_ours(self, mark: Mark) -> bool:
+        return mark.host in ("", self._host_id)
 
 
 def _state(domain: libvirt.virDomain) -> PowerState:

@@ -4,7 +4,7 @@ import asyncio
 import platform
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -13,15 +13,19 @@ from weakref import WeakValueDictionary
 import psutil
 
 from drivers.blocking import BlockingCalls
-from drivers.hypervisor.base import Report
+from drivers.durable import write_text
+from drivers.hypervisor.base import HeldGuest, Report
 from drivers.hypervisor.libvirt.config_drive import write_config_drive
 from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
 from drivers.hypervisor.libvirt.console import read_end
 from drivers.hypervisor.libvirt.disks import make_disks, supports_direct_io
 from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml
 from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.events import watch
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.libvirt.probe import VirtType, probe_virt_type
+from drivers.hypervisor.power import PowerNews
+from drivers.strays import strays
 from hostler.contract.errors import RescheduleError, Unavailable
 from hostler.contract.guests import GuestSpec
 from hostler.contract.names import is_uuid
@@ -39,14 +43,16 @@ POLL_INTERVAL = timedelta(seconds=0.5)
 class LibvirtHypervisor:
     """A `HypervisorDriver`. Calls for one guest take turns; calls for different guests do not wait for each other."""
 
-    def __init__(self, settings: LibvirtSettings, host: HostSettings, state_dir: Path) -> None:
+    def __init__(self, settings: LibvirtSettings, host: HostSettings, state_dir: Path, host_id: str) -> None:
         self._settings = settings
+        self._host_id = host_id
         self._state_dir = state_dir.absolute()
         self._guests_dir = self._state_dir / "guests"
         self._connection = Connection(settings.uri)
-        self._domains = Domains(self._connection, self._guests_dir)
+        self._domains = Domains(self._connection, self._guests_dir, host_id)
         self._blocking = BlockingCalls("libvirt", host.concurrency)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._power = PowerNews()
         self._probing = asyncio.Lock()
         self._virt_type: VirtType | None = None
 
@@ -83,35 +89,41 @@ class LibvirtHypervisor:
         files = GuestFiles.of(self._guests_dir, guest.server_id)
         virt_type = await self.virt_type()
         async with self._turn(guest.server_id):
-            if await self._blocking.run(self._domains.mark, guest.server_id) != Mark.of(guest, files):
+            mark = Mark.of(guest, files, self._host_id)
+            if await self._blocking.run(self._domains.mark, guest.server_id) != mark:
+                await self._blocking.run(self._refuse_foreign_files, files)
                 await self._blocking.run(self._remove, files, guest.server_id)
                 report("making the disks")
-                await self._blocking.run(_make_files, guest, files, base)
+                await self._blocking.run(_make_files, guest, files, base, self._host_id)
                 if guest.config_drive:
                     report("making the config drive")
                     await self._blocking.run(write_config_drive, guest, files.config_drive)
                 report("defining the domain")
                 direct_io = supports_direct_io(files.console_log)
-                xml = domain_xml(guest, files, base, virt_type.type, direct_io)
+                xml = domain_xml(guest, mark, files, base, virt_type.type, direct_io)
                 await self._blocking.run(self._domains.define, xml)
             report("starting QEMU")
             await self._blocking.run(self._domains.power_on, guest.server_id, paused=True)
+            self._power.told(guest.server_id, PowerState.PAUSED)
 
     async def resume(self, server_id: str) -> None:
         """See `HypervisorDriver.resume`."""
         async with self._turn(server_id):
             await self._blocking.run(self._domains.resume, server_id)
+            self._power.told(server_id, PowerState.RUNNING)
 
     async def destroy(self, server_id: str) -> None:
         """See `HypervisorDriver.destroy`."""
         files = GuestFiles.of(self._guests_dir, server_id)
         async with self._turn(server_id):
             await self._blocking.run(self._remove, files, server_id)
+            self._power.told(server_id, PowerState.NOSTATE)
 
     async def start(self, server_id: str) -> None:
         """See `HypervisorDriver.start`. A paused guest runs on."""
         async with self._turn(server_id):
             await self._blocking.run(self._domains.power_on, server_id)
+            self._power.told(server_id, PowerState.RUNNING)
 
     async def stop(self, server_id: str, timeout: timedelta, report: Report) -> bool:
         """See `HypervisorDriver.stop`. A paused guest cannot obey, so its plug is pulled at once.
@@ -131,6 +143,7 @@ class LibvirtHypervisor:
                 waited = timedelta(seconds=time.monotonic() - begun)
             obeyed = await self._blocking.run(self._domains.is_off, server_id)
             await self._blocking.run(self._domains.power_off, server_id)
+            self._power.told(server_id, PowerState.SHUTDOWN)
             return obeyed
 
     async def reset(self, server_id: str) -> None:
@@ -138,6 +151,7 @@ class LibvirtHypervisor:
         async with self._turn(server_id):
             await self._blocking.run(self._domains.power_off, server_id)
             await self._blocking.run(self._domains.power_on, server_id)
+            self._power.told(server_id, PowerState.RUNNING)
 
     async def power_state(self, server_id: str) -> PowerState:
         """See `HypervisorDriver.power_state`."""
@@ -154,18 +168,45 @@ class LibvirtHypervisor:
 
     async def guests(self) -> list[str]:
         """See `HypervisorDriver.guests`. One that has a domain or files, be it half made or half removed, counts."""
-        return await self._blocking.run(self._list_guests)
+        return [guest.server_id for guest in await self.held() if guest.host_id in (None, self._host_id)]
+
+    async def held(self) -> list[HeldGuest]:
+        """See `HypervisorDriver.held`. NOSTATE is one that has files and no domain."""
+        return await self._blocking.run(self._list_held)
+
+    async def strays(self) -> list[str]:
+        """See `HypervisorDriver.strays`."""
+        return await self._blocking.run(strays, self._guests_dir, lambda path: is_uuid(path.name))
+
+    async def power_changes(self) -> AsyncGenerator[frozenset[str]]:
+        """See `HypervisorDriver.power_changes`."""
+        events = watch(self._settings.uri, self._blocking, self._power.look_at, self._power.look_at_all)
+        watching = asyncio.create_task(events, name="libvirt events")
+        try:
+            async for changed in self._power.follow(self.guests, self.power_state, self._is_busy):
+                yield changed
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
 
     async def close(self) -> None:
         """See `HypervisorDriver.close`."""
+        self._power.close()
         await self._blocking.close()
         self._connection.close()
 
     @asynccontextmanager
     async def _turn(self, server_id: str) -> AsyncIterator[None]:
         """Alone with one guest: an attempt that Temporal gave up on may still be at work when the next one begins."""
-        async with self._turns.setdefault(server_id, asyncio.Lock()):
-            yield
+        try:
+            async with self._turns.setdefault(server_id, asyncio.Lock()):
+                yield
+        finally:
+            self._power.look_again()
+
+    def _is_busy(self, server_id: str) -> bool:
+        turn = self._turns.get(server_id)
+        return turn is not None and turn.locked()
 
     def _probe(self) -> VirtType:
         self._state_dir.mkdir(parents=True, exist_ok=True)
@@ -184,22 +225,37 @@ class LibvirtHypervisor:
         )
 
     def _remove(self, files: GuestFiles, server_id: str) -> None:
+        """Leaves alone what another host made here: this one has no say in it."""
+        if files.host_id() not in (None, self._host_id) or self._domains.is_foreign(server_id):
+            return
         self._domains.remove(server_id)
         if files.directory.exists():
             shutil.rmtree(files.directory)
 
-    def _list_guests(self) -> list[str]:
-        found = set(self._domains.server_ids())
-        if self._guests_dir.exists():
-            found.update(entry.name for entry in self._guests_dir.iterdir() if is_uuid(entry.name))
-        return sorted(found)
+    def _refuse_foreign_files(self, files: GuestFiles) -> None:
+        if (other := files.host_id()) not in (None, self._host_id):
+            raise RescheduleError(
+                f"{files.directory} has files of the server's, made by host {other}",
+                remedy="find out whether they are still needed, and move them away",
+            )
+
+    def _list_held(self) -> list[HeldGuest]:
+        # First the files: those of a guest that is removed meanwhile are then still there, or its domain is gone too.
+        files = [entry.name for entry in self._guests_dir.iterdir()] if self._guests_dir.exists() else []
+        found = {guest.server_id: guest for guest in self._domains.held()}
+        for server_id in filter(is_uuid, files):
+            if server_id not in found:
+                host_id = GuestFiles.of(self._guests_dir, server_id).host_id()
+                found[server_id] = HeldGuest(server_id, PowerState.NOSTATE, host_id)
+        return [found[server_id] for server_id in sorted(found)]
 
 
-def _make_files(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
+def _make_files(guest: GuestSpec, files: GuestFiles, base: Path | None, host_id: str) -> None:
     try:
         for directory in (files.directory.parent, files.directory):
             directory.mkdir(exist_ok=True)
             directory.chmod(TRAVERSABLE)
+        write_text(files.host, f"{host_id}\n")
         files.console_log.touch(0o640)  # made by this worker, so that it may read it; virtlogd's own would be root's
     except OSError as error:
         raise RescheduleError(f"cannot make the guest's files: {error}") from error

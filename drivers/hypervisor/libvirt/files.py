@@ -26,6 +26,19 @@ class GuestFiles:
         return cls(guests_dir / server_id)
 
     @property
+    def host(self) -> Path:
+        """The UUID of the host that made the guest, written before everything else."""
+        return self.directory / "host"
+
+    def host_id(self) -> str | None:
+        """That UUID, where it is there."""
+        try:
+            written = self.host.read_text().strip()
+        except FileNotFoundError:
+            return None
+        return written if is_uuid(written) else None
+
+    @property
     def config_drive(self) -> Path:
         """The config drive, an ISO 9660 image."""
         return self.directory / "disk.config"

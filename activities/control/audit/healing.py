@@ -1,0 +1,118 @@
+"""What heals a finding in the database: each checks again, under the row's lock, what it rests on.
+
+A finding that no longer stands is left alone, with the reason: something else has seen to it.
+"""
+
+from sqlmodel import Session, col, delete, select
+
+from activities.control.audit.facts import is_busy
+from activities.control.audit.records import LONG
+from activities.control.audit.servers import AGREEING, FOLLOWED
+from activities.control.events import write_events
+from activities.interfaces.audit import Suspicion
+from activities.interfaces.servers import EventLog
+from hostler.contract.errors import OperationFailed
+from hostler.contract.resources import VolumeStatus
+from hostler.contract.servers import Fault, OperationName, Step, StepStatus
+from hostler.contract.states import PowerState, VmState, status
+from models import BlockDevice, Port, Server, ServerEvent, Volume, now
+
+HEALED = ""
+CHANGED = "the server has changed meanwhile"
+
+
+def locked(session: Session, suspicion: Suspicion) -> Server | None:
+    """The server's row, locked, as long as it is still the one that the looks have seen."""
+    server = session.get(Server, suspicion.finding.server_id, with_for_update=True)
+    evidence = suspicion.evidence
+    if server is None or (server.updated_at, server.operation_id) != (evidence.updated_at, evidence.operation_id):
+        return None
+    return server
+
+
+def follow_power(session: Session, suspicion: Suspicion, run_id: str) -> str:
+    """The server's state follows the hypervisor's word. Answers why not, or nothing."""
+    if _done_before(session, suspicion, run_id):
+        return HEALED
+    server, power = locked(session, suspicion), suspicion.evidence.power_state
+    if server is None or power is None or is_busy(server):
+        return CHANGED
+    before = server.vm_state
+    after = FOLLOWED.get((before, power), before)
+    if after is before and before is not VmState.ERROR and (before, power) not in AGREEING:
+        return CHANGED
+    server.vm_state, server.power_state = after, power
+    changed = f": {status(after, None)}, was {status(before, None)}" if after is not before else ""
+    _tell(session, suspicion, run_id, f"its guest is {power}{changed}")
+    return HEALED
+
+
+def give_back(session: Session, suspicion: Suspicion, run_id: str) -> str:
+    """Free a server from a run that no longer exists. Answers why not, or nothing."""
+    if _done_before(session, suspicion, run_id):
+        return HEALED
+    server = locked(session, suspicion)
+    if server is None or not is_busy(server):
+        return CHANGED
+    if now() - server.updated_at < LONG:
+        return f"its row changed less than {LONG.seconds // 60} minutes ago"
+    lost, before = server.operation_id, status(server.vm_state, server.task_state)
+    state, fault = _former(server, suspicion.evidence.power_state)
+    server.operation_id, server.task_state, server.hold = None, None, None
+    server.vm_state, server.power_state = state, suspicion.evidence.power_state or PowerState.NOSTATE
+    if fault is not None:
+        server.fault = Fault(created_at=now(), error=fault.detail).model_dump(mode="json")
+    _tell(session, suspicion, run_id, f"run {lost} is gone: {status(state, None)}, was {before}")
+    return HEALED
+
+
+def _former(server: Server, power: PowerState | None) -> tuple[VmState, OperationFailed | None]:
+    """The state that the server has without its operation, and the fault that says what to do."""
+    remedy = f"delete it, which removes all that is left of it: hostler server delete {server.id}"
+    if server.vm_state is VmState.BUILDING:
+        message = f"run {server.operation_id}, which built it, is gone: nobody finished or undid the build"
+        return VmState.ERROR, OperationFailed(message, remedy=remedy)
+    if power is None:
+        message = f"run {server.operation_id} is gone, and the server has no guest on its host"
+        return VmState.ERROR, OperationFailed(message, remedy=remedy)
+    if server.vm_state is VmState.ERROR:
+        return VmState.ERROR, None
+    if power is PowerState.RUNNING:
+        return VmState.ACTIVE, None
+    return (VmState.STOPPED if power is PowerState.SHUTDOWN else server.vm_state), None
+
+
+def has_volumes(session: Session, server_id: str | None) -> list[Volume]:
+    """The volumes that a deleted server still holds."""
+    return list(session.exec(select(Volume).where(Volume.server_id == server_id).with_for_update()))
+
+
+def release_rows(session: Session, suspicion: Suspicion) -> str:
+    """Ports and disks of a deleted server; its volumes become available, whatever was to become of them."""
+    server_id = suspicion.finding.server_id
+    server = session.get(Server, server_id, with_for_update=True)
+    if server is None or server.deleted_at is None or server.operation_id is not None:
+        return CHANGED
+    session.exec(delete(Port).where(col(Port.server_id) == server_id))
+    session.exec(delete(BlockDevice).where(col(BlockDevice.server_id) == server_id))
+    for volume in has_volumes(session, server_id):
+        volume.status, volume.server_id = VolumeStatus.AVAILABLE, None
+    return HEALED
+
+
+def _done_before(session: Session, suspicion: Suspicion, run_id: str) -> bool:
+    """Whether this run has healed it already, and the answer was lost."""
+    query = select(ServerEvent.id).where(
+        ServerEvent.server_id == suspicion.finding.server_id, ServerEvent.run_id == run_id
+    )
+    return session.exec(query).first() is not None
+
+
+def _tell(session: Session, suspicion: Suspicion, run_id: str, note: str) -> None:
+    finding = suspicion.finding
+    assert finding.server_id is not None
+    step = Step(name=finding.kind, status=StepStatus.DONE, host=finding.host, started_at=now(), note=note)
+    write_events(
+        session,
+        EventLog(server_id=finding.server_id, run_id=run_id, operation=OperationName.AUDIT, steps=[step]),
+    )

@@ -1,0 +1,88 @@
+"""What heals a finding on a host: which of its activities, and what must be sure before.
+
+A server that lives elsewhere is held meanwhile, as an operation would hold it, so that none can bring it here.
+"""
+
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from activities.control.audit.facts import images_in_use, is_busy
+from activities.control.audit.healing import CHANGED, locked
+from activities.interfaces.audit import HostStep, Suspicion, Treatment
+from activities.interfaces.block_devices import HostVolumes, VolumeRef
+from activities.interfaces.guests import Claims, Guests
+from activities.interfaces.images import HostImages, ImageId
+from activities.interfaces.ports import HostPorts, PortIds
+from activities.interfaces.servers import HostRef, ServerRef
+from models import Image, Server, Volume
+from scheduler.reservation import release
+
+
+def host_of(suspicion: Suspicion) -> HostRef:
+    """The host that a finding is on."""
+    finding = suspicion.finding
+    assert finding.host_id is not None
+    return HostRef(id=finding.host_id, name=finding.host or finding.host_id)
+
+
+def remove_remains(session: Session, suspicion: Suspicion, run_id: str) -> Treatment:
+    """What is here of a server that is deleted, or that lives elsewhere: then it is held from now on."""
+    server = session.get(Server, suspicion.finding.server_id, with_for_update=True)
+    if server is None or server.host_id == suspicion.finding.host_id:
+        return Treatment(reason=CHANGED)
+    if server.deleted_at is not None and server.operation_id is None:
+        return Treatment(host=host_of(suspicion), steps=_steps(suspicion))
+    if server.operation_id != run_id:
+        if server.host_id is None or is_busy(server) or locked(session, suspicion) is None:
+            return Treatment(reason=CHANGED)
+        server.operation_id = run_id
+    return Treatment(host=host_of(suspicion), steps=_steps(suspicion), holds=True)
+
+
+def _steps(suspicion: Suspicion) -> list[HostStep]:
+    finding, evidence = suspicion.finding, suspicion.evidence
+    ref = ServerRef(server_id=finding.subject)
+    steps = []
+    if evidence.guest:
+        steps.append(_step(Guests.destroy_guest.__name__, ref))
+    if evidence.ports:
+        ports = PortIds(server_id=finding.subject, port_ids=evidence.ports)
+        steps.append(_step(HostPorts.unbind_ports.__name__, ports))
+    if evidence.claim:
+        steps.append(_step(Claims.drop_claim.__name__, ref))
+    return steps
+
+
+def _step(activity: str, argument: BaseModel) -> HostStep:
+    return HostStep(activity=activity, argument=argument.model_dump(mode="json"))
+
+
+def finish(session: Session, suspicion: Suspicion, run_id: str, done: bool) -> None:
+    """Release the allocation of what the host no longer has, and let go of the server."""
+    finding = suspicion.finding
+    if finding.server_id is None:
+        return
+    if done and suspicion.evidence.allocation:
+        release(session, finding.server_id, finding.host_id)
+    server = session.get(Server, finding.server_id, with_for_update=True)
+    if server is not None and server.operation_id == run_id:
+        server.operation_id = None
+
+
+def withdraw_export(session: Session, suspicion: Suspicion) -> Treatment:
+    """The export of a volume that a deleted server holds."""
+    volume = session.get(Volume, suspicion.finding.subject, with_for_update=True)
+    server = session.get(Server, volume.server_id) if volume is not None and volume.server_id else None
+    if volume is None or server is None or server.deleted_at is None:
+        return Treatment(reason="the volume has changed meanwhile")
+    step = _step(HostVolumes.withdraw_volume.__name__, VolumeRef(volume_id=volume.id))
+    return Treatment(host=host_of(suspicion), steps=[step])
+
+
+def evict_image(session: Session, suspicion: Suspicion) -> Treatment:
+    """A cached image that nothing can ask for any more."""
+    image_id = suspicion.finding.subject
+    if session.get(Image, image_id) is not None or images_in_use(session, [image_id]):
+        return Treatment(reason="the image is in use again")
+    step = _step(HostImages.evict_image.__name__, ImageId(image_id=image_id))
+    return Treatment(host=host_of(suspicion), steps=[step])

@@ -1,0 +1,82 @@
+"""What the audit asks Temporal: which runs are open, and, over it, what a host has."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+from temporalio.client import ActivityFailureError, Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import TimeoutError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.interfaces.holdings import Holdings, HoldingsQuery, HostHoldings
+from activities.interfaces.servers import HostRef
+from hostler.contract.errors import Unavailable
+from hostler.contract.names import host_queue
+
+CALLS_AT_ONCE = 16
+LISTING = timedelta(seconds=60)
+"""How long a host may take to say what it has."""
+
+
+@dataclass(frozen=True)
+class Temporal:
+    """Questions to Temporal. `host_answer` is until a host's worker must have taken one."""
+
+    client: Client
+    host_answer: timedelta
+
+    async def open_runs(self, workflow_ids: Iterable[str]) -> dict[str, WorkflowExecutionDescription]:
+        """Those of the workflows that run now, with the run. Each is asked for: the list of workflows lags behind."""
+        turns = asyncio.Semaphore(CALLS_AT_ONCE)
+
+        async def ask(workflow_id: str) -> WorkflowExecutionDescription | None:
+            async with turns:
+                return await self._describe(workflow_id)
+
+        ids = sorted(set(workflow_ids))
+        found = zip(ids, await asyncio.gather(*map(ask, ids)), strict=True)
+        return {one: run for one, run in found if run and run.status is WorkflowExecutionStatus.RUNNING}
+
+    async def _describe(self, workflow_id: str) -> WorkflowExecutionDescription | None:
+        try:
+            return await self.client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise
+
+    async def listed(self, query: str) -> AsyncIterator[str]:
+        """The IDs of the workflows that the list of workflows has for a query; as of some moments ago."""
+        async for one in self.client.list_workflows(query):
+            yield one.id
+
+    async def holdings(self, host: HostRef) -> Holdings:
+        """What the host has. It is asked directly, so that its answer fills no history.
+
+        Raises:
+            Unavailable: it does not say.
+        """
+        try:
+            holdings: Holdings = await self.client.execute_activity(
+                HostHoldings.list_holdings.__name__,
+                HoldingsQuery(),
+                id=f"{HostHoldings.list_holdings.__name__}:{uuid4()}",
+                task_queue=host_queue(host.id),
+                result_type=Holdings,
+                schedule_to_start_timeout=self.host_answer,
+                start_to_close_timeout=LISTING,
+                retry_policy=RetryPolicy(maximum_attempts=2),
+                summary=f"what {host.name} has",
+            )
+        except ActivityFailureError as failure:
+            cause = failure.cause
+            reason = "does not answer" if isinstance(cause, TimeoutError) else f"does not say what it has: {cause}"
+            raise Unavailable(f"host {host.name} {reason}", field="host", value=host.id) from failure
+        if holdings.host_id != host.id:
+            raise Unavailable(
+                f"who answers for host {host.name} is host {holdings.host_id}", field="host", value=host.id
+            )
+        return holdings

@@ -1,0 +1,77 @@
+"""Every operation that there is, with what it should come to. One that is missing here stops the soak."""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import workflow
+
+from hostler import Client
+from hostler.client import Operation
+from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
+from hostler.contract.servers import OperationName
+from hostler.contract.states import VmState
+from workers.control import WORKFLOWS
+
+ACTIVE, STOPPED = VmState.ACTIVE, VmState.STOPPED
+Ask = Callable[[Client, str, str], Awaitable[Operation]]
+"""Asks for the operation on the server of this UUID, with this request ID."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """An operation on a server that exists: from which states, and to which."""
+
+    operation: OperationName
+    allowed: frozenset[VmState]
+    afterwards: VmState
+    ask: Ask
+
+
+ACTIONS = (
+    Action(
+        OperationName.START,
+        frozenset({STOPPED}),
+        ACTIVE,
+        lambda client, server, request: client.servers.start(server, request_id=request),
+    ),
+    Action(
+        OperationName.STOP,
+        frozenset({ACTIVE}),
+        STOPPED,
+        lambda client, server, request: client.servers.stop(server, timeout=timedelta(seconds=5), request_id=request),
+    ),
+    Action(
+        OperationName.REBOOT,
+        frozenset({ACTIVE}),
+        ACTIVE,
+        lambda client, server, request: client.servers.reboot(
+            server, timeout=timedelta(seconds=5), request_id=request
+        ),
+    ),
+    Action(
+        OperationName.REBOOT,
+        frozenset({ACTIVE, STOPPED}),
+        ACTIVE,
+        lambda client, server, request: client.servers.reboot(server, hard=True, request_id=request),
+    ),
+)
+# Each tenant's life begins with a boot and ends with a delete; hosts register when they are started again.
+ELSEWHERE = {OperationName.BOOT.value, OperationName.DELETE.value, CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME}
+BY_ITSELF = {REGISTER_HOST}
+
+
+def choose(rng: random.Random, state: VmState) -> Action:
+    """Something to do with a server in this state."""
+    return rng.choice([action for action in ACTIONS if state in action.allowed])
+
+
+def workflow_types() -> set[str]:
+    """Every workflow that the product has."""
+    return {name for cls in WORKFLOWS if (name := workflow._Definition.must_from_class(cls).name)}
+
+
+def missing() -> set[str]:
+    """Workflows that the soak does not know."""
+    return workflow_types() - {action.operation.value for action in ACTIONS} - ELSEWHERE - BY_ITSELF
