@@ -15,6 +15,8 @@ from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.boundary import ErrorBoundary
+from activities.control.audit.audit import Audit as AuditActivities
+from activities.control.audit.temporal import Temporal
 from activities.control.block_devices import BlockDevices
 from activities.control.calls.flavors import FlavorCalls
 from activities.control.calls.hosts import HostCalls
@@ -39,9 +41,11 @@ from scheduler.liveness import Alive
 from scheduler.scheduler import Scheduler
 from workers.activities import methods
 from workers.liveness import Liveness
+from workers.schedules import ensure_audit_schedule
 from workers.signals import stop_event
 from workers.temporal import connect
 from workers.temporal_server import announce_key, ensure_search_attributes
+from workflows.audit import Audit
 from workflows.boot import Boot
 from workflows.delete import Delete
 from workflows.image import CreateImage
@@ -53,7 +57,11 @@ from workflows.volume import CreateVolume, DeleteVolume
 
 logger = logging.getLogger(__name__)
 
-WORKFLOWS: list[type] = [Boot, Start, Stop, Reboot, Delete, CreateImage, CreateVolume, DeleteVolume, RegisterHost]
+WORKFLOWS: list[type] = [
+    *(Boot, Start, Stop, Reboot, Delete),
+    *(CreateImage, CreateVolume, DeleteVolume),
+    *(RegisterHost, Audit),
+]
 THREADS = 20
 DRAIN = timedelta(seconds=8)
 NUDGE_SECONDS = 10.0
@@ -61,16 +69,19 @@ NUDGE_SECONDS = 10.0
 STICKY = timedelta(seconds=5)
 
 
-def control_activities(settings: Settings, database: Database, alive: Alive) -> list[Callable[..., Any]]:
+def control_activities(
+    client: Client, settings: Settings, database: Database, alive: Alive
+) -> list[Callable[..., Any]]:
     """Every activity of the control worker."""
     store = LocalImageStore(settings.images_dir)
     families = [
         Servers(database, settings),
         Scheduling(database, Scheduler(database, alive, settings.scheduler)),
         Ports(database),
-        BlockDevices(database, alive),
+        BlockDevices(database, alive, settings.timeouts),
         Images(database, store),
         Hosts(database),
+        AuditActivities(database, alive, Temporal(client, settings.timeouts.host_answer), settings.audit.heal),
         ServerCalls(database),
         FlavorCalls(database),
         ImageCalls(database, store),
@@ -96,7 +107,7 @@ def control_worker(
         client,
         task_queue=CONTROL_QUEUE,
         workflows=[*WORKFLOWS, *more_workflows],
-        activities=[*control_activities(settings, database, alive), *more_activities],
+        activities=[*control_activities(client, settings, database, alive), *more_activities],
         activity_executor=ThreadPoolExecutor(THREADS, thread_name_prefix="control"),
         max_concurrent_activities=THREADS,
         # The sandbox, which finds what is not deterministic, takes a quarter of a worker's time: tests replay in it.
@@ -120,6 +131,7 @@ async def run(settings: Settings) -> None:
     check_revision(database)
     client = await connect(settings, f"control@{socket.gethostname()}")
     await ensure_search_attributes(client)
+    await ensure_audit_schedule(client, settings.audit)
     await announce_key(client, load_keys(settings))
     liveness = Liveness(client, settings.temporal.heartbeat_interval, _known_hosts(database))
     async with liveness, control_worker(client, settings, database, liveness.alive):

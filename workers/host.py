@@ -20,6 +20,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 from activities.boundary import ErrorBoundary
 from activities.host.claims import Claims
 from activities.host.guests import Guests
+from activities.host.holdings import HostHoldings
 from activities.host.images import HostImages
 from activities.host.ports import HostPorts
 from activities.host.volumes import HostVolumes
@@ -52,7 +53,7 @@ REGISTRATIONS_AT_ONCE = 20
 
 @dataclass
 class Machine:
-    """One host: who it is, and its drivers."""
+    """One host: who it is, and its drivers. `takes_volumes`: whether new ones may be kept here."""
 
     id: str
     name: str
@@ -63,15 +64,18 @@ class Machine:
     network: NetworkDriver
     images: ImageCache
     volumes: VolumeDriver | None = None
+    takes_volumes: bool = True
     durable: bool = True
 
     def activities(self) -> list[Callable[..., Any]]:
         """Every activity of this host."""
+        claims = Claims(self.directory / "claims", self.inventory, self.hypervisor, self.durable)
         families: list[object] = [
-            Claims(self.directory / "claims", self.inventory, self.hypervisor, self.durable),
+            claims,
             Guests(self.hypervisor, self.images),
             HostPorts(self.network),
             HostImages(self.images),
+            HostHoldings(self.id, claims, self.hypervisor, self.network, self.images, self.volumes),
         ]
         if self.volumes is not None:
             families.append(HostVolumes(self.volumes, self.images))
@@ -80,7 +84,11 @@ class Machine:
     def registration(self) -> HostRegistration:
         """What the host says of itself."""
         return HostRegistration(
-            id=self.id, name=self.name, zone=self.zone, inventory=self.inventory, volumes=self.volumes is not None
+            id=self.id,
+            name=self.name,
+            zone=self.zone,
+            inventory=self.inventory,
+            volumes=self.volumes is not None and self.takes_volumes,
         )
 
     async def close(self) -> None:
@@ -207,10 +215,9 @@ async def libvirt_machine(settings: Settings) -> Machine:
     from drivers.volume.local import LocalVolumes
 
     directory, host = settings.state_dir, settings.host
-    hypervisor = LibvirtHypervisor(host.libvirt, host, directory)
-    volumes = LocalVolumes(directory / "volumes", host.volume_address) if host.volumes else None
-    if volumes is not None:
-        await volumes.restart_exports()
+    hypervisor = LibvirtHypervisor(host.libvirt, host, directory, host_id(directory))
+    volumes = LocalVolumes(directory / "volumes", host.volume_address)
+    await volumes.restart_exports()
     network = LocalNetwork(directory / "network", host_id(directory))
     await network.restore()
     return Machine(
@@ -223,6 +230,7 @@ async def libvirt_machine(settings: Settings) -> Machine:
         network=network,
         images=ImageCache(directory / "cache", LocalImageStore(settings.images_dir)),
         volumes=volumes,
+        takes_volumes=host.volumes,
     )
 
 
@@ -238,7 +246,7 @@ async def simulated_machines(settings: Settings) -> list[Machine]:
     for number in range(1, max(1, simulated.hosts) + 1):
         name = f"{simulated.name_prefix}{number}"
         network = SimulatedNetwork(simulated, name, root / name)
-        hypervisor = SimulatedHypervisor(simulated, name, root / name, network)
+        hypervisor = SimulatedHypervisor(simulated, name, root / name, network, host_id(root / name))
         machines.append(
             Machine(
                 id=host_id(root / name),

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | accept_volume | control | the row, quota use | forget_volume |
 | fetch_image, create_volume_data | the volume's host | cached image, file | none; deleted |
-| finish_volume | control | - | - |
+| finish_volume | control | - | - : it is the point of no return |
 
 | delete-volume | where | undo |
 |---|---|---|
@@ -41,8 +41,9 @@ class CreateVolume(CatalogueRunner):
 
         async def carry_out(saga: Saga) -> Volume:
             work = await self.step(ACCEPT, AcceptVolume(request=request), saga=saga, undo=ref)
+            self.limits = work.limits
             await create(self, work, saga)
-            return await self.step(FINISH, ref, final=True)
+            return await to_the_end(self.must(FINISH, ref))
 
         return await self.all_or_nothing(carry_out)
 
@@ -59,6 +60,7 @@ class DeleteVolume(CatalogueRunner):
 
         async def carry_out(saga: Saga) -> Nothing:
             work = await to_the_end(self.step(BEGIN_DELETE, ref, final=True))
+            self.limits = work.limits
             return await to_the_end(self._remove(work, ref))
 
         return await self.all_or_nothing(carry_out)

@@ -11,7 +11,7 @@ from activities.control.quotas import check_quota
 from activities.control.views import host_names, image_ref, volume_view
 from activities.interfaces import block_devices as interface
 from activities.interfaces.block_devices import AcceptVolume, PrepareDevices, ReleaseDevices, VolumeRef, VolumeWork
-from activities.interfaces.servers import HostRef
+from activities.interfaces.servers import HostRef, Limits
 from hostler.contract import resources
 from hostler.contract.errors import Conflict, NotFound, NoValidHost, Unavailable
 from hostler.contract.guests import DiskKind, GuestDisk, VolumeSpec
@@ -19,6 +19,7 @@ from hostler.contract.resources import VolumeStatus
 from hostler.contract.servers import DestinationType, SourceType
 from hostler.contract.states import TaskState
 from hostler.contract.validation import check_volume
+from hostler.settings import TimeoutSettings
 from models import BlockDevice, Database, Host, Image, Server, Volume
 from scheduler.liveness import Alive
 
@@ -26,9 +27,10 @@ from scheduler.liveness import Alive
 class BlockDevices(interface.BlockDevices):
     """Owner of the block device and volume rows."""
 
-    def __init__(self, database: Database, alive: Alive) -> None:
+    def __init__(self, database: Database, alive: Alive, timeouts: TimeoutSettings) -> None:
         self._database = database
         self._alive = alive
+        self._limits = Limits(host_answer=timeouts.host_answer)
 
     @activity.defn(name="prep_block_devices")
     def prep_block_devices(self, call: PrepareDevices) -> list[VolumeWork]:
@@ -112,8 +114,10 @@ class BlockDevices(interface.BlockDevices):
             )
             session.add(volume)
             session.flush()
+        made = volume.status is not VolumeStatus.CREATING  # by the same request, once before
         spec = VolumeSpec(volume_id=volume.id, size_gib=volume.size_gib, image=image_ref(image) if image else None)
-        return VolumeWork(volume_id=volume.id, host=_host(session, volume), create=spec)
+        work = VolumeWork(volume_id=volume.id, host=_host(session, volume), create=None if made else spec)
+        return work.model_copy(update={"limits": self._limits})
 
     @activity.defn(name="finish_volume")
     def finish_volume(self, call: VolumeRef) -> resources.Volume:
@@ -137,13 +141,16 @@ class BlockDevices(interface.BlockDevices):
                     remedy="delete that server first",
                 )
             volume.status = VolumeStatus.DELETING
-            return _work(session, volume, None)
+            return _work(session, volume, None).model_copy(update={"limits": self._limits})
 
         return self._database.run(change)
 
     @activity.defn(name="forget_volume")
     def forget_volume(self, call: VolumeRef) -> None:
-        self._database.run(lambda session: session.exec(delete(Volume).where(col(Volume.id) == call.volume_id)))
+        # One that is there for good is another request's: this one was refused because of it.
+        unfinished = col(Volume.status).in_([VolumeStatus.CREATING, VolumeStatus.DELETING])
+        mine = (col(Volume.id) == call.volume_id, col(Volume.server_id).is_(None), unfinished)
+        self._database.run(lambda session: session.exec(delete(Volume).where(*mine)))
 
     def _keeper(self, session: Session, size_gib: int) -> str:
         """The host that keeps a new volume: up, willing, with the most space not promised to other volumes."""

@@ -1,6 +1,7 @@
 """Claims: the host's own book of what its servers take, and its veto over the scheduler's idea of it."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from temporalio import activity
@@ -9,6 +10,7 @@ from activities.interfaces import guests as interface
 from activities.interfaces.servers import ServerRef
 from drivers.durable import write_text
 from drivers.hypervisor.base import HypervisorDriver
+from drivers.strays import strays
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import ClaimSpec
 from hostler.contract.resources import Inventory
@@ -29,8 +31,8 @@ class Claims(interface.Claims):
         self._durable = durable
         self._turn = asyncio.Lock()
         directory.mkdir(parents=True, exist_ok=True)
-        files = directory.glob("*.json")
-        self._claims = {file.stem: ClaimSpec.model_validate_json(file.read_text()) for file in files}
+        claims = filter(None, map(_read, directory.glob("*.json")))
+        self._claims = {claim.server_id: claim for claim in claims}
 
     @activity.defn(name="claim_resources")
     async def claim_resources(self, call: ClaimSpec) -> None:
@@ -44,6 +46,14 @@ class Claims(interface.Claims):
             else:
                 self._file(call.server_id).write_text(call.model_dump_json())
             self._claims[call.server_id] = call
+
+    def held(self) -> list[str]:
+        """The servers whose claims have a whole file now."""
+        return sorted(file.stem for file in self._directory.glob("*.json") if _read(file))
+
+    def strays(self) -> list[str]:
+        """Files that are no claim."""
+        return strays(self._directory, lambda path: _read(path) is not None)
 
     @activity.defn(name="drop_claim")
     async def drop_claim(self, call: ServerRef) -> None:
@@ -74,3 +84,11 @@ class Claims(interface.Claims):
 
     def _file(self, server_id: str) -> Path:
         return self._directory / f"{server_id}.json"
+
+
+def _read(file: Path) -> ClaimSpec | None:
+    """The claim in a file; None when it is not whole: a host that cannot start for it would help nobody."""
+    with suppress(FileNotFoundError, ValueError):
+        claim = ClaimSpec.model_validate_json(file.read_text())
+        return claim if file.name == f"{claim.server_id}.json" else None
+    return None

@@ -1,10 +1,12 @@
 """The host's image cache."""
 
+import asyncio
 from pathlib import Path
 
 from temporalio import activity
 
 from activities.interfaces import images as interface
+from activities.interfaces.images import ImageId
 from drivers.image.cache import ImageCache
 from hostler.contract.errors import NotFound, RescheduleError
 from hostler.contract.guests import ImageRef
@@ -19,6 +21,10 @@ class HostImages(interface.HostImages):
     @activity.defn(name="fetch_image")
     async def fetch_image(self, call: ImageRef) -> None:
         await fetch(self._cache, call)
+
+    @activity.defn(name="evict_image")
+    async def evict_image(self, call: ImageId) -> None:
+        await asyncio.to_thread(self._cache.remove, call.image_id)
 
 
 async def fetch(cache: ImageCache, ref: ImageRef) -> Path:

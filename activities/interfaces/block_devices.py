@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from pydantic import BaseModel
 from temporalio import activity
 
-from activities.interfaces.servers import HostRef, ServerRef
+from activities.interfaces.servers import HostRef, Limits, ServerRef
 from hostler.contract.guests import GuestDisk, VolumeConnection, VolumeSpec
 from hostler.contract.resources import Volume, VolumeCreate
 
@@ -19,11 +19,12 @@ class PrepareDevices(BaseModel):
 
 
 class VolumeWork(BaseModel):
-    """A volume to connect; `create` is what must be made first."""
+    """A volume to connect; `create` is what must be made first. `limits` bind an operation on it alone."""
 
     volume_id: str
     host: HostRef
     create: VolumeSpec | None = None
+    limits: Limits = Limits()
 
 
 class ReleaseDevices(ServerRef):

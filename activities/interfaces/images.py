@@ -41,3 +41,8 @@ class HostImages(ABC):
     @abstractmethod
     async def fetch_image(self, call: ImageRef) -> None:
         """Have the image in the cache, verified and inspected."""
+
+    @activity.defn(name="evict_image")
+    @abstractmethod
+    async def evict_image(self, call: ImageId) -> None:
+        """Remove it from the cache; the caller knows that no disk stands on it."""

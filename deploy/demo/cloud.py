@@ -130,7 +130,7 @@ class Cloud:
         For a cloud that was interrupted; one that has deleted its servers has none. What was removed.
         """
         settings, removed = load(self.config) if self.config.exists() else Settings(), []
-        hypervisor = LibvirtHypervisor(settings.host.libvirt, settings.host, self.directory)
+        hypervisor = LibvirtHypervisor(settings.host.libvirt, settings.host, self.directory, host_id(self.directory))
         network = LocalNetwork(self.directory / "network", host_id(self.directory))
         volumes = LocalVolumes(self.directory / "volumes", settings.host.volume_address)
         try:

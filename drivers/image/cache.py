@@ -14,6 +14,7 @@ from drivers.directories import make_traversable
 from drivers.image import copying
 from drivers.image.base import ImageStore, Progress
 from drivers.image.inspection import inspect
+from drivers.strays import strays
 from hostler.contract.errors import ImageRejected, RescheduleError, Unavailable
 from hostler.contract.guests import ImageRef
 from hostler.contract.names import is_uuid
@@ -69,6 +70,10 @@ class ImageCache:
     def cached(self) -> list[str]:
         """The IDs of the images that are here."""
         return sorted(path.name for path in self._directory.iterdir() if is_uuid(path.name))
+
+    def strays(self) -> list[str]:
+        """Files that are no image: downloads that were given up."""
+        return strays(self._directory, lambda path: is_uuid(path.name))
 
     def remove(self, image_id: str) -> None:
         """Remove an image, if it is here. The caller knows that no guest's disk depends on it."""

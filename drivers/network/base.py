@@ -27,5 +27,11 @@ class NetworkDriver(Protocol):
     def plugged(self) -> AsyncIterator[Plugged]:
         """Every bound port that is plugged now, then each as it becomes so. Reports may repeat."""
 
+    async def ports(self) -> list[PortBinding]:
+        """All ports that are bound here, by looking."""
+
+    async def strays(self) -> list[str]:
+        """What the driver keeps that belongs to no port."""
+
     async def close(self) -> None:
         """Stop watching; networks stay."""

@@ -17,6 +17,7 @@ from drivers.network.dhcp import DhcpServer
 from drivers.network.links import Links, Lost
 from drivers.network.plugging import Key, PlugReports
 from drivers.network.records import PortRecords
+from drivers.strays import strays
 from hostler.contract.errors import HostlerError, RescheduleError
 from hostler.contract.guests import PortBinding
 from hostler.contract.names import bridge_name, tap_name
@@ -101,8 +102,12 @@ class LocalNetwork:
                 links.close()
 
     async def ports(self) -> list[PortBinding]:
-        """All ports that are bound here."""
-        return self._records.all()
+        """See `NetworkDriver.ports`."""
+        return await self._calls.run(self._records.look)
+
+    async def strays(self) -> list[str]:
+        """See `NetworkDriver.strays`: records that are not whole, and DHCP servers of networks without a port."""
+        return await self._calls.run(self._strays)
 
     async def close(self) -> None:
         """See `NetworkDriver.close`."""
@@ -157,6 +162,11 @@ class LocalNetwork:
             raise RescheduleError(
                 f"subnet {subnet} of network {port.network} overlaps with what this host reaches by {interface}"
             )
+
+    def _strays(self) -> list[str]:
+        networks = {port.network_id for port in self._records.look()}
+        servers = strays(self._directory / "dhcp", lambda path: path.name in networks)
+        return [*self._records.strays(), *servers]
 
     def _dhcp(self, network_id: str) -> DhcpServer:
         return DhcpServer(self._directory / "dhcp" / network_id, network_id)

@@ -1,8 +1,10 @@
 """The ports that are bound on a host: one JSON file each, which outlives the worker."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from drivers import durable
+from drivers.strays import strays
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.guests import PortBinding
 from hostler.contract.names import is_uuid
@@ -30,6 +32,14 @@ class PortRecords:
         """The ports of one network, by address."""
         return sorted((p for p in self.all() if p.network_id == network_id), key=lambda port: port.ip)
 
+    def look(self) -> list[PortBinding]:
+        """All ports that have a whole record in the directory now."""
+        return list(filter(None, map(_read, sorted(self._directory.glob("*.json")))))
+
+    def strays(self) -> list[str]:
+        """Files that are no port's whole record."""
+        return strays(self._directory, lambda path: is_uuid(path.stem) and _read(path) is not None)
+
     def save(self, port: PortBinding) -> None:
         """Record the port."""
         file = self._file(port.port_id)
@@ -47,3 +57,9 @@ class PortRecords:
         if not is_uuid(port_id):  # it becomes a file name
             raise InvalidRequest("a port ID is a UUID", field="port", value=port_id)
         return self._directory / f"{port_id}.json"
+
+
+def _read(file: Path) -> PortBinding | None:
+    with suppress(FileNotFoundError, ValueError):
+        return PortBinding.model_validate_json(file.read_text())
+    return None

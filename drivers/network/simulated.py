@@ -53,8 +53,12 @@ class SimulatedNetwork:
         return self._reports.follow(asyncio.Event(), self._plugged)
 
     async def ports(self) -> list[PortBinding]:
-        """All ports that are bound here."""
-        return self._records.all()
+        """See `NetworkDriver.ports`."""
+        return self._records.look()
+
+    async def strays(self) -> list[str]:
+        """See `NetworkDriver.strays`."""
+        return self._records.strays()
 
     async def close(self) -> None:
         """See `NetworkDriver.close`."""

@@ -29,5 +29,14 @@ class VolumeDriver(Protocol):
     async def withdraw(self, volume_id: str) -> None:
         """Stop serving it."""
 
+    async def volumes(self) -> list[str]:
+        """The IDs of the volumes whose data is here."""
+
+    async def exports(self) -> list[str]:
+        """The IDs of the volumes that are being served now."""
+
+    async def strays(self) -> list[str]:
+        """Files that belong to no volume."""
+
     async def close(self) -> None:
         """Let go of resources; exports stay."""

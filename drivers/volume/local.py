@@ -10,6 +10,7 @@ from uuid import uuid4
 from drivers import durable
 from drivers.blocking import BlockingCalls
 from drivers.locks import Locks
+from drivers.strays import strays
 from drivers.volume.base import Report
 from drivers.volume.convert import to_raw
 from drivers.volume.nbd import NbdServers
@@ -21,6 +22,7 @@ GIB = 1 << 30
 STAT_BLOCK_BYTES = 512
 PORTS = range(10810, 11810)
 SUFFIX = ".raw"
+EXPORTS = "exports"
 EXPORT_PREFIX = "volume-"
 THREADS = 8
 
@@ -31,7 +33,7 @@ class LocalVolumes:
     def __init__(self, directory: Path, address: str, ports: range = PORTS) -> None:
         self._directory = directory.absolute()
         self._address = address
-        self._servers = NbdServers(self._directory / "exports", address, ports)
+        self._servers = NbdServers(self._directory / EXPORTS, address, ports)
         self._calls = BlockingCalls("volume", THREADS)
         self._locks = Locks()
         self._room = threading.Lock()
@@ -94,6 +96,10 @@ class LocalVolumes:
         names = await self._calls.run(lambda: [n for n in self._servers.wanted() if self._servers.port(n)])
         return [name.removeprefix(EXPORT_PREFIX) for name in names]
 
+    async def strays(self) -> list[str]:
+        """See `VolumeDriver.strays`: half-made volumes, and what is left of exports that nobody serves."""
+        return await self._calls.run(self._strays)
+
     async def close(self) -> None:
         """See `VolumeDriver.close`."""
         await self._calls.close()
@@ -141,6 +147,16 @@ class LocalVolumes:
 
     def _volumes(self) -> list[str]:
         return sorted(path.stem for path in self._directory.glob(f"*{SUFFIX}") if is_uuid(path.stem))
+
+    def _strays(self) -> list[str]:
+        volumes = set(self._volumes())
+        files = {EXPORTS, *(f"{volume_id}{SUFFIX}" for volume_id in volumes)}
+
+        def belongs(path: Path) -> bool:
+            return path.stem.removeprefix(EXPORT_PREFIX) in volumes or self._servers.port(path.stem) is not None
+
+        left = strays(self._directory / EXPORTS, belongs)
+        return [*strays(self._directory, lambda path: path.name in files), *left]
 
     def _promised(self) -> int:
         """What the volumes here may still take of the disk, in bytes: their files are sparse."""

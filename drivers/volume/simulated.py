@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from drivers.durable import write_text
 from drivers.faults import SimulatedFaults
+from drivers.strays import strays
 from drivers.volume.base import Report
 from hostler.contract.errors import NotFound
 from hostler.contract.guests import VolumeConnection, VolumeSpec
@@ -74,6 +75,10 @@ class SimulatedVolumes:
     async def exports(self) -> list[str]:
         """The IDs of the volumes that are being served."""
         return sorted(volume.volume_id for volume in self._volumes.values() if volume.exported)
+
+    async def strays(self) -> list[str]:
+        """Files that are no volume's."""
+        return strays(self._directory, lambda path: path.suffix == ".json" and path.stem in self._volumes)
 
     async def close(self) -> None:
         """Nothing to let go of."""

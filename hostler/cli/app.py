@@ -24,6 +24,7 @@ class Root(LazyGroup):
         "volume": Builtin("hostler.cli.volume", "Volumes."),
         "keypair": Builtin("hostler.cli.keypair", "Public keys for servers."),
         "host": Builtin("hostler.cli.host", "Hypervisors: see, enable, disable."),
+        "audit": Builtin("hostler.cli.audit", "Compare what is with what should be."),
         "quota": Builtin("hostler.cli.quota", "A project's limits."),
         "key": Builtin("hostler.cli.key", "Encryption keys."),
         "config": Builtin("hostler.cli.config", "The effective settings."),

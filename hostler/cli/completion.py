@@ -21,7 +21,7 @@ def names(kind: str, attribute: str = "name", **wanted: Any) -> Callable[[typer.
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         with contextlib.suppress(Exception):
-            found = asyncio.run(_names(_session(ctx), kind, attribute, wanted))
+            found = asyncio.run(_names(_session(ctx), kind, attribute, **wanted))
             return [name for name in found if name.startswith(incomplete)]
         return []
 
@@ -35,7 +35,7 @@ def _session(ctx: typer.Context) -> Session:
     return Session(Path(config) if config else None, options.get("temporal"), options.get("project"))
 
 
-async def _names(session: Session, kind: str, attribute: str, wanted: dict[str, Any]) -> list[str]:
+async def _names(session: Session, kind: str, attribute: str = "name", **wanted: Any) -> list[str]:
     from hostler.client import Client
 
     async with asyncio.timeout(LIMIT_S), await Client.connect(session.settings()) as client:

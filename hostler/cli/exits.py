@@ -14,6 +14,7 @@ class Exit(IntEnum):
     QUOTA = 5
     FAILED = 6
     UNAVAILABLE = 7
+    FOUND = 8
     INTERRUPTED = 130
 
 
@@ -26,6 +27,7 @@ MEANINGS = {
     Exit.QUOTA: "quota exceeded",
     Exit.FAILED: "the operation failed (a server that failed to build is in ERROR)",
     Exit.UNAVAILABLE: "a service does not answer",
+    Exit.FOUND: "the audit found what it did not heal",
     Exit.INTERRUPTED: "interrupted; what was begun goes on",
 }
 

@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from hostler.client.audit import Audits
 from hostler.client.catalogue import Flavors, Hosts, KeyPairs, Networks, Quotas
 from hostler.client.connection import Connection, connect, settle
 from hostler.client.operations import Operations
@@ -32,6 +33,7 @@ class Client:
         self.networks = Networks(connection)
         self.volumes = Volumes(connection)
         self.hosts = Hosts(connection)
+        self.audit = Audits(connection)
         self.quotas = Quotas(connection)
         self.keypairs = KeyPairs(connection)
 

@@ -17,7 +17,7 @@ from temporalio.service import RPCError
 from hostler import temporal as service
 from hostler.client.errors import START_TEMPORAL, from_rpc_error, typed
 from hostler.contract.calls import Call, Request, Result
-from hostler.contract.errors import Unavailable
+from hostler.contract.errors import DecryptionFailed, Unavailable
 from hostler.contract.names import CONTROL_QUEUE
 from hostler.settings import Settings
 
@@ -171,4 +171,7 @@ async def connect(settings: Settings, project: str) -> Connection:
         raise Unavailable(f"Temporal does not answer at {address}", remedy=START_TEMPORAL) from error
     except RPCError as error:
         raise from_rpc_error(error, address) from error
+    except DecryptionFailed:
+        await settle()
+        raise
     return Connection(temporal, settings, project)

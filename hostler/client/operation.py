@@ -180,37 +180,45 @@ async def _ask(
     ]
     if server_name is not None:
         attributes.append(SearchAttributePair(SERVER_NAME, server_name))
-    accepted: Accepted = await connection.answered(
-        connection.temporal.execute_update_with_start_workflow(
-            UPDATE,
-            OperationCall(
-                operation=operation,
-                server_id=request.server_id,
-                request_id=request.request_id,
-                project=request.project,
-                fingerprint=fingerprint(request),
-            ),
-            # Temporal answers an update that it knows from the last run as it did then, also when that was a refusal.
-            # A boot is told from others by its workflow; any other operation is the same one if its request ID is.
-            id=None if operation is OperationName.BOOT else f"{operation}:{request.request_id}",
-            result_type=Accepted,
-            start_workflow_operation=WithStartWorkflowOperation(
-                operation.value,
-                request,
-                id=server_workflow_id(request.server_id),
-                task_queue=CONTROL_QUEUE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                search_attributes=TypedSearchAttributes(attributes),
-                static_summary=summary,
-            ),
-        ),
-        CONTROL_QUEUE,
-        TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        remedy=(
-            "start one: hostler worker control. Temporal keeps the request, so the operation may begin then; "
-            "the same call with the same request ID joins it"
-        ),
+    start = WithStartWorkflowOperation(
+        operation.value,
+        request,
+        id=server_workflow_id(request.server_id),
+        task_queue=CONTROL_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        search_attributes=TypedSearchAttributes(attributes),
+        static_summary=summary,
     )
+    started = asyncio.ensure_future(start.workflow_handle())
+    try:
+        accepted: Accepted = await connection.answered(
+            connection.temporal.execute_update_with_start_workflow(
+                UPDATE,
+                OperationCall(
+                    operation=operation,
+                    server_id=request.server_id,
+                    request_id=request.request_id,
+                    project=request.project,
+                    fingerprint=fingerprint(request),
+                ),
+                # Temporal answers an update that it knows from the last run as it did then, also when that was a
+                # refusal. A boot is told from others by its workflow; any other operation is the same one if its
+                # request ID is.
+                id=None if operation is OperationName.BOOT else f"{operation}:{request.request_id}",
+                result_type=Accepted,
+                start_workflow_operation=start,
+            ),
+            CONTROL_QUEUE,
+            TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            remedy=(
+                "start one: hostler worker control. Temporal keeps the request, so the operation may begin then; "
+                "the same call with the same request ID joins it"
+            ),
+        )
+    finally:
+        # The start's own failure is the update's, too. If nobody asked for it, asyncio would tell everybody.
+        started.cancel()
+        await asyncio.gather(started, return_exceptions=True)
     return Operation(connection, accepted)
 
 

@@ -22,6 +22,9 @@ HELD = SearchAttributeKey.for_bool("HostlerHeld")
 OVERDUE = SearchAttributeKey.for_bool("HostlerOverdue")
 SEARCH_ATTRIBUTES = (SERVER_ID, SERVER_NAME, PROJECT, HOST, OPERATION, STEP, ATTEMPT, HELD, OVERDUE)
 
+ATTEMPT_HEADER = "hostler-attempt"
+"""The header of an activity that says at which of its hosts the operation is, from 1."""
+
 
 def host_queue(host_id: str) -> str:
     """The task queue of one host's worker."""

@@ -50,13 +50,17 @@ class NetworkRequest(BaseModel):
 
 
 class OperationName(StrEnum):
-    """The operations on a server; each is a workflow type of the same name."""
+    """The operations on a server; each is a workflow type of the same name.
+
+    `AUDIT` is none: it stands in a server's events for what was found and mended without one.
+    """
 
     BOOT = "boot"
     START = "start"
     STOP = "stop"
     REBOOT = "reboot"
     DELETE = "delete"
+    AUDIT = "audit"
 
 
 class OnFailure(StrEnum):

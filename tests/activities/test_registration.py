@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from temporalio import activity
+from temporalio.client import Client
 
 import activities.interfaces
 import models
@@ -46,7 +47,8 @@ async def registered(tmp_path: Path) -> list[Any]:
     simulated = HostSettings(driver="simulated", simulated=SimulatedSettings(hosts=1))
     settings = Settings(state_dir=tmp_path, host=simulated)
     [machine] = await make_machines(settings)
-    control = control_activities(settings, models.Database(settings.database_url), frozenset)
+    client = await Client.connect("127.0.0.1:1", lazy=True)
+    control = control_activities(client, settings, models.Database(settings.database_url), frozenset)
     machine.volumes = LocalVolumes(tmp_path / "volumes", "127.0.0.1")
     return [*control, *machine.activities()]
 

@@ -9,7 +9,7 @@ from hostler.client import Operation
 from hostler.contract.servers import Hold, OnFailure
 from tests.cloud import LIMIT, Cloud
 
-ON_FIRE = ApplicationError("the disk is on fire", non_retryable=True)
+ON_FIRE = ApplicationError("the disk is on fire", type="DiskFault", non_retryable=True)
 
 
 async def held_boot(cloud: Cloud, name: str = "web", **options: Any) -> Operation:

@@ -12,9 +12,9 @@ from typing import Any
 from temporalio import activity, workflow
 from temporalio.client import Client as TemporalClient
 from temporalio.common import RetryPolicy
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from hostler.codec import data_converter
 from hostler.contract import calls
 from hostler.contract.errors import (
     AttemptReport,
@@ -57,6 +57,7 @@ from hostler.contract.servers import (
     StepStatus,
 )
 from hostler.contract.states import PowerState, VmState
+from hostler.settings import Settings, load
 
 HOST_ID = "0a0a0a0a-0000-4000-8000-00000000000a"
 FAILED = BuildFailed(
@@ -338,10 +339,14 @@ class Catalogue:
 
 
 @asynccontextmanager
-async def cloud(address: str, namespace: str, catalogue: Catalogue | None = None) -> AsyncIterator[Catalogue]:
+async def cloud(
+    address: str, namespace: str, catalogue: Catalogue | None = None, settings: Settings | None = None
+) -> AsyncIterator[Catalogue]:
     """A control worker and the worker of one host, until the context ends."""
     catalogue = catalogue or Catalogue()
-    client = await TemporalClient.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
+    client = await TemporalClient.connect(
+        address, namespace=namespace, data_converter=data_converter(settings or load())
+    )
     answers = catalogue.activities()
     control = Worker(
         client,

@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from temporalio.runtime import Runtime, TelemetryConfig
+
 from tests.soak.soak import TENANTS, soak
 
 
@@ -20,6 +22,9 @@ def main() -> int:
     given = parser.parse_args()
     directory = given.directory or Path(tempfile.mkdtemp(prefix="hostler-soak-", dir="/var/tmp"))
     directory.mkdir(parents=True, exist_ok=True)
+    Runtime.set_default(
+        Runtime(telemetry=TelemetryConfig(logging=None))
+    )  # it would tell of every call that is repeated
     print(f"seed {given.seed}; log {directory / 'soak.log'}", flush=True)
     report = asyncio.run(soak(directory, given.minutes, given.seed, given.tenants))
     print(report.text())

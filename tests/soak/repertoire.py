@@ -9,10 +9,11 @@ from temporalio import workflow
 
 from hostler import Client
 from hostler.client import Operation
-from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
+from hostler.contract.calls import AUDIT, CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
 from hostler.contract.servers import OperationName
 from hostler.contract.states import VmState
 from workers.control import WORKFLOWS
+from workflows.operation import Operation as OperationWorkflow
 
 ACTIVE, STOPPED = VmState.ACTIVE, VmState.STOPPED
 Ask = Callable[[Client, str, str], Awaitable[Operation]]
@@ -46,9 +47,7 @@ ACTIONS = (
         OperationName.REBOOT,
         frozenset({ACTIVE}),
         ACTIVE,
-        lambda client, server, request: client.servers.reboot(
-            server, timeout=timedelta(seconds=5), request_id=request
-        ),
+        lambda client, server, request: client.servers.reboot(server, timeout=timedelta(seconds=5), request_id=request),
     ),
     Action(
         OperationName.REBOOT,
@@ -57,9 +56,10 @@ ACTIONS = (
         lambda client, server, request: client.servers.reboot(server, hard=True, request_id=request),
     ),
 )
-# Each tenant's life begins with a boot and ends with a delete; hosts register when they are started again.
+# Each tenant's life begins with a boot and ends with a delete.
 ELSEWHERE = {OperationName.BOOT.value, OperationName.DELETE.value, CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME}
-BY_ITSELF = {REGISTER_HOST}
+# Hosts register when they are started again, and the audit has its schedule.
+BY_ITSELF = {REGISTER_HOST, AUDIT}
 
 
 def choose(rng: random.Random, state: VmState) -> Action:
@@ -69,7 +69,18 @@ def choose(rng: random.Random, state: VmState) -> Action:
 
 def workflow_types() -> set[str]:
     """Every workflow that the product has."""
-    return {name for cls in WORKFLOWS if (name := workflow._Definition.must_from_class(cls).name)}
+    return set(map(_type, WORKFLOWS))
+
+
+def server_operations() -> set[OperationName]:
+    """Every operation on a server that the product has."""
+    return {OperationName(_type(cls)) for cls in WORKFLOWS if issubclass(cls, OperationWorkflow)}
+
+
+def _type(cls: type) -> str:
+    name = workflow._Definition.must_from_class(cls).name
+    assert name is not None
+    return name
 
 
 def missing() -> set[str]:

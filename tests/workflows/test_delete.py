@@ -4,6 +4,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
 from hostler import Client
 from hostler.contract.errors import InvalidState, NotFound, Preempted
@@ -248,3 +249,14 @@ async def test_a_delete_from_another_project_does_not_find_the_server(cloud: Clo
             await stranger.servers.delete(boot.server_id)
     held.go_on.set()
     assert (await boot.result()).status == "ACTIVE"
+
+
+@pytest.mark.parametrize("step", ["release_ports", "release_block_devices", "release_allocation", "finish_delete"])
+async def test_a_delete_goes_on_where_the_control_plane_fails_for_good(cloud: Cloud, step: str) -> None:
+    before = await cloud.world()
+    server = await cloud.booted()
+    cloud.stage.fail(step, ApplicationError("a defect", non_retryable=True))
+
+    await cloud.deleted(server.id)
+
+    assert await cloud.world() == before

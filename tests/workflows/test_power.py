@@ -4,8 +4,10 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
-from hostler.contract.errors import InvalidState, NotFound, OperationFailed, ServerBusy
+from hostler.contract.errors import Cancelled, InvalidState, NotFound, OperationFailed, ServerBusy
+from hostler.contract.states import PowerState
 from tests.cloud import Cloud
 
 OPERATIONS = ["start", "stop", "reboot"]
@@ -143,3 +145,56 @@ async def test_a_step_whose_answer_was_lost_is_done_again_and_changes_nothing(cl
     assert (await (await cloud.client.servers.stop(server.id)).result()).status == "SHUTOFF"
     events = await cloud.client.servers.events(server.id)
     assert [e.step.name for e in events if e.operation == "stop"] == ["begin", "stop_guest", "settle"]
+
+
+async def power_of(cloud: Cloud, server_id: str) -> PowerState:
+    return await cloud.machine("sim-1").hypervisor.power_state(server_id)
+
+
+FOR_GOOD = ApplicationError("no answer can be made of it", non_retryable=True)
+
+
+async def test_a_stop_that_fails_after_the_guest_is_off_powers_it_on_again(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    cloud.stage.fail("stop_guest", FOR_GOOD, afterwards=True)
+
+    await cloud.failure(await cloud.client.servers.stop(server.id))
+
+    assert await power_of(cloud, server.id) is PowerState.RUNNING
+    assert await cloud.client.servers.show(server.id) == server
+
+
+async def test_a_start_that_fails_after_the_guest_runs_powers_it_off_again(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    stopped = await (await cloud.client.servers.stop(server.id)).result()
+    cloud.stage.fail("start_guest", FOR_GOOD, afterwards=True)
+
+    await cloud.failure(await cloud.client.servers.start(server.id))
+
+    assert await power_of(cloud, server.id) is PowerState.SHUTDOWN
+    assert await cloud.client.servers.show(server.id) == stopped
+
+
+async def test_a_cancelled_stop_leaves_a_guest_that_runs(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    held = cloud.stage.hold("stop_guest")
+    stop = await cloud.client.servers.stop(server.id)
+    await held.reached.wait()
+    await stop.cancel()
+    held.go_on.set()
+
+    assert isinstance(await cloud.failure(stop), Cancelled)
+
+    assert await power_of(cloud, server.id) is PowerState.RUNNING
+    assert await cloud.client.servers.show(server.id) == server
+
+
+@pytest.mark.parametrize("afterwards", [False, True])
+async def test_once_the_guest_is_off_a_stop_ends_as_asked_whatever_the_last_step_fails_with(
+    cloud: Cloud, afterwards: bool
+) -> None:
+    server = await cloud.booted()
+    cloud.stage.fail("settle", FOR_GOOD, afterwards=afterwards)
+
+    assert (await (await cloud.client.servers.stop(server.id)).result()).status == "SHUTOFF"
+    assert await power_of(cloud, server.id) is PowerState.SHUTDOWN

@@ -5,10 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from activities.interfaces.servers import Limits
 from hostler.contract.errors import Conflict, NotFound, OperationFailed, QuotaExceeded
 from hostler.contract.servers import BlockDeviceMapping
-from tests.cloud import DEMO, TIMEOUTS, Cloud
+from tests.cloud import DEMO, Cloud
 from tests.workflows.conftest import StartCloud
 
 
@@ -51,7 +50,7 @@ async def test_a_volume_is_made_from_an_image(cloud: Cloud) -> None:
     assert (volume.status, volume.image_id) == ("available", await image_id(cloud))
 
 
-@pytest.mark.parametrize("step", ["accept_volume", "create_volume_data", "finish_volume"])
+@pytest.mark.parametrize("step", ["accept_volume", "create_volume_data"])
 async def test_a_volume_that_cannot_be_made_leaves_nothing(cloud: Cloud, step: str) -> None:
     before = await cloud.world()
     cloud.stage.fail(step, ValueError("no"), afterwards=True)
@@ -62,8 +61,7 @@ async def test_a_volume_that_cannot_be_made_leaves_nothing(cloud: Cloud, step: s
     assert await cloud.world() == before
 
 
-async def test_a_volume_whose_host_is_silent_is_not_made(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workflows.runner.Limits", lambda: Limits(host_answer=TIMEOUTS.host_answer))
+async def test_a_volume_whose_host_is_silent_is_not_made(cloud: Cloud) -> None:
     await cloud.stop_host("sim-1")
     before = await cloud.world()
 
@@ -215,3 +213,28 @@ async def test_a_cloud_in_which_no_host_keeps_volumes_says_so(start_cloud: Start
 
     assert "keeps volumes" in str(await cloud.failure(boot))
     assert (await cloud.world()).besides(boot.server_id) == before.besides(boot.server_id)
+
+
+async def test_a_volume_whose_uuid_is_taken_is_refused_and_the_one_that_has_it_stays(cloud: Cloud) -> None:
+    volume = await cloud.client.volumes.create("data", size_gib=1)
+    before = await cloud.world()
+
+    with pytest.raises(Conflict, match="taken by another volume"):
+        await cloud.client.volumes.create("other", size_gib=2, volume_id=volume.id)
+
+    assert await cloud.world() == before
+    assert await cloud.client.volumes.show(volume.id) == volume
+
+
+async def test_a_volume_that_is_asked_for_again_is_the_same_one_and_is_not_touched(cloud: Cloud) -> None:
+    volume = await cloud.client.volumes.create("data", size_gib=1)
+
+    assert await cloud.client.volumes.create("data", size_gib=1, volume_id=volume.id) == volume
+
+    assert cloud.stage.names().count("create_volume_data") == 1
+
+
+async def test_a_volume_whose_data_is_there_is_finished_whatever_the_last_step_fails_with(cloud: Cloud) -> None:
+    cloud.stage.fail("finish_volume", ValueError("no"), afterwards=True)
+
+    assert (await cloud.client.volumes.create(size_gib=1)).status == "available"

@@ -21,6 +21,7 @@ COOKIE = "hostler_codec"
 COOKIE_LIFE = timedelta(hours=12)
 MIN_TOKEN = 20
 BEARER = "Bearer "
+SAME_USER = "the same user"
 Address = tuple[IPv4Address | IPv6Address, int]
 
 
@@ -38,7 +39,7 @@ class Access:
         name = self.holder(header.removeprefix(BEARER)) if header.startswith(BEARER) else None
         name = name or self._cookie_holder(request.cookies.get(COOKIE, ""))
         if name is None and self._same_user and _is_own_user(request):
-            return "the same user"
+            return SAME_USER
         return name
 
     def holder(self, token: str) -> str | None:

@@ -19,7 +19,7 @@ from hostler.contract.errors import DecryptionFailed, InvalidRequest
 from hostler.encryption import load_keys
 from hostler.private_files import read_private
 from hostler.settings import CodecSettings, Settings
-from workers.codec.access import COOKIE, COOKIE_LIFE, Access, load_tokens
+from workers.codec.access import COOKIE, COOKIE_LIFE, SAME_USER, Access, load_tokens
 from workers.codec.login import FORM
 from workers.signals import stop_event
 
@@ -105,7 +105,8 @@ class CodecServer:
                 payloads = Payloads(payloads=await convert(payloads.payloads))
             except DecryptionFailed as error:
                 raise web.HTTPBadRequest(text=str(error)) from None
-        logger.info("answered", extra={"who": name, "path": request.path, "payloads": len(payloads.payloads)})
+        level = logging.DEBUG if name == SAME_USER else logging.INFO
+        logger.log(level, "answered", extra={"who": name, "path": request.path, "payloads": len(payloads.payloads)})
         return web.json_response(json_format.MessageToDict(payloads))
 
     @web.middleware

@@ -1,7 +1,7 @@
 """The audit's activities: plan, look, heal."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -196,9 +196,10 @@ class Audit(interface.Audit):
 
         def keepers(session: Session) -> list[tuple[str, HostRef | None]]:
             query = select(Volume.id, Host).outerjoin(Host, col(Host.id) == Volume.host_id)
+            found: Sequence[tuple[str, Host | None]] = session.exec(query.where(Volume.server_id == server_id)).all()
             return [
-                (volume_id, HostRef(id=host.id, name=host.name) if host else None)
-                for volume_id, host in session.exec(query.where(Volume.server_id == server_id))
+                (volume_id, HostRef(id=host.id, name=host.name) if host is not None else None)
+                for volume_id, host in found
             ]
 
         for volume_id, host in await self._read(keepers):

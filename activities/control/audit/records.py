@@ -1,6 +1,6 @@
 """Judges what is on no host: the database by itself, against the open workflows, and against who is up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -90,7 +90,8 @@ def _of_deleted_servers(session: Session) -> Iterator[Suspicion]:
 def _volumes(session: Session) -> Iterator[Suspicion]:
     under_way = col(Volume.status).in_([VolumeStatus.CREATING, VolumeStatus.DELETING])
     query = select(Volume, Server).outerjoin(Server, col(Server.id) == Volume.server_id).where(under_way)
-    for volume, server in session.exec(query):
+    found: Sequence[tuple[Volume, Server | None]] = session.exec(query).all()
+    for volume, server in found:
         if server is None or (server.operation_id is None and server.deleted_at is None):
             yield suspect(
                 FindingKind.STUCK_VOLUME,

@@ -17,7 +17,7 @@ from hostler.contract.errors import Unavailable
 from hostler.contract.names import host_queue
 
 CALLS_AT_ONCE = 16
-LISTING = timedelta(seconds=60)
+LISTING = timedelta(seconds=30)
 """How long a host may take to say what it has."""
 
 
@@ -67,7 +67,7 @@ class Temporal:
                 task_queue=host_queue(host.id),
                 result_type=Holdings,
                 schedule_to_start_timeout=self.host_answer,
-                start_to_close_timeout=LISTING,
+                schedule_to_close_timeout=LISTING,
                 retry_policy=RetryPolicy(maximum_attempts=2),
                 summary=f"what {host.name} has",
             )

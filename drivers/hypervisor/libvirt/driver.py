@@ -240,13 +240,13 @@ class LibvirtHypervisor:
             )
 
     def _list_held(self) -> list[HeldGuest]:
-        # First the files: those of a guest that is removed meanwhile are then still there, or its domain is gone too.
-        files = [entry.name for entry in self._guests_dir.iterdir()] if self._guests_dir.exists() else []
+        # The files first: a guest's are made before its domain.
+        names = [entry.name for entry in self._guests_dir.iterdir()] if self._guests_dir.exists() else []
         found = {guest.server_id: guest for guest in self._domains.held()}
-        for server_id in filter(is_uuid, files):
-            if server_id not in found:
-                host_id = GuestFiles.of(self._guests_dir, server_id).host_id()
-                found[server_id] = HeldGuest(server_id, PowerState.NOSTATE, host_id)
+        for server_id in filter(is_uuid, names):
+            files = GuestFiles.of(self._guests_dir, server_id)
+            if server_id not in found and files.directory.exists():
+                found[server_id] = HeldGuest(server_id, PowerState.NOSTATE, files.host_id())
         return [found[server_id] for server_id in sorted(found)]
 
 

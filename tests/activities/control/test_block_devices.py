@@ -10,6 +10,7 @@ from activities.interfaces.block_devices import AcceptVolume, PrepareDevices, Re
 from hostler.contract.errors import Conflict, HostlerError, NotFound, NoValidHost
 from hostler.contract.guests import DiskKind, GuestDisk
 from hostler.contract.resources import VolumeCreate, VolumeStatus
+from hostler.settings import TimeoutSettings
 from models import BlockDevice, Database, Host, Quota, Volume
 from tests.activities.given import uuid
 from tests.rows import a_host, a_server, add
@@ -28,7 +29,7 @@ def host(database: Database) -> Host:
 @pytest.fixture
 def devices(database: Database, host: Host) -> BlockDevices:
     """The activities on block devices, in a cloud whose host is up."""
-    return BlockDevices(database, lambda: frozenset([host.id]))
+    return BlockDevices(database, lambda: frozenset([host.id]), TimeoutSettings())
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_releasing_takes_nothing_from_who_has_the_volume_now(
 def test_a_volume_goes_where_the_least_is_promised(devices: BlockDevices, database: Database, host: Host) -> None:
     other = a_host(volumes=True, name="other", disk_gib=110)
     add(database, other)
-    both = BlockDevices(database, lambda: frozenset([host.id, other.id]))
+    both = BlockDevices(database, lambda: frozenset([host.id, other.id]), TimeoutSettings())
     hosts = [both.accept_volume(AcceptVolume(request=VolumeCreate(id=uuid(), size_gib=20))).host.name for _ in range(3)]
     assert hosts == ["other", "host", "other"]
 
@@ -164,7 +165,7 @@ def test_a_volume_goes_where_the_least_is_promised(devices: BlockDevices, databa
 def test_not_every_host_keeps_volumes(database: Database, change: dict[str, bool]) -> None:
     host = a_host(**{"volumes": True} | change)
     add(database, host)
-    devices = BlockDevices(database, lambda: frozenset([host.id]))
+    devices = BlockDevices(database, lambda: frozenset([host.id]), TimeoutSettings())
     with pytest.raises(NoValidHost):
         devices.accept_volume(AcceptVolume(request=VolumeCreate(id=uuid(), size_gib=1)))
 
@@ -191,11 +192,14 @@ def test_requests_at_once_never_share_the_last_place_of_the_quota(devices: Block
         assert sorted(pool.map(ask, range(6))) == ["QuotaExceeded"] * 4 + ["accepted"] * 2
 
 
-def test_finished_and_forgotten_twice_is_once(devices: BlockDevices, database: Database) -> None:
+def test_finished_twice_is_once_and_what_is_finished_is_not_forgotten(devices: BlockDevices, database: Database) -> None:
     volume_id = uuid()
     devices.accept_volume(AcceptVolume(request=VolumeCreate(id=volume_id, size_gib=1)))
     ref = VolumeRef(volume_id=volume_id)
     assert [devices.finish_volume(ref).status for _ in range(2)] == ["available"] * 2
+    devices.forget_volume(ref)
+    assert found(database, volume_id) is not None
+    devices.begin_delete_volume(ref)
     for _ in range(2):
         devices.forget_volume(ref)
     assert found(database, volume_id) is None

@@ -1,0 +1,377 @@
+"""One case: the operation runs in a cloud of its own, the fault strikes, and the world must be one of two."""
+
+import asyncio
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import (
+    WorkflowContinuedAsNewError,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+)
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError
+
+from hostler.client.operation import begin
+from hostler.contract.calls import REGISTER_HOST
+from hostler.contract.errors import HostlerError
+from hostler.contract.names import CONTROL_QUEUE
+from hostler.contract.servers import DeleteRequest, OperationName, OperationRequest
+from tests.faults.operations import Operation, operations
+from tests.faults.plan import KILLS, Fault, Plan, Step, Strike
+from tests.faults.site import Cell, NotQuiet, Site, open_cell
+from tests.faults.world import OWED, World, has_failed, is_gone, is_like, roles_of
+
+LIMIT = timedelta(seconds=60)
+"""Within which an operation must have ended, whatever befalls it."""
+LOG_LINES = 40
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation with one fault at one step; an undo is reached by a fault at another step before it."""
+
+    operation: str
+    step: str
+    fault: str
+    strikes: tuple[Strike, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """By which it is run again."""
+        return "/".join((self.operation, self.step, self.fault)) if self.strikes else f"{self.operation}/faultless"
+
+
+@dataclass
+class Faultless:
+    """How an operation goes by itself: its steps, and the worlds before and after it.
+
+    `origin` is the world before there was the server on which it is carried out.
+    """
+
+    steps: list[Step]
+    origin: World
+    former: World
+    success: World
+
+
+@dataclass
+class Result:
+    """What became of a case. `steps` are those of the run, `aftermath` those that were begun after the first strike."""
+
+    case: Case
+    problems: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+    outcome: str = ""
+    seconds: float = 0.0
+    history: list[str] = field(default_factory=list)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    aftermath: list[Step] = field(default_factory=list)
+    undos: list[Step] = field(default_factory=list)
+    faultless: Faultless | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all was as it must be."""
+        return not self.problems and not self.differences
+
+
+async def run_case(
+    site: Site, directory: Path, slot: int, operation: Operation, case: Case, known: Faultless | None = None
+) -> Result:
+    """Run one case. Without `known`, this is the faultless run that the others are measured by."""
+    result, began = Result(case), time.monotonic()
+    standby = case.strikes and case.strikes[-1].fault is Fault.DEAD
+    try:
+        async with open_cell(site, directory, slot, controls=2 if standby else 1) as cell:
+            try:
+                await _Course(cell, operation, case, known, result).run()
+            except (NotQuiet, HostlerError, RPCError, AssertionError) as error:
+                result.problems.append(f"{type(error).__name__}: {error}")
+            finally:
+                if not result.passed:
+                    result.logs = {worker.name: _end(worker.log) for worker in cell.workers}
+    except Exception:
+        result.problems.append(traceback.format_exc())
+    result.seconds = time.monotonic() - began
+    return result
+
+
+@dataclass
+class _Course:
+    cell: Cell
+    operation: Operation
+    case: Case
+    known: Faultless | None
+    result: Result
+    origin: World | None = None
+
+    async def run(self) -> None:
+        await self.make_ready()
+        await self.cell.quiet()
+        former = await self.cell.look()
+        if self.known is not None and (strange := former.differences(self.known.former)):
+            self.result.problems.append("the world before is not that of the faultless run")
+            self.result.differences += strange
+            return
+        if self.case.strikes:
+            workflow_id = self.operation.workflow_id(self.cell.scene)
+            self.cell.book.arm(Plan(self.operation.workflow, workflow_id, self.case.strikes))
+            self.cell.watch(restart=self.case.strikes[-1].fault is not Fault.DEAD)
+        run = await self.ask()
+        status = await self.ended(run)
+        if self.cell.dead & self.cell.hosts.keys():
+            await self.look_beside_the_dead(status)
+            self.cell.revive()
+        await self.cell.quiet()
+        if self.operation.workflow == REGISTER_HOST:  # whoever is interrupted registers anew
+            status = await self.status(self.cell.temporal.get_workflow_handle(run.id))
+        self.result.outcome = status.name.lower().replace("_", "-")
+        world = await self.cell.look()
+        await self.read_history(run)
+        if self.known is None:
+            if status is not WorkflowExecutionStatus.COMPLETED:
+                self.result.problems.append(f"without a fault it ended as {self.result.outcome}")
+            self.result.faultless = Faultless(self.result.steps, self.origin or former, former, world)
+            return
+        self.check_strikes()
+        self.result.differences += self.compare(world, status)
+
+    # Before.
+
+    async def make_ready(self) -> None:
+        """Make what the operation works on, by the operations that make such things."""
+        known = {one.workflow: one for one in operations()}
+        boots = self.operation.workflow == REGISTER_HOST
+        way = [known[OperationName.BOOT]] if boots else self.operation.way(self.cell.scene)
+        for one in (*way, *([] if boots else [self.operation])):
+            one.request(self.cell.scene)
+        for need in self.cell.scene.needs:
+            await self.succeed(known[need])
+        if way:
+            self.origin = await self.cell.look()
+        for one in way:
+            await self.succeed(one)
+        if boots:
+            await self.have_a_host_owe()
+
+    async def have_a_host_owe(self) -> None:
+        """The server's host dies, and then the server is deleted: so its host will register with work to do."""
+        row = (await self.cell.client.servers.show(self.cell.scene.id("server")))
+        assert row.host is not None
+        assert row.host_id is not None
+        self.cell.scene.host_id = row.host_id
+        self.cell.hosts[row.host].kill()
+        await (await self.cell.client.servers.delete(row.id)).result(LIMIT)
+
+    async def succeed(self, operation: Operation) -> None:
+        """Carry out an operation that is not the one in question."""
+        run = await self.ask(operation)
+        status = await self.ended(run)
+        assert status is WorkflowExecutionStatus.COMPLETED, f"to get ready, {operation.name} ended as {status.name}"
+
+    # The operation.
+
+    async def ask(self, operation: Operation | None = None) -> WorkflowHandle[Any, Any]:
+        """Ask for it, as clients do; a handle of its run, whether it was accepted or not."""
+        operation = operation or self.operation
+        scene, temporal = self.cell.scene, self.cell.temporal
+        workflow_id = operation.workflow_id(scene)
+        if operation.workflow == REGISTER_HOST:
+            return await self.start_the_host(workflow_id)
+        request = operation.request(scene)
+        if not isinstance(request, OperationRequest):
+            handle = await temporal.start_workflow(
+                operation.workflow,
+                request,
+                id=workflow_id,
+                task_queue=CONTROL_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            )
+            return temporal.get_workflow_handle(workflow_id, run_id=handle.first_execution_run_id)
+        try:
+            accepted = await begin(
+                self.cell.connection,
+                OperationName(operation.workflow),
+                request.model_copy(update={"request_id": scene.id(f"{operation.name} request")}),
+                summary=operation.name,
+                server_name="web",
+            )
+            return temporal.get_workflow_handle(workflow_id, run_id=accepted.run_id)
+        except HostlerError as refusal:
+            struck = self.cell.book.struck()
+            if not struck:
+                raise
+            self.result.history.append(f"refused: {refusal}")
+            return temporal.get_workflow_handle(workflow_id, run_id=struck[0].run_id)
+
+    async def start_the_host(self, workflow_id: str) -> WorkflowHandle[Any, Any]:
+        """Registering is what a host does when its worker starts."""
+        handle = self.cell.temporal.get_workflow_handle(workflow_id)
+        before = (await handle.describe()).run_id
+        name = self.cell.host_ids()[self.cell.scene.host_id]
+        self.cell.hosts[name].start()
+        found: list[str] = []
+
+        async def begun() -> bool:
+            run_id = (await handle.describe()).run_id
+            found[:] = [run_id]
+            return run_id != before
+
+        await self.cell.until(begun, f"{name} to register")
+        return self.cell.temporal.get_workflow_handle(workflow_id, run_id=found[0])
+
+    async def ended(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
+        """How the run ended."""
+        while True:
+            waiting = asyncio.ensure_future(run.result(follow_runs=False))
+            try:
+                async with asyncio.timeout(LIMIT.total_seconds()):
+                    while not (await asyncio.wait([waiting], timeout=0.5))[0]:
+                        if self.own_host_is_dead():
+                            waiting.cancel()
+                            return WorkflowExecutionStatus.RUNNING  # it can only wait for that host
+                    with suppress(WorkflowFailureError, WorkflowContinuedAsNewError):
+                        await waiting
+            except TimeoutError:
+                raise NotQuiet(f"the operation has not ended after {LIMIT.total_seconds():g} s") from None
+            return await self.status(run)
+
+    def own_host_is_dead(self) -> bool:
+        """Whether the operation is that of a host that is dead."""
+        name = self.cell.host_ids().get(self.cell.scene.host_id)
+        return self.operation.workflow == REGISTER_HOST and name in self.cell.dead
+
+    async def status(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
+        """As Temporal has it."""
+        status = (await run.describe()).status
+        assert status is not None
+        return status
+
+    # Afterwards.
+
+    def check_strikes(self) -> None:
+        """See that the faults struck where they were meant to."""
+        struck = self.cell.book.struck()
+        for number, strike in enumerate(self.case.strikes):
+            hit = [one for one in struck if one.number == number]
+            if not hit:
+                self.result.problems.append(f"{strike.fault} did not strike {strike.activity}: it did not run")
+            for one in hit:
+                if (one.workflow, one.activity) != (self.operation.workflow, strike.activity):
+                    self.result.problems.append(f"{strike.fault} struck {one.activity} of {one.workflow}")
+        killed = sum(strike.fault in KILLS for strike in self.case.strikes)
+        if len(self.cell.deaths) != killed:
+            died = ", ".join(self.cell.deaths) or "nobody"
+            self.result.problems.append(f"{killed} worker(s) were to die, and there died {died}")
+
+    async def look_beside_the_dead(self, status: WorkflowExecutionStatus) -> None:
+        """While the host is dead, all but its remains must be right, and they must be somebody's to see to."""
+        if status is WorkflowExecutionStatus.RUNNING:
+            return
+        world = await self.cell.look()
+        names = sorted(self.cell.dead & self.cell.hosts.keys())
+        with self.cell.database.read() as session:
+            roles = roles_of(session, self.cell.scene.id("server"))
+        labels = [roles(name) for name in names]
+        found = self.compare(world.without(*labels), status, labels)
+        self.result.differences += [f"while {', '.join(names)} is dead: {line}" for line in found]
+        expected = self.expected(status)
+        if world.on(*labels) != expected.on(*labels) and OWED not in world.sections:
+            self.result.problems.append(f"{', '.join(names)} is dead and has remains of it, but owes nothing")
+        for name in names:
+            shown = await self.cell.client.hosts.show(name)
+            if (OWED in world.sections) != (shown.owed > 0):
+                self.result.problems.append(f"`hostler host show {name}` says that it owes {shown.owed}")
+
+    def expected(self, status: WorkflowExecutionStatus) -> World:
+        """The world that the operation must leave, by how it ended."""
+        assert self.known is not None
+        if status is WorkflowExecutionStatus.COMPLETED:
+            return self.known.success
+        if status is WorkflowExecutionStatus.CONTINUED_AS_NEW:
+            return self.known.origin
+        return self.known.former
+
+    def compare(self, world: World, status: WorkflowExecutionStatus, hidden: list[str] | None = None) -> list[str]:
+        """How the world differs from the one that it must be."""
+        expected = self.expected(status)
+        found = world.differences(expected.without(*hidden) if hidden else expected)
+        if status is WorkflowExecutionStatus.CONTINUED_AS_NEW:
+            return found + is_gone(world.server)
+        if self.operation.makes_server and status is not WorkflowExecutionStatus.COMPLETED:
+            return found + has_failed(world.server)
+        return found + is_like(world.server, expected.server)
+
+    async def read_history(self, run: WorkflowHandle[Any, Any]) -> None:
+        """Its steps, and in short what happened."""
+        struck = {one.activity for one in self.cell.book.struck()}
+        seen: dict[str, int] = {}
+        begun: dict[int, int] = {}
+        lines: list[str] = []
+        hosts = self.cell.host_ids()
+        after = False
+        async for event in run.fetch_history_events():
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+                scheduled = event.activity_task_scheduled_event_attributes
+                name = scheduled.activity_type.name
+                seen[name] = seen.get(name, 0) + 1
+                step = Step(name, seen[name], scheduled.task_queue.name)
+                self.result.steps.append(step)
+                summary = event.user_metadata.summary.data.decode(errors="replace")
+                if after:
+                    self.result.aftermath.append(step)
+                    if "undo" in summary:
+                        self.result.undos.append(step)
+                first = self.case.strikes[0] if self.case.strikes else None
+                after = after or (first is not None and (name, seen[name]) == (first.activity, first.occurrence))
+                begun[event.event_id] = len(lines)
+                where = hosts.get(step.host_id or "", "control")
+                mark = " ⚡" if name in struck else ""
+                lines.append(f"{step.name} on {where}{mark}: ")
+            elif (told := _told(event)) is not None:
+                number, text = told
+                if number in begun:
+                    lines[begun[number]] += text
+                else:
+                    lines.append(text)
+        self.result.history += lines
+
+
+def _told(event: Any) -> tuple[int, str] | None:
+    """What an event says of the activity that was scheduled by another one, or (-1) of the run."""
+    kind = event.WhichOneof("attributes").removesuffix("_event_attributes")
+    body = getattr(event, f"{kind}_event_attributes")
+    match kind:
+        case "activity_task_started":
+            return (body.scheduled_event_id, f"try {body.attempt}, ")
+        case "activity_task_completed":
+            return (body.scheduled_event_id, "done")
+        case "activity_task_failed" | "activity_task_timed_out":
+            cause = f", after: {body.failure.cause.message}" if body.failure.HasField("cause") else ""
+            return (body.scheduled_event_id, f"failed: {body.failure.message}{cause}")
+        case "activity_task_canceled":
+            return (body.scheduled_event_id, "cancelled")
+        case "activity_task_cancel_requested":
+            return (body.scheduled_event_id, "asked to stop, ")
+        case "workflow_execution_failed":
+            return (-1, f"the operation failed: {body.failure.message}")
+        case "workflow_execution_cancel_requested" | "workflow_execution_completed" | "workflow_execution_canceled":
+            return (-1, kind.replace("_", " "))
+        case "workflow_execution_continued_as_new" | "workflow_execution_terminated":
+            return (-1, kind.replace("_", " "))
+    return None
+
+
+def _end(log: Path) -> list[str]:
+    with suppress(FileNotFoundError):
+        return log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    return []

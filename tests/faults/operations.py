@@ -1,0 +1,187 @@
+"""What there is to be struck: every workflow that the control worker serves, with a request made of its model.
+
+No operation has code here. The request's fields are filled by name, the state that it starts from is what its class
+allows, and what it works on is made by the operations that make such a thing.
+"""
+
+import base64
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+from uuid import NAMESPACE_URL, uuid5
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import workers.control
+from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, REGISTER_HOST
+from hostler.contract.names import host_workflow_id, image_workflow_id, server_workflow_id, volume_workflow_id
+from hostler.contract.servers import BlockDeviceMapping, NetworkRequest, OperationName, OperationRequest
+from hostler.contract.states import VmState
+
+DEFINITION = "__temporal_workflow_definition"
+FLAVOR, IMAGE, KEY, NETWORKS = "tiny", "demo", "key", ("net-a", "net-b")
+
+
+class NoFiller(Exception):
+    """The matrix cannot make a request."""
+
+
+@dataclass
+class Scene:
+    """The identifiers of one case, which follow from its seed; and what else must be there for its requests."""
+
+    seed: str
+    image_file: str
+    host_id: str = ""
+    needs: list[str] = field(default_factory=list)
+
+    def id(self, role: str) -> str:
+        """The UUID of a role."""
+        return str(uuid5(NAMESPACE_URL, f"{self.seed}/{role}"))
+
+    def made_by(self, operation: str) -> str:
+        """The UUID of what an operation makes, which will then have been made."""
+        if operation not in self.needs:
+            self.needs.append(operation)
+        return self.id(operation)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: a workflow type, and the options with which it is asked for."""
+
+    name: str
+    workflow: str
+    definition: type
+    model: type[BaseModel]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def on_server(self) -> bool:
+        """Whether it is an operation on a server, with its front door and its lock."""
+        return issubclass(self.model, OperationRequest)
+
+    @property
+    def makes_server(self) -> bool:
+        """Whether there is no server before it."""
+        return self.workflow == OperationName.BOOT
+
+    def request(self, scene: Scene) -> BaseModel:
+        """A request.
+
+        Raises:
+            NoFiller: a field that it must have has no filler.
+        """
+        values: dict[str, Any] = dict(self.options)
+        for name, described in self.model.model_fields.items():
+            filler = _filler(self, name)
+            if name not in values and filler is not None:
+                values[name] = filler(scene)
+            elif name not in values and described.is_required():
+                raise NoFiller(
+                    f'the matrix cannot ask for "{self.workflow}": the field {self.model.__name__}.{name} '
+                    f"({_type(described)}) lacks a filler in {__name__}.FILLERS"
+                )
+        return self.model(**values)
+
+    def workflow_id(self, scene: Scene) -> str:
+        """The ID under which it runs."""
+        for words, make, role in (
+            ({"volume"}, volume_workflow_id, CREATE_VOLUME),
+            ({"image"}, image_workflow_id, CREATE_IMAGE),
+        ):
+            if words & set(self.workflow.split("-")):
+                return make(scene.id(role))
+        if self.workflow == REGISTER_HOST:
+            return host_workflow_id(scene.host_id)
+        return server_workflow_id(scene.id("server")) if self.on_server else f"matrix:{self.workflow}"
+
+    def allowed(self, scene: Scene) -> Sequence[VmState]:
+        """The states of the server from which it may begin; a class that does not say takes any."""
+        if not hasattr(self.definition, "allowed"):
+            return (VmState.ACTIVE,)
+        bare = object.__new__(self.definition)
+        bare.call = self.request(scene)
+        states: Sequence[VmState] = bare.allowed()
+        return states
+
+    def way(self, scene: Scene) -> list["Operation"]:
+        """The operations that lead to a server from which this one may begin."""
+        if not self.on_server or self.makes_server:
+            return []
+        goals, known = self.allowed(scene), {one.workflow: one for one in operations()}
+        ways: deque[tuple[VmState, list[Operation]]] = deque([(VmState.ACTIVE, [known[OperationName.BOOT]])])
+        seen = {VmState.ACTIVE}
+        while ways:
+            state, way = ways.popleft()
+            if state in goals:
+                return way
+            for one in known.values():
+                leads_to = getattr(one.definition, "afterwards", None)
+                if isinstance(leads_to, VmState) and leads_to not in seen and state in one.allowed(scene):
+                    seen.add(leads_to)
+                    ways.append((leads_to, [*way, one]))
+        raise NoFiller(
+            f'the matrix cannot begin "{self.workflow}": no operation leads to a server that is '
+            f"{' or '.join(goals)}; the class of one that does must say so in `afterwards`"
+        )
+
+
+def operations() -> list[Operation]:
+    """Every operation that the control worker serves; a flag of its request makes another one of it."""
+    found = []
+    for definition in workers.control.WORKFLOWS:
+        name = getattr(definition, DEFINITION).name
+        hints = get_type_hints(definition.run)  # type: ignore[attr-defined]
+        model = next((hint for key, hint in hints.items() if key != "return"), None)
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise NoFiller(f'the matrix cannot ask for "{name}": its `run` takes no model, but {model}')
+        found.append(Operation(name, name, definition, model))
+        found += [
+            Operation(f"{name}+{flag}", name, definition, model, ((flag, True),))
+            for flag, described in model.model_fields.items()
+            if described.annotation is bool and described.default is False
+        ]
+    return found
+
+
+def _disks(scene: Scene) -> list[BlockDeviceMapping]:
+    """The root disk on the host, a new volume that goes with the server, and one that was there before."""
+    return [
+        BlockDeviceMapping(source_type="image", destination_type="local", uuid=scene.id("image"), boot_index=0),
+        BlockDeviceMapping(
+            source_type="blank", destination_type="volume", volume_size=1, delete_on_termination=True
+        ),
+        BlockDeviceMapping(source_type="volume", destination_type="volume", uuid=scene.made_by(CREATE_VOLUME)),
+    ]
+
+
+# By "workflow.field", else by "field". Optional fields are here where they make an operation richer.
+FILLERS: dict[str, Callable[[Scene], Any]] = {
+    "server_id": lambda scene: scene.id("server"),
+    "request_id": lambda scene: scene.id("request"),
+    "name": lambda scene: "web",
+    "flavor": lambda scene: FLAVOR,
+    "image": lambda scene: IMAGE,
+    "networks": lambda scene: [NetworkRequest(network=name) for name in NETWORKS],
+    "block_device_mapping": _disks,
+    "key_name": lambda scene: KEY,
+    "user_data": lambda scene: base64.b64encode(b"#!/bin/sh\n").decode(),
+    "metadata": lambda scene: {"role": "web"},
+    "size_gib": lambda scene: 1,
+    "path": lambda scene: scene.image_file,
+    "create-volume.id": lambda scene: scene.id(CREATE_VOLUME),
+    "create-image.id": lambda scene: scene.id(CREATE_IMAGE),
+    "create-image.name": lambda scene: "imported",
+    "delete-volume.ref": lambda scene: scene.made_by(CREATE_VOLUME),
+}
+
+
+def _filler(operation: Operation, name: str) -> Callable[[Scene], Any] | None:
+    return FILLERS.get(f"{operation.workflow}.{name}") or FILLERS.get(name)
+
+
+def _type(described: FieldInfo) -> str:
+    return getattr(described.annotation, "__name__", str(described.annotation))

@@ -1,0 +1,311 @@
+"""Where cases happen: a control worker and some hosts, each a process of its own, on a Temporal namespace of their own.
+
+The sites differ in their hosts alone. `simulated` has three, of which the last keeps the volumes.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import temporalio.client
+from sqlmodel import select
+from temporalio.client import WorkflowExecutionStatus
+
+import models
+from drivers.image.local import LocalImageStore
+from hostler import temporal
+from hostler.client import Client
+from hostler.client.connection import Connection
+from hostler.contract.resources import DiskFormat, ImageStatus
+from hostler.settings import (
+    AuditSettings,
+    HostSettings,
+    SchedulerSettings,
+    Settings,
+    SimulatedSettings,
+    TemporalSettings,
+    TimeoutSettings,
+)
+from models import Database, Flavor, Host, Image, KeyPair, Network, OwedWork, Quota
+from tests.conftest import make_namespace
+from tests.faults import operations
+from tests.faults.plan import Book
+from tests.faults.process import Worker
+from tests.faults.world import World, look
+
+LIMIT = timedelta(seconds=60)
+POLL_SECONDS = 0.1
+BEAT = timedelta(seconds=1)
+TIMEOUTS = TimeoutSettings(
+    host_answer=timedelta(seconds=15), vif_plugged=timedelta(seconds=15), stop=timedelta(seconds=1)
+)
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBnpsIvMRkxmYT8JfSrGzPVTBpFzbPQhLhTbdrzcBUSz matrix"
+
+
+class NotQuiet(Exception):
+    """Something still goes on where all should have come to its end."""
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """A host of a site: its settings, and where below its state directory its own files are."""
+
+    name: str
+    settings: HostSettings
+    files: str
+
+
+def simulated_hosts() -> list[HostPlan]:
+    """Two hosts for servers, tried in this order, and one that keeps the volumes."""
+    return [_simulated("first", 8192), _simulated("second", 6144), _simulated("third", 4096, volumes=True)]
+
+
+def _simulated(prefix: str, ram_mib: int, *, volumes: bool = False) -> HostPlan:
+    simulated = SimulatedSettings(hosts=1, name_prefix=f"{prefix}-", ram_mib=ram_mib, volumes=volumes)
+    settings = HostSettings(driver="simulated", simulated=simulated)
+    return HostPlan(f"{prefix}-1", settings, f"simulated/{prefix}-1")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all cases of one kind of site share. `look` adds what is seen of the machine itself."""
+
+    name: str
+    address: str
+    template: Path
+    disk: Path
+    hosts: Callable[[], list[HostPlan]] = simulated_hosts
+    subnets: Callable[[int], tuple[str, str]] = lambda slot: ("10.11.0.0/24", "10.12.0.0/24")
+    look: Callable[["Cell", World], Awaitable[None]] | None = None
+    sweep: Callable[["Cell"], Awaitable[None]] | None = None
+    unique: bool = False
+    jobs: int = 6
+
+
+def prepare(directory: Path) -> None:
+    """Make what every case starts with: a database with all tables."""
+    directory.mkdir(parents=True, exist_ok=True)
+    database = Database(f"sqlite:///{directory / 'hostler.db'}")
+    models.upgrade(database)
+    database.close()
+
+
+@dataclass
+class Cell:
+    """The cloud of one case."""
+
+    site: Site
+    directory: Path
+    settings: Settings
+    database: Database
+    client: Client
+    connection: Connection
+    scene: operations.Scene
+    book: Book
+    controls: list[Worker]
+    hosts: dict[str, Worker]
+    plans: Mapping[str, HostPlan]
+    dead: set[str] = field(default_factory=set)
+    _watching: "asyncio.Task[None] | None" = None
+    deaths: list[str] = field(default_factory=list)
+
+    @property
+    def temporal(self) -> temporalio.client.Client:
+        """The connection to Temporal."""
+        return self.connection.temporal
+
+    @property
+    def workers(self) -> list[Worker]:
+        """All processes that there are."""
+        return [*self.controls, *self.hosts.values()]
+
+    def host_ids(self) -> dict[str, str]:
+        """The hosts' names, by UUID."""
+        with self.database.read() as session:
+            return dict(session.exec(select(Host.id, Host.name)).all())
+
+    async def start(self) -> None:
+        """Start all processes; returns when every host takes servers."""
+        for worker in self.workers:
+            worker.start()
+        await self.until(lambda: len(self.host_ids()) == len(self.hosts), "the hosts to register")
+        await self.until_up(*self.hosts)
+
+    async def until_up(self, *names: str) -> None:
+        """Return when these hosts are up."""
+
+        async def up() -> bool:
+            shown = {host.name for host in await self.client.hosts.list() if host.up}
+            return shown >= set(names)
+
+        await self.until(up, f"hosts {', '.join(names)} to be up")
+
+    async def until(self, condition: Callable[[], Any], what: str, limit: timedelta = LIMIT) -> None:
+        """Return when the condition holds.
+
+        Raises:
+            NotQuiet: it does not.
+        """
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                while True:
+                    held = condition()
+                    if await held if isinstance(held, Awaitable) else held:
+                        return
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise NotQuiet(f"waited {limit.total_seconds():g} s in vain for {what}") from None
+
+    def watch(self, *, restart: bool) -> None:
+        """From here on restart whoever is killed, or leave him dead."""
+        self._watching = asyncio.create_task(self._watch(restart))
+
+    async def _watch(self, restart: bool) -> None:
+        while True:
+            for worker in self.workers:
+                if worker.starts and not worker.alive and worker.name not in self.dead:
+                    self.deaths.append(worker.name)
+                    if restart:
+                        worker.start()
+                    else:
+                        self.dead.add(worker.name)
+            await asyncio.sleep(POLL_SECONDS / 2)
+
+    def revive(self) -> None:
+        """Start those hosts again that are dead."""
+        for name in list(self.dead):
+            if name in self.hosts:
+                self.hosts[name].start()
+                self.dead.discard(name)
+
+    async def quiet(self) -> None:
+        """Return when nothing goes on any more: no workflow, no owed work, no late effect.
+
+        Raises:
+            NotQuiet: it does not come to that.
+        """
+        reasons: list[str] = []
+
+        async def still() -> bool:
+            reasons[:] = await self._unrest()
+            return not reasons
+
+        try:
+            await self.until(still, "quiet")
+        except NotQuiet:
+            raise NotQuiet("still going on: " + "; ".join(reasons)) from None
+
+    async def _unrest(self) -> list[str]:
+        struck = self.book.struck()
+        plan = self.book.plan()
+        done = {one.number for one in struck if one.done}
+        late = [one for one in struck if plan and plan.strikes[one.number].fault == "late" and one.number not in done]
+        found = [f"the late effect of {one.activity}" for one in late]
+        with self.database.read() as session:
+            found += [f"owed: {one.activity}" for one in session.exec(select(OwedWork))]
+        return found + [f"workflow {one}" for one in await self.running()]
+
+    async def running(self) -> list[str]:
+        """The IDs of the workflows that run. Temporal's list lags behind, so each is asked."""
+        found = []
+        async for one in self.temporal.list_workflows("ExecutionStatus = 'Running'"):
+            described = await self.temporal.get_workflow_handle(one.id, run_id=one.run_id).describe()
+            if described.status is WorkflowExecutionStatus.RUNNING:
+                found.append(one.id)
+        return found
+
+    async def look(self) -> World:
+        """The world now."""
+        directories = {name: self.directory / name / self.plans[name].files for name in self.hosts}
+        server_id = self.scene.id("server")
+        world = await asyncio.to_thread(look, self.database, server_id, directories, self.settings.project)
+        world.sections["workflows"] = sorted(await self.running())
+        world.sections["standalone activities"] = sorted(
+            [one.activity_type async for one in self.temporal.list_activities("ExecutionStatus = 'Running'")]
+        )
+        if self.site.look is not None:
+            await self.site.look(self, world)
+        return World({where: lines for where, lines in world.sections.items() if lines}, world.server)
+
+    async def close(self) -> None:
+        """Kill all that runs."""
+        if self._watching is not None:
+            self._watching.cancel()
+        for worker in self.workers:
+            worker.kill()
+        if self.site.sweep is not None:
+            await self.site.sweep(self)
+        self.database.close()
+
+
+@asynccontextmanager
+async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1) -> AsyncIterator[Cell]:
+    """A cloud for one case, in a directory that is removed afterwards. `slot` tells those apart that are open at once."""
+    namespace = await make_namespace(site.address)
+    directory.mkdir(mode=0o755, parents=True)
+    try:
+        shutil.copy(site.template / "hostler.db", directory / "hostler.db")
+        shared = {
+            "images": directory / "images",
+            "temporal": TemporalSettings(address=site.address, namespace=namespace, heartbeat_interval=BEAT),
+            "scheduler": SchedulerSettings(spread=1),
+            "timeouts": TIMEOUTS,
+            "audit": AuditSettings(interval=timedelta(0)),
+        }
+        settings = Settings(state_dir=directory, **shared)
+        plans = {plan.name: plan for plan in site.hosts()}
+        scene = operations.Scene(namespace if site.unique else site.name, str(site.disk))
+        database = Database(settings.database_url)
+        _fill(database, settings, scene, site.disk, site.subnets(slot))
+        connection = Connection(await temporal.connect(settings), settings, settings.project)
+        cell = Cell(
+            site=site,
+            directory=directory,
+            settings=settings,
+            database=database,
+            client=Client(connection),
+            connection=connection,
+            scene=scene,
+            book=Book(directory),
+            controls=[
+                Worker(f"control-{number}", "control", settings, directory) for number in range(1, controls + 1)
+            ],
+            hosts={
+                name: Worker(name, "host", Settings(state_dir=directory / name, host=plan.settings, **shared), directory)
+                for name, plan in plans.items()
+            },
+            plans=plans,
+        )
+        for name in plans:
+            (directory / name).mkdir(mode=0o755)
+        try:
+            await cell.start()
+            yield cell
+        finally:
+            await cell.close()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _fill(
+    database: Database, settings: Settings, scene: operations.Scene, disk: Path, subnets: tuple[str, str]
+) -> None:
+    """The catalogue."""
+    store = LocalImageStore(settings.images_dir)
+    stored = store.add(scene.id("image"), disk, DiskFormat.QCOW2, None, lambda done, total: None)
+    image = {"disk_format": DiskFormat.QCOW2, "status": ImageStatus.ACTIVE, **stored.model_dump()}
+    with database.write() as session:
+        session.add(Quota(project=settings.project))
+        session.add(Flavor(id=scene.id("flavor"), name=operations.FLAVOR, vcpus=1, ram_mib=96, disk_gib=1))
+        session.add(Image(id=scene.id("image"), name=operations.IMAGE, **image))
+        session.add(
+            KeyPair(name=operations.KEY, project=settings.project, public_key=PUBLIC_KEY, fingerprint="of the matrix")
+        )
+        for name, cidr in zip(operations.NETWORKS, subnets, strict=True):
+            gateway = cidr.replace(".0/24", ".1")
+            session.add(Network(id=scene.id(name), name=name, cidr=cidr, gateway=gateway))

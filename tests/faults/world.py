@@ -1,0 +1,217 @@
+"""The world of one case: everything that operations take and must give back, in lines that can be compared.
+
+Rows come from every table of the database, files from every directory of every host: what is added to the product
+later is looked at without a word here. Identifiers are replaced by what they are of, so that two runs of one
+operation give the same lines; an identifier of nothing that is known stays, and shows as a difference.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session, select
+
+import models
+from hostler.contract.names import bridge_name, is_uuid, tap_name
+from hostler.contract.states import PowerState, VmState
+from models import Host, Network, Port, Server, Volume, quota_use
+
+Row = dict[str, str]
+OWED, SERVER = "owed_work", "<server>"
+# What says when, how often and by whom, but not what is held.
+VOLATILE = {"generation", "request_fingerprint", "machine_id", "reason", "boots", "console", "port", "host_port"}
+# Histories grow with everything that happens.
+HISTORIES = {"server_event"}
+IGNORED_FILES = re.compile(r"(^|/)(host_id|faults\.log|[^/]*\.lock|[^/]*\.db(-wal|-shm)?)$")
+CACHE = re.compile(r"(^|/)cache/([^/]+)$")
+
+
+@dataclass
+class World:
+    """What there is: `server` is the row of the one server of the case, the rest by where it was found."""
+
+    sections: dict[str, list[str]]
+    server: Row | None = None
+
+    def without(self, *names: str) -> "World":
+        """This world without what is on these hosts, and without what they owe."""
+        hidden = tuple(f"{name}: " for name in names)
+        kept = {where: lines for where, lines in self.sections.items() if not where.startswith(hidden)}
+        kept.pop(OWED, None)
+        return World(kept, self.server)
+
+    def on(self, *names: str) -> dict[str, list[str]]:
+        """What is on these hosts."""
+        shown = tuple(f"{name}: " for name in names)
+        return {where: lines for where, lines in self.sections.items() if where.startswith(shown)}
+
+    def differences(self, expected: "World") -> list[str]:
+        """Line by line: "+" is too much, "-" is missing. The server's row is not looked at."""
+        found = []
+        for where in sorted(self.sections.keys() | expected.sections.keys()):
+            here, there = list(self.sections.get(where, [])), list(expected.sections.get(where, []))
+            for line in list(here):
+                if line in there:
+                    here.remove(line)
+                    there.remove(line)
+            found += [f"+ {where}: {line}" for line in here] + [f"- {where}: {line}" for line in there]
+        return found
+
+
+@dataclass
+class Roles:
+    """Identifiers, and what they are of."""
+
+    names: dict[str, str] = field(default_factory=dict)
+
+    def add(self, identifier: str, role: str) -> None:
+        """`identifier` is that of `role`."""
+        self.names[identifier] = f"<{role}>"
+
+    def __call__(self, text: str) -> str:
+        """`text` with roles for identifiers."""
+        if not self.names:
+            return text
+        pattern = "|".join(re.escape(one) for one in sorted(self.names, key=len, reverse=True))
+        return re.sub(pattern, lambda match: self.names[match.group()], text)
+
+
+def look(database: models.Database, server_id: str, directories: Mapping[str, Path], project: str) -> World:
+    """The database, and the directories of the hosts by their names. Workflows and processes are the runner's."""
+    server = None
+    sections: dict[str, list[str]] = {}
+    with database.read() as session:
+        roles = roles_of(session, server_id)
+        for table, rows in _tables(session, roles, server_id):
+            if table == Server.__tablename__:
+                server = next((row for row in rows if row["id"] == SERVER), None)
+                rows = [row for row in rows if row is not server]
+            if rows:
+                sections[table] = [", ".join(f"{key}={value}" for key, value in row.items()) for row in rows]
+        use = quota_use(session, project)
+        sections["quota"] = [f"{use.servers} servers, {use.vcpus} vCPUs, {use.ram_mib} MiB, {use.volumes} volumes"]
+    for name, directory in directories.items():
+        for path in files(directory):
+            line = roles(_file(directory, path))
+            sections.setdefault(f"{roles(name)}: files", []).append(line)
+    return World({where: sorted(lines) for where, lines in sections.items()}, server)
+
+
+def roles_of(session: Session, server_id: str) -> Roles:
+    """What the identifiers in the database are of. The server's host is "its host", whichever that is."""
+    roles = Roles()
+    server = session.get(Server, server_id)
+    home = server.host_id if server is not None else None
+    for host in session.exec(select(Host)):
+        label = "its host" if host.id == home else host.name
+        roles.add(host.id, label)
+        roles.add(host.name, label)
+    for network in session.exec(select(Network)):
+        roles.add(network.id, network.name)
+        roles.add(network.cidr.rpartition(".")[0] + ".", f"{network.name}.")
+        roles.add(bridge_name(network.id), f"bridge {network.name}")
+    for port in session.exec(select(Port)):
+        label = f"port {port.position}"
+        roles.add(port.id, label)
+        roles.add(tap_name(port.id), f"tap {port.position}")
+        roles.add(port.mac, f"mac {port.position}")
+    for table, identifier in ((models.Image, "name"), (models.Flavor, "name"), (Volume, "name")):
+        for row in session.exec(select(table)):
+            kind = table.__name__.lower()
+            roles.add(row.id, f"{kind} {getattr(row, identifier) or 'of the server'}")
+    for device in session.exec(select(models.BlockDevice)):
+        roles.add(device.id, f"device {device.position}")
+    roles.add(server_id, "server")
+    return roles
+
+
+def files(directory: Path) -> Iterable[Path]:
+    """Every file below a host's directory that says that something is held."""
+    for root, _, names in os.walk(directory):
+        for name in names:
+            path = Path(root) / name
+            relative = str(path.relative_to(directory))
+            if IGNORED_FILES.search(relative):
+                continue
+            cached = CACHE.search(relative)
+            if cached and is_uuid(cached.group(2)):
+                continue  # a whole image in a cache is nobody's: it stays for whoever comes next
+            yield path
+
+
+def _file(directory: Path, path: Path) -> str:
+    relative = str(path.relative_to(directory))
+    if path.suffix != ".json":
+        return relative
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return f"{relative}: not whole"
+    return f"{relative}: {json.dumps(_steady(content), sort_keys=True)}"
+
+
+def _steady(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _steady(value) for key, value in content.items() if key not in VOLATILE}
+    return content
+
+
+def _tables(session: Session, roles: Roles, server_id: str) -> Iterable[tuple[str, list[Row]]]:
+    for table in models.Table.metadata.sorted_tables:
+        if table.name not in HISTORIES:
+            rows = [_columns(row, roles) for row in session.execute(table.select()).mappings()]
+            yield table.name, rows
+
+
+def _columns(row: Mapping[str, Any], roles: Roles) -> Row:
+    return {key: roles(_value(value)) for key, value in sorted(row.items()) if key not in VOLATILE}
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, datetime):
+        return "set"  # when is not what matters
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, dict):
+        return "none" if not value else json.dumps(value, sort_keys=True, default=str)
+    return "none" if value is None else str(value)
+
+
+# What the server's row must say, beyond being equal to another.
+
+GONE = {"vm_state": VmState.DELETED.value, "task_state": "none", "power_state": PowerState.NOSTATE.value}
+GONE |= {"operation_id": "none", "host_id": "none", "user_data": "none", "hold": "none", "deleted_at": "set"}
+FAILED = {"vm_state": VmState.ERROR.value, "task_state": "none", "power_state": PowerState.NOSTATE.value}
+FAILED |= {"operation_id": "none", "host_id": "none", "hold": "none", "launched_at": "none", "deleted_at": "none"}
+
+
+def is_gone(row: Row | None) -> list[str]:
+    """Why the row is not that of a server that is gone; one that never was is gone, too."""
+    return [] if row is None else _unlike(row, GONE)
+
+
+def has_failed(row: Row | None) -> list[str]:
+    """Why the row is not that of a server that could not be built; one that was refused has none."""
+    if row is None:
+        return []
+    return _unlike(row, FAILED) + ([] if row.get("fault") != "none" else ["- server: a fault"])
+
+
+def is_like(row: Row | None, expected: Row | None) -> list[str]:
+    """Why the row differs from another."""
+    if row is None or expected is None:
+        return [] if row is expected else [f"{'-' if row is None else '+'} server: a row"]
+    if expected.get("vm_state") == VmState.DELETED.value:
+        return is_gone(row)
+    return _unlike(row, expected)
+
+
+def _unlike(row: Row, expected: Row) -> list[str]:
+    wrong = [key for key, value in expected.items() if key in row and row[key] != value]
+    return [line for key in wrong for line in (f"+ server: {key}={row[key]}", f"- server: {key}={expected[key]}")]

@@ -1,0 +1,98 @@
+"""One operation of every kind in flight at once, each at its host's step; and the proof that all of them landed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+from uuid import uuid4
+
+from hostler.client import Operation
+from hostler.contract.errors import Unavailable
+from hostler.contract.resources import Volume
+from hostler.contract.servers import OperationName
+from hostler.settings import SimulatedSettings
+from tests.cloud import World
+from tests.processes.cloud import LIMIT, ProcessCloud
+from tests.soak.repertoire import server_operations
+
+T = TypeVar("T")
+
+LONG = timedelta(seconds=2)
+SLOW_HOSTS = SimulatedSettings(
+    volumes=True, latency={call: LONG for call in ("spawn", "start", "stop", "reset", "destroy", "create")}
+)
+"""Hosts that take their time for each operation's main step, so that it can be met there."""
+MAIN_STEP: Mapping[OperationName, str] = {
+    OperationName.BOOT: "spawn",
+    OperationName.START: "start_guest",
+    OperationName.STOP: "stop_guest",
+    OperationName.REBOOT: "reboot_guest",
+    OperationName.DELETE: "destroy_guest",
+}
+STATUS: Mapping[OperationName, str] = {
+    OperationName.BOOT: "ACTIVE",
+    OperationName.START: "ACTIVE",
+    OperationName.STOP: "SHUTOFF",
+    OperationName.REBOOT: "ACTIVE",
+    OperationName.DELETE: "DELETED",
+}
+
+
+@dataclass
+class Flight:
+    """Operations that run, on a server each, and a volume that is being made; the world as it was before them."""
+
+    cloud: ProcessCloud
+    before: World
+    operations: dict[OperationName, Operation]
+    volume: "asyncio.Task[Volume]"
+
+    @classmethod
+    async def take_off(cls, cloud: ProcessCloud) -> "Flight":
+        """Ask for one of each, and return when each is at its main step."""
+        assert MAIN_STEP.keys() == server_operations(), "an operation that this does not know"
+        before = await cloud.settled()
+        servers = cloud.client.servers
+        stopped, running, rebooted, doomed = await asyncio.gather(*(cloud.booted(f"web-{n}") for n in range(4)))
+        await (await servers.stop(stopped.id)).result(LIMIT)
+        asked = await asyncio.gather(
+            cloud.boot("new"),
+            servers.start(stopped.id),
+            servers.stop(running.id),
+            servers.reboot(rebooted.id, hard=True),
+            servers.delete(doomed.id),
+        )
+        operations = {operation.operation: operation for operation in asked}
+        volume_id = str(uuid4())
+        volume = asyncio.create_task(
+            persistently(lambda: cloud.client.volumes.create(size_gib=1, volume_id=volume_id)), name="volume"
+        )
+        await asyncio.gather(*(cloud.reached(one, MAIN_STEP[name]) for name, one in operations.items()))
+        return cls(cloud, before, operations, volume)
+
+    async def land(self) -> None:
+        """See that each ended as asked; then take all away, and see that nothing is left."""
+        operations = self.operations
+        async with asyncio.timeout(2 * LIMIT.total_seconds()):
+            ended = await asyncio.gather(*(persistently(one.result) for one in operations.values()))
+            made = await self.volume
+        assert {name: server.status for name, server in zip(operations, ended, strict=True)} == STATUS
+        assert made.status == "available"
+        left = [one.server_id for name, one in operations.items() if name is not OperationName.DELETE]
+        await asyncio.gather(*map(self.cloud.deleted, left))
+        await persistently(lambda: self.cloud.client.volumes.delete(made.id))
+        assert await self.cloud.settled() == self.before
+        for machine in await self.cloud.machines():
+            assert machine.volumes is not None
+            assert await machine.volumes.volumes() == []
+
+
+async def persistently(call: Callable[[], Awaitable[T]]) -> T:
+    """The same call again while nobody answers, as whoever is told `Unavailable` should."""
+    async with asyncio.timeout(2 * LIMIT.total_seconds()):
+        while True:
+            try:
+                return await call()
+            except Unavailable:
+                await asyncio.sleep(0.2)

@@ -1,0 +1,115 @@
+"""Metrics and log lines of operations, and the attempt that their steps are told: an interceptor of every workflow.
+
+All of it is replay-safe: a run that is replayed is neither counted nor logged again.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError, is_cancelled_exception
+from temporalio.worker import (
+    ExecuteWorkflowInput,
+    HandleUpdateInput,
+    StartActivityInput,
+    WorkflowInboundInterceptor,
+    WorkflowOutboundInterceptor,
+)
+
+from hostler.contract.names import ATTEMPT_HEADER
+from hostler.contract.servers import Decision
+from workflows.holding import Holder
+from workflows.operation import Operation
+from workflows.showing import Shown
+
+STARTED, ENDED = "hostler_operations_started", "hostler_operations"
+DURATION = "hostler_operation_duration"
+ATTEMPTS = "hostler_operation_attempts"
+DECISIONS = "hostler_decisions"
+
+
+class Outcome(StrEnum):
+    """How an operation ended. `refused`: it never began; `preempted`: a delete took its place."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+
+
+class WorkflowTelemetry(WorkflowInboundInterceptor):
+    """Counts and logs a run's begin and end."""
+
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        """Tell the run's steps their attempt."""
+        super().init(_AttemptTeller(outbound))
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
+        """Run it."""
+        operation = {"operation": workflow.info().workflow_type}
+        meter = workflow.metric_meter()
+        meter.create_counter(STARTED, "Operations that began.").add(1, operation)
+        began = workflow.now()
+        try:
+            result = await super().execute_workflow(input)
+        except workflow.ContinueAsNewError:
+            _ended(began, Outcome.PREEMPTED)
+            raise
+        except (FailureError, asyncio.CancelledError) as failure:
+            _ended(began, _outcome(failure), failure)
+            raise
+        _ended(began, Outcome.COMPLETED)
+        return result
+
+    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
+        """Count the decisions that were taken on holds."""
+        answer = await super().handle_update_handler(input)
+        if isinstance(workflow.instance(), Holder) and input.args and isinstance(input.args[0], Decision):
+            labels = {"operation": workflow.info().workflow_type, "choice": input.args[0].choice.value}
+            workflow.metric_meter().create_counter(DECISIONS, "Decisions on operations that held.").add(1, labels)
+        return answer
+
+
+class _AttemptTeller(WorkflowOutboundInterceptor):
+    """A step does not know at which host its operation is, counted from the first: a header says so."""
+
+    def start_activity(self, input: StartActivityInput) -> "workflow.ActivityHandle[Any]":
+        run = workflow.instance()
+        if isinstance(run, Shown):
+            attempt = workflow.payload_converter().to_payload(run.state.attempt)
+            input.headers = {**input.headers, ATTEMPT_HEADER: attempt}
+        return super().start_activity(input)
+
+
+def _outcome(failure: BaseException) -> Outcome:
+    run = workflow.instance()
+    if isinstance(run, Operation) and not run.accepted():
+        return Outcome.REFUSED
+    if isinstance(failure, asyncio.CancelledError) or is_cancelled_exception(failure):
+        return Outcome.CANCELLED
+    return Outcome.FAILED
+
+
+def _ended(began: datetime, outcome: Outcome, failure: BaseException | None = None) -> None:
+    """Count a run that ends, and tell the log once."""
+    labels = {"operation": workflow.info().workflow_type, "outcome": outcome.value}
+    lasted = workflow.now() - began
+    meter = workflow.metric_meter()
+    meter.create_counter(ENDED, "Operations that ended.").add(1, labels)
+    meter.create_histogram_timedelta(DURATION, "How long operations took.").record(lasted, labels)
+    run = workflow.instance()
+    if isinstance(run, Operation):
+        attempts = meter.create_histogram(ATTEMPTS, "Hosts that operations tried.")
+        attempts.record(run.state.attempt, labels)
+    _tell(outcome, lasted, failure)
+
+
+def _tell(outcome: Outcome, lasted: timedelta, failure: BaseException | None) -> None:
+    fields = {"outcome": outcome.value, "seconds": round(lasted.total_seconds(), 3)}
+    if outcome is Outcome.FAILED:
+        workflow.logger.warning("%s: %s", outcome, failure, extra=fields)
+    else:
+        workflow.logger.info("%s", outcome, extra=fields)
