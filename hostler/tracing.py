@@ -4,7 +4,6 @@ OpenTelemetry is imported only where traces are wanted: it comes with the extra 
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -29,12 +28,23 @@ def interceptors(settings: TracingSettings, service: str) -> Sequence[Intercepto
     """
     if settings.endpoint is None:
         return []
-    return [_tracing(_url(settings.endpoint), service)]
+    endpoint = _url(settings.endpoint)
+    if (endpoint, service) not in _begun:
+        _begun[endpoint, service] = _begin(endpoint, service)
+    return [_begun[endpoint, service]]
 
 
-@cache
-def _tracing(endpoint: str, service: str) -> "Tracing":
-    """One for all clients of a process: it has a thread of its own."""
+def flush() -> None:
+    """Send what this process has not sent yet; blocks for some seconds at most."""
+    for tracing in _begun.values():
+        tracing.flush()
+
+
+_begun: "dict[tuple[str, str], Tracing]" = {}
+"""One for all clients of a process, for each has a thread of its own."""
+
+
+def _begin(endpoint: str, service: str) -> "Tracing":
     try:
         from hostler.spans import Tracing
     except ImportError as error:
@@ -57,10 +67,3 @@ def _url(endpoint: str) -> str:
             remedy="give that of its OTLP/HTTP receiver, such as http://127.0.0.1:4318",
         )
     return endpoint if parts.path.strip("/") else f"{endpoint.rstrip('/')}{PATH}"
-
-
-def flush(interceptors: Sequence[object]) -> None:
-    """Send what has not been sent yet; blocks for some seconds at most."""
-    for one in interceptors:
-        if hasattr(one, "flush"):
-            one.flush()

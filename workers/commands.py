@@ -180,7 +180,10 @@ def _settings(ctx: typer.Context, process: str) -> "Settings":
 
 def _work(process: Coroutine[Any, Any, None]) -> None:
     asyncio.run(process)
+    from hostler import tracing
+
     # All is closed. The interpreter's own end is left out: threads of Temporal's native core may crash in it.
+    tracing.flush()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -30,6 +30,7 @@ from activities.control.images import Images
 from activities.control.ports import Ports
 from activities.control.scheduling import Scheduling
 from activities.control.servers import Servers
+from activities.telemetry import ActivityTelemetry
 from drivers.image.local import LocalImageStore
 from hostler.contract.calls import REGISTER_HOST
 from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
@@ -41,6 +42,7 @@ from scheduler.liveness import Alive
 from scheduler.scheduler import Scheduler
 from workers.activities import methods
 from workers.liveness import Liveness
+from workers.metrics import meter_of
 from workers.schedules import ensure_audit_schedule
 from workers.signals import stop_event
 from workers.temporal import connect
@@ -53,6 +55,7 @@ from workflows.reboot import Reboot
 from workflows.register_host import RegisterHost
 from workflows.start import Start
 from workflows.stop import Stop
+from workflows.telemetry import OperationTelemetry
 from workflows.volume import CreateVolume, DeleteVolume
 
 logger = logging.getLogger(__name__)
@@ -112,7 +115,7 @@ def control_worker(
         max_concurrent_activities=THREADS,
         # The sandbox, which finds what is not deterministic, takes a quarter of a worker's time: tests replay in it.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        interceptors=[ErrorBoundary()],
+        interceptors=[ActivityTelemetry(meter_of(client)), OperationTelemetry(), ErrorBoundary()],
         graceful_shutdown_timeout=DRAIN,
         sticky_queue_schedule_to_start_timeout=STICKY,
         max_heartbeat_throttle_interval=timedelta(seconds=2),
@@ -129,7 +132,7 @@ async def run(settings: Settings) -> None:
     stop = stop_event()
     database = Database(settings.database_url)
     check_revision(database)
-    client = await connect(settings, f"control@{socket.gethostname()}")
+    client = await connect(settings, f"control@{socket.gethostname()}", "control")
     await ensure_search_attributes(client)
     await ensure_audit_schedule(client, settings.audit)
     await announce_key(client, load_keys(settings))

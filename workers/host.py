@@ -24,6 +24,7 @@ from activities.host.holdings import HostHoldings
 from activities.host.images import HostImages
 from activities.host.ports import HostPorts
 from activities.host.volumes import HostVolumes
+from activities.telemetry import ActivityTelemetry
 from drivers.hypervisor.base import HypervisorDriver
 from drivers.image.cache import ImageCache
 from drivers.image.local import LocalImageStore
@@ -37,6 +38,7 @@ from hostler.contract.servers import VifPlugged
 from hostler.settings import HostSettings, Settings
 from workers.activities import methods
 from workers.host_identity import host_id
+from workers.metrics import meter_of
 from workers.signals import stop_event
 from workers.temporal import connect
 
@@ -109,7 +111,7 @@ async def run(settings: Settings) -> None:
     refuse_database(settings)
     stop = stop_event()
     machines = await make_machines(settings)
-    client = await connect(settings, machines[0].name if len(machines) == 1 else "simulated hosts")
+    client = await connect(settings, machines[0].name if len(machines) == 1 else "simulated hosts", "host")
     async with serve(client, settings, machines):
         await stop.wait()
         logger.info("draining")
@@ -152,7 +154,7 @@ def host_worker(client: Client, settings: HostSettings, machine: Machine, machin
         identity=machine.name,
         max_concurrent_activities=settings.concurrency,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS if machines < MANY else POLLERS_OF_MANY),
-        interceptors=[ErrorBoundary()],
+        interceptors=[ActivityTelemetry(meter_of(client), machine.name), ErrorBoundary()],
         graceful_shutdown_timeout=DRAIN,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,

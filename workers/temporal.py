@@ -2,26 +2,27 @@
 
 import asyncio
 import logging
+from typing import Literal
 
 from temporalio.client import Client
-from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RPCError
 
-from hostler import temporal
+from hostler import temporal, tracing
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from workers.logs import core_logging
+from workers.metrics import make_runtime
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 
 
-async def connect(settings: Settings, identity: str) -> Client:
-    """The client, once Temporal answers; a worker may well start before it does.
+async def connect(settings: Settings, identity: str, process: Literal["control", "host"]) -> Client:
+    """The client, once Temporal answers; a worker may well start before it does. Metrics are served meanwhile.
 
     Raises:
-        InvalidRequest: keys or certificates that cannot be used.
+        InvalidRequest: keys, certificates, or addresses for metrics and traces that cannot be used.
+        Conflict: the metrics' port is taken.
         DecryptionFailed: the cloud encrypts with a key that this worker does not have.
     """
     if not load_keys(settings):
@@ -29,12 +30,13 @@ async def connect(settings: Settings, identity: str) -> Client:
             "there is no encryption key: whoever can read Temporal's database or its UI reads user data and all "
             "requests (hostler key create)"
         )
-    telemetry = TelemetryConfig(logging=core_logging())
-    runtime = Runtime(telemetry=telemetry, worker_heartbeat_interval=settings.temporal.heartbeat_interval)
+    setting = f"{process}_port"
+    runtime = make_runtime(settings, f"metrics.{setting}", getattr(settings.metrics, setting))
+    interceptors = tracing.interceptors(settings.tracing, process)
     told = False
     while True:
         try:
-            return await temporal.connect(settings, identity=identity, runtime=runtime)
+            return await temporal.connect(settings, identity=identity, runtime=runtime, interceptors=interceptors)
         except (RPCError, RuntimeError) as error:
             if not told:
                 logger.warning("waiting for Temporal at %s: %s", settings.temporal.address, error)

@@ -20,7 +20,7 @@ SIGNS = {
 
 def markdown(progress: Progress, title: str, failed: Sequence[AttemptReport]) -> str:
     """Where the operation stands: its steps, done, running and to come, attempt by attempt, with why one failed."""
-    lines = [f"**{title}**"]
+    lines = [f"**{title}**", *_hold(progress)]
     reasons = {report.attempt: report for report in failed}
     for attempt in range(1, progress.attempt + 1):
         pending = attempt == progress.attempt
@@ -31,6 +31,22 @@ def markdown(progress: Progress, title: str, failed: Sequence[AttemptReport]) ->
             lines[-1] += f" failed at `{report.step}`: {report.reason}"
         lines += ["", "| | step | took |", "|:-:|---|--:|", *(_row(step) for step in steps)]
     return "\n".join(lines)
+
+
+def _hold(progress: Progress) -> list[str]:
+    """What a held operation waits for, and how to decide, also from this page: by the update `decide`."""
+    hold = progress.hold
+    if hold is None:
+        return []
+    choices = "|".join(hold.choices)
+    return [
+        "",
+        f"**Holds at `{hold.step}`**: {hold.error.message}",
+        "",
+        f"Decide until {hold.until:%Y-%m-%d %H:%M} UTC: `hostler operation {choices} {progress.server_id}`, or send "
+        f'the update `decide` with `{{"choice": "{hold.choices[0]}", "by": "...", "note": "..."}}`. '
+        "Afterwards it gives up.",
+    ]
 
 
 def _belongs(step: Step, attempt: int, last: bool) -> bool:

@@ -13,8 +13,10 @@ from temporalio.exceptions import FailureError, is_cancelled_exception
 from temporalio.worker import (
     ExecuteWorkflowInput,
     HandleUpdateInput,
+    Interceptor,
     StartActivityInput,
     WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
     WorkflowOutboundInterceptor,
 )
 
@@ -40,7 +42,15 @@ class Outcome(StrEnum):
     PREEMPTED = "preempted"
 
 
-class WorkflowTelemetry(WorkflowInboundInterceptor):
+class OperationTelemetry(Interceptor):
+    """Watches the workflows of a worker."""
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        """What watches one run."""
+        return _Watcher
+
+
+class _Watcher(WorkflowInboundInterceptor):
     """Counts and logs a run's begin and end."""
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:

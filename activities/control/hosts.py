@@ -1,4 +1,4 @@
-"""Hosts: what they say of themselves and what they owe."""
+"""Hosts: what they say of themselves, which machine each is, and what they owe."""
 
 from functools import partial
 
@@ -6,8 +6,10 @@ from sqlmodel import Session, col, delete, select
 from temporalio import activity
 
 from activities.interfaces import hosts as interface
-from activities.interfaces.hosts import OwedId
+from activities.interfaces.hosts import OwedId, account_of
 from activities.interfaces.hosts import OwedWork as Owed
+from hostler.contract.calls import ADMIT_HOST, HostIdentity, Nothing
+from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration
 from models import Database, Host, OwedWork, bump_generation, now
 
@@ -26,8 +28,11 @@ class Hosts(interface.Hosts):
     def owe(self, call: Owed) -> None:
         def change(session: Session) -> None:
             bump_generation(session, call.host_id)
-            if session.get(OwedWork, call.id) is None:  # what is there keeps its place
+            row = session.get(OwedWork, call.id)
+            if row is None:
                 session.add(OwedWork(**call.model_dump()))
+            else:  # it keeps its place
+                row.reason = call.reason
 
         self._database.run(change)
 
@@ -40,23 +45,67 @@ class Hosts(interface.Hosts):
         self._database.run(change)
 
 
+    @activity.defn(name=ADMIT_HOST.name)
+    def admit_host(self, call: HostIdentity) -> Nothing:
+        """Whether a machine may be this host, asked before it does anything as such; a call of its worker, no step.
+
+        Raises:
+            Conflict: another machine is.
+        """
+        with self._database.read() as session:
+            _check_machine(session.get(Host, call.id), call.machine_id)
+        return Nothing()
+
+
 def _register(session: Session, call: HostRegistration) -> list[Owed]:
     bump_generation(session, call.id)
     values = call.inventory.model_dump() | {"name": call.name, "zone": call.zone, "volumes": call.volumes}
     row = session.get(Host, call.id)
+    _check_machine(row, call.machine_id)
     if row is None:
-        session.add(Host(id=call.id, **values))
+        row = Host(id=call.id, **values)
+        session.add(row)
     else:
         row.sqlmodel_update(values | {"registered_at": now()})
+    row.machine_id = call.machine_id or row.machine_id
+    session.flush()
     owed = session.exec(select(OwedWork).where(OwedWork.host_id == call.id).order_by(col(OwedWork.created_at))).all()
-    return [Owed.model_validate(work.model_dump()) for work in owed]
+    account = account_of(call.id, "it has registered and not yet said what it holds")
+    if account.id not in {work.id for work in owed}:
+        session.add(OwedWork(**account.model_dump()))
+    return [Owed.model_validate(work.model_dump()) for work in owed if work.id != account.id]
+
+
+def _check_machine(row: Host | None, machine_id: str | None) -> None:
+    """See that no other machine is this host.
+
+    Raises:
+        Conflict: one is. Two machines under one UUID would take each other's steps.
+    """
+    if row is None or machine_id is None or row.machine_id in (None, machine_id):
+        return
+    raise Conflict(
+        f"another machine is host {row.name} ({row.id}) already: this one was made from a copy of its state directory, "
+        "or its operating system was installed anew",
+        field="host_id",
+        value=row.id,
+        remedy="if it is a copy, give this machine a state directory of its own; if it takes the place of the other, "
+        f"which is off for good: hostler host new-machine {row.id}",
+    )
 
 
 def owing_hosts(session: Session) -> list[HostRegistration]:
     """Every host that owes work, as it registered last."""
     hosts = session.exec(select(Host).where(col(Host.id).in_(select(OwedWork.host_id)))).all()
     return [
-        HostRegistration(id=host.id, name=host.name, zone=host.zone, volumes=host.volumes, inventory=host.model_dump())
+        HostRegistration(
+            id=host.id,
+            name=host.name,
+            zone=host.zone,
+            volumes=host.volumes,
+            machine_id=host.machine_id,
+            inventory=host.model_dump(),
+        )
         for host in hosts
     ]
 

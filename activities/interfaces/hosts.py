@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import BaseModel
 from temporalio import activity
 
+from activities.interfaces.holdings import HostHoldings
 from hostler.contract.resources import HostRegistration
 
 
@@ -18,6 +20,18 @@ class OwedWork(BaseModel):
     activity: str
     argument: dict[str, Any]
     reason: str
+
+
+def account_of(host_id: str, reason: str) -> OwedWork:
+    """What every host owes that registers: to say what it holds, so that what is left of former servers can go."""
+    return OwedWork(
+        id=str(uuid5(NAMESPACE_URL, f"{host_id}/holdings")),
+        host_id=host_id,
+        server_id=None,
+        activity=HostHoldings.list_holdings.__name__,
+        argument={},
+        reason=reason,
+    )
 
 
 class OwedId(BaseModel):
@@ -33,12 +47,16 @@ class Hosts(ABC):
     @activity.defn(name="register_host")
     @abstractmethod
     def register_host(self, call: HostRegistration) -> list[OwedWork]:
-        """Write what the host says of itself; answer what it owes."""
+        """Write what the host says of itself; answer what it owes, besides the account of what it holds.
+
+        Raises:
+            Conflict: another machine is this host.
+        """
 
     @activity.defn(name="owe")
     @abstractmethod
     def owe(self, call: OwedWork) -> None:
-        """Remember what a host owes; it takes no new work until then."""
+        """Remember what a host owes, or why it still does; it takes no new work until then."""
 
     @activity.defn(name="settle_owed")
     @abstractmethod

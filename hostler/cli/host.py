@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from hostler.cli.completion import names
-from hostler.cli.output import Columns, Format, FormatOption, column_option, show_list, show_one
+from hostler.cli.output import Columns, Format, FormatOption, column_option, console, show_list, show_one, table
 from hostler.cli.session import session
 from hostler.contract.resources import Host
 
@@ -51,8 +51,14 @@ def list_(ctx: typer.Context, format: FormatOption = Format.TABLE, columns: Pick
 
 @app.command()
 def show(ctx: typer.Context, host: HostArgument, format: FormatOption = Format.TABLE, columns: Picked = None) -> None:
-    """Show a host."""
-    show_one(session(ctx).run(lambda client: client.hosts.show(host)), FIELDS, format, columns)
+    """Show a host, and what it owes."""
+    found = session(ctx).run(lambda client: client.hosts.show(host))
+    show_one(found, FIELDS, format, columns)
+    if found.owes and not columns and format is Format.TABLE:
+        rows = [[work.activity, work.server_id, work.since, work.reason] for work in found.owes]
+        out = console()
+        out.print("\nOwes, before it gets new servers:", style="bold")
+        out.print(table(["Activity", "Server", "Since", "Because"], rows))
 
 
 @app.command()
@@ -71,3 +77,14 @@ def disable(
 ) -> None:
     """Keep new servers off a host; those that it has stay."""
     show_one(session(ctx).run(lambda client: client.hosts.disable(host, reason)), FIELDS, format, columns)
+
+
+@app.command("new-machine")
+def new_machine(
+    ctx: typer.Context, host: HostArgument, format: FormatOption = Format.TABLE, columns: Picked = None
+) -> None:
+    """Let the next machine that comes with a host's UUID be that host.
+
+    For a machine that was installed anew with the host's state directory, or replaced. The former one must be off.
+    """
+    show_one(session(ctx).run(lambda client: client.hosts.new_machine(host)), FIELDS, format, columns)

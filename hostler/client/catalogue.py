@@ -125,6 +125,10 @@ class Hosts(Namespace):
         """Keep the scheduler from placing new servers on a host; those that it has stay."""
         return await self._connection.call(calls.SET_HOST, HostState(ref=host, enabled=False, reason=reason))
 
+    async def new_machine(self, host: str) -> Host:
+        """Let the next machine that comes with the host's UUID be the host: the one that was is off for good."""
+        return await self._connection.call(calls.NEW_MACHINE, self._ref(host))
+
 
 class Quotas(Namespace):
     """The project's limits; -1 is none."""

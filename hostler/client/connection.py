@@ -15,6 +15,7 @@ from temporalio.common import RetryPolicy
 from temporalio.service import RPCError
 
 from hostler import temporal as service
+from hostler import tracing
 from hostler.client.errors import START_TEMPORAL, from_rpc_error, typed
 from hostler.contract.calls import Call, Request, Result
 from hostler.contract.errors import DecryptionFailed, Unavailable
@@ -153,12 +154,12 @@ async def connect(settings: Settings, project: str) -> Connection:
 
     Raises:
         Unavailable: nothing answers at the settings' address, or TLS does not come about.
-        InvalidRequest: keys or certificates that cannot be used.
+        InvalidRequest: keys, certificates or an endpoint for traces that cannot be used.
         DecryptionFailed: the cloud encrypts with a key that we do not have.
     """
     address = settings.temporal.address
     try:
-        temporal = await service.connect(settings)
+        temporal = await service.connect(settings, interceptors=tracing.interceptors(settings.tracing, "client"))
     except RuntimeError as error:
         await settle()
         if settings.temporal.tls.enabled:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from hostler.contract.names import DEFAULT_PROJECT
 from hostler.contract.resources import Flavor, Host, Image, KeyPair, Network, Quota, Volume
 from hostler.contract.servers import Server, ServerEvent
+from hostler.contract.states import PowerState
 
 Request = TypeVar("Request", bound=BaseModel)
 Result = TypeVar("Result")
@@ -68,6 +69,33 @@ class ConsoleRequest(BaseModel):
     max_bytes: int = 100_000
 
 
+class HostIdentity(BaseModel):
+    """A machine that asks whether it is the host `id`."""
+
+    id: str
+    machine_id: str
+
+
+class GuestPower(BaseModel):
+    """A guest's power state."""
+
+    server_id: str
+    power_state: PowerState
+
+
+class PowerReport(BaseModel):
+    """The power states that a host sees now, of guests that it did not itself bring there."""
+
+    host_id: str
+    guests: list[GuestPower]
+
+
+class PowerReceipt(BaseModel):
+    """The servers that an operation held: the host reports them again."""
+
+    busy: list[str] = []
+
+
 LIST_SERVERS = Call("list_servers", ServerFilter, list[Server])
 SHOW_SERVER = Call("show_server", Ref, Server)
 LIST_EVENTS = Call("list_events", Ref, list[ServerEvent])
@@ -92,6 +120,11 @@ SHOW_VOLUME = Call("show_volume", Ref, Volume)
 LIST_HOSTS = Call("list_hosts", Nothing, list[Host])
 SHOW_HOST = Call("show_host", Ref, Host)
 SET_HOST = Call("set_host", HostState, Host)
+NEW_MACHINE = Call("new_machine", Ref, Host)
+
+# What host workers ask and report.
+ADMIT_HOST = Call("admit_host", HostIdentity, Nothing)
+REPORT_POWER_STATES = Call("report_power_states", PowerReport, PowerReceipt)
 
 SHOW_QUOTA = Call("show_quota", Filter, Quota)
 SET_QUOTA = Call("set_quota", Quota, Quota)

@@ -141,17 +141,30 @@ class Inventory(BaseModel):
 
 
 class HostRegistration(BaseModel):
-    """What a host worker says of its host when it starts."""
+    """What a host worker says of its host when it starts. `machine_id` tells machines apart; None: not known."""
 
     id: str
     name: str
     zone: str = DEFAULT_ZONE
     inventory: Inventory
     volumes: bool = False
+    machine_id: str | None = None
+
+
+class Owed(BaseModel):
+    """What a host must do before it gets new servers: one of its activities. `reason` is why it is not done yet."""
+
+    activity: str
+    server_id: str | None = None
+    since: datetime
+    reason: str
 
 
 class Host(BaseModel):
-    """A host. `up` is Temporal's knowledge of its worker; `owed` counts the clean-ups that wait for its return."""
+    """A host. `up` is Temporal's knowledge of its worker; `owed` counts the clean-ups that wait for its return.
+
+    `owes` lists them, oldest first, where one host is shown.
+    """
 
     id: str
     name: str
@@ -160,6 +173,7 @@ class Host(BaseModel):
     enabled: bool
     disabled_reason: str | None = None
     owed: int = 0
+    owes: list[Owed] = []
     servers: int = 0
     used_vcpus: int = 0
     used_ram_mib: int = 0

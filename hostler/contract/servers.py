@@ -52,7 +52,8 @@ class NetworkRequest(BaseModel):
 class OperationName(StrEnum):
     """The operations on a server; each is a workflow type of the same name.
 
-    `AUDIT` is none: it stands in a server's events for what was found and mended without one.
+    `AUDIT` and `HYPERVISOR` are none: in a server's events they stand for what was found and mended without one, and for
+    what its guest did by itself.
     """
 
     BOOT = "boot"
@@ -61,6 +62,7 @@ class OperationName(StrEnum):
     REBOOT = "reboot"
     DELETE = "delete"
     AUDIT = "audit"
+    HYPERVISOR = "hypervisor"
 
 
 class OnFailure(StrEnum):

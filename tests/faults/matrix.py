@@ -20,43 +20,157 @@ from tests.faults.site import Site
 UNDO, RETREAT = "undo:", "retreat:"
 """How steps are called that an operation takes when it gives up, and when it goes on elsewhere."""
 UNDO_NAMES = {Fault.BEFORE: "fails-once"}
+REVEALING = Fault.BEFORE_FINAL
+"""The fault that brings an operation to its undos."""
 SLOW = (Fault.DEAD, Fault.LATE, Fault.FAILS_LONG, Fault.HANG, Fault.KILLED, Fault.KILLED_AFTER)
-# Faults that bring an operation to its undos.
-REVEALING = (Fault.BEFORE_FINAL,)
-
-Choice = Callable[[Sequence[Case]], Sequence[Case]]
 
 
 @dataclass
 class Matrix:
-    """All cases of a site. `faults` are those to try at steps; `undos` whether undos are struck, too."""
+    """The cases of a site whose names match `only`; with `sample`, so many of them (see `sample`)."""
 
     site: Site
     directory: Path
+    only: Sequence[str] = ("*",)
     faults: Sequence[Fault] = tuple(OF_STEPS)
     undos: bool = True
-    only: Sequence[str] = ("*",)
-    choose: Choice = lambda cases: cases
+    sample: int | None = None
     told: Callable[[Result], None] = lambda result: None
     results: list[Result] = field(default_factory=list)
+    _slots: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
     _numbers: "count[int]" = field(default_factory=count)
 
     async def run(self) -> list[Result]:
-        """Run it; the results of all cases that were asked for."""
-        self._slots = asyncio.Queue[int]()
+        """Run them; the results of those that were asked for, and of what they need and what failed."""
         for slot in range(self.site.jobs):
             self._slots.put_nowait(slot)
-        wanted = [one for one in operations() if any(_may_match(pattern, one.name) for pattern in self.only)]
+        wanted = {one.name: one for one in operations() if self.may_want(one.name)}
         known = await self.learn(wanted)
-        steps = [case for one in wanted if one.name in known for case in self.of_steps(one, known[one.name])]
-        chosen = self.choose([case for case in steps if self.is_wanted(case)])
-        discovering = self.undos and any(_may_match_undo(pattern) for pattern in self.only)
-        revealing = [case for case in steps if discovering and case.fault in REVEALING and self.choose([case])]
-        extra = [case for case in revealing if case not in chosen]
-        if self.choose is not _everything and chosen:
-            extra = []
-        found = await self.run_all([*chosen, *extra], wanted, known, silent=extra)
-        if discovering:
-            undone = self.of_undos(found, known)
-            await self.run_all(self.choose([case for case in undone if self.is_wanted(case)]), wanted, known)
+        steps = [case for name, faultless in known.items() for case in of_steps(name, faultless.steps, self.faults)]
+        chosen = [case for case in steps if self.wants(case)]
+        revealing = [case for case in steps if case.fault == REVEALING and self.may_want(f"{case.operation}/{UNDO}")]
+        if self.sample is not None:
+            chosen = sample(chosen, self.sample)
+            revealing = [case for case in revealing if case in chosen]
+        if not self.undos:
+            revealing = []
+        found = await self.run_all({*chosen, *revealing}, wanted, known)
+        self.report(result for result in found if result.case in chosen)
+        undos = [case for case in of_undos([one for one in found if one.case in revealing], known) if self.wants(case)]
+        if self.sample is not None:
+            undos = sample(undos, self.sample // 3)
+        self.report(await self.run_all(set(undos), wanted, known))
         return self.results
+
+    async def names(self) -> list[str]:
+        """The names of the cases at steps. Those at undos are known only once others have run."""
+        for slot in range(self.site.jobs):
+            self._slots.put_nowait(slot)
+        known = await self.learn({one.name: one for one in operations() if self.may_want(one.name)})
+        cases = [case for name, faultless in known.items() for case in of_steps(name, faultless.steps, self.faults)]
+        return [case.name for case in cases if self.wants(case)]
+
+    async def learn(self, wanted: dict[str, Operation]) -> dict[str, Faultless]:
+        """How the operations go without a fault; one that does not go is a failure by itself."""
+        cases = {Case(name, "", "") for name in wanted}
+        results = sorted(await self.run_all(cases, wanted, {}), key=lambda one: list(wanted).index(one.case.operation))
+        self.report(one for one in results if self.wants(one.case) or not one.passed)
+        return {one.case.operation: one.faultless for one in results if one.passed and one.faultless}
+
+    async def run_all(
+        self, cases: Iterable[Case], wanted: dict[str, Operation], known: dict[str, Faultless]
+    ) -> list[Result]:
+        """Run the cases, those that take long first."""
+
+        async def one(case: Case) -> Result:
+            slot = await self._slots.get()
+            try:
+                directory = self.directory / f"case-{next(self._numbers)}"
+                operation = wanted[case.operation]
+                result = await run_case(self.site, directory, slot, operation, case, known.get(case.operation))
+            finally:
+                self._slots.put_nowait(slot)
+            self.told(result)
+            return result
+
+        def late(case: Case) -> tuple[bool, str]:
+            return all(strike.fault not in SLOW for strike in case.strikes), case.name
+
+        return await asyncio.gather(*(one(case) for case in sorted(cases, key=late)))
+
+    def report(self, results: Iterable[Result]) -> None:
+        """These were asked for."""
+        self.results += results
+
+    def wants(self, case: Case) -> bool:
+        """Whether the case was asked for."""
+        return any(fnmatchcase(case.name, pattern) for pattern in self.only)
+
+    def may_want(self, beginning: str) -> bool:
+        """Whether a case whose name begins so may have been asked for."""
+        return any(_may_match(pattern, beginning) for pattern in self.only)
+
+
+def of_steps(operation: str, steps: Sequence[Step], faults: Sequence[Fault]) -> list[Case]:
+    """Every step with every fault that makes sense there: only servers can be deleted in the middle of something."""
+    on_server = {one.name for one in operations() if one.on_server}
+    return [
+        Case(operation, step.name, fault, (Strike(step.activity, step.occurrence, fault),))
+        for step in steps
+        for fault in faults
+        if fault is not Fault.DELETED or operation in on_server
+    ]
+
+
+def of_undos(results: Sequence[Result], known: dict[str, Faultless]) -> list[Case]:
+    """Every undo that showed in the failed cases, each after the failure that has the most to undo.
+
+    What comes after a failure in an operation that ends as failed is its undo. Where it goes on elsewhere, it is what
+    the run says of itself, or what a run without a fault does not have.
+    """
+    after: dict[tuple[str, str], tuple[int, Strike, Step]] = {}
+    for result in sorted(results, key=lambda one: one.case.name):
+        goes_on = result.outcome == "completed"
+        usual = {step.activity for step in known[result.case.operation].steps}
+        undos = [
+            step
+            for step in result.aftermath
+            if not goes_on or step in result.undos or step.activity not in usual
+        ]
+        for step in undos:
+            key = (result.case.operation, (RETREAT if goes_on else UNDO) + step.activity)
+            if key not in after or len(undos) > after[key][0]:
+                after[key] = (len(undos), result.case.strikes[0], step)
+    return [
+        Case(
+            operation,
+            name,
+            UNDO_NAMES.get(fault, fault),
+            (strike, Strike(step.activity, step.occurrence, fault)),
+        )
+        for (operation, name), (_, strike, step) in after.items()
+        for fault in OF_UNDOS
+    ]
+
+
+def sample(cases: Sequence[Case], number: int) -> list[Case]:
+    """About so many, the same every time: each operation and each fault is among them, as are steps of all kinds."""
+    left = sorted(cases, key=lambda case: hashlib.sha256(case.name.encode()).digest())
+    chosen: list[Case] = []
+    for aspect in ("operation", "fault"):
+        for case in left:
+            if getattr(case, aspect) not in {getattr(one, aspect) for one in chosen}:
+                chosen.append(case)
+    return [*chosen, *[case for case in left if case not in chosen][: max(0, number - len(chosen))]]
+
+
+def _may_match(pattern: str, beginning: str) -> bool:
+    """Whether a name that begins so can match the pattern, part by part."""
+    for part, given in zip(pattern.split("/"), beginning.split("/"), strict=False):
+        if "*" in part and "/" not in pattern:
+            return fnmatchcase(given, part) or part.endswith("*")
+        if given.endswith(":"):
+            return part.startswith((UNDO, RETREAT, "*", "?", "["))
+        if not fnmatchcase(given, part):
+            return False
+    return True

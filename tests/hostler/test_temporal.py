@@ -115,7 +115,7 @@ async def test_who_is_not_trusted_gets_no_connection(
     async with tls_proxy(temporal_server, authority, mutual=True) as address:
         with pytest.raises(Unavailable, match=address) as caught:
             await connect(settings(address, namespace, tmp_path, **tls), "default")
-        assert ("temporal.tls" == caught.value.detail.field) == (wrong != "no TLS")
+        assert (caught.value.detail.field == "temporal.tls") == (wrong != "no TLS")
 
 
 class TestFilesThatCannotBeUsed:

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from hostler.contract.errors import AttemptReport
-from hostler.contract.servers import Progress, Step, StepStatus
+from hostler.contract.errors import AttemptReport, ErrorDetail
+from hostler.contract.servers import Choice, Hold, OperationName, Progress, Step, StepStatus
 from workflows.details import markdown
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,3 +57,19 @@ def test_an_attempt_that_failed_says_where_and_why() -> None:
     text = markdown(progress, "boot web-1", [report])
     assert "Attempt 1 on **a** failed at `spawn`: no room" in text
     assert "spawn: no room" in rows(text)[1]
+
+
+def test_a_held_operation_says_why_and_how_to_decide() -> None:
+    hold = Hold(
+        operation=OperationName.BOOT,
+        run_id="run",
+        step="spawn",
+        error=ErrorDetail(code="OperationFailed", message="the disk is on fire"),
+        since=BEGAN,
+        until=BEGAN + timedelta(days=1),
+        choices=[Choice.RETRY, Choice.GIVE_UP],
+    )
+    text = markdown(Progress(operation="boot", server_id="web", hold=hold), "boot web-1", [])
+    assert "**Holds at `spawn`**: the disk is on fire" in text
+    assert "`hostler operation retry|give-up web`" in text
+    assert "until 2026-01-02 00:00 UTC" in text

@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -68,7 +69,7 @@ class CodecServer:
         """Ask for a token."""
         return web.Response(text=FORM, content_type="text/html")
 
-    async def login(self, request: web.Request) -> web.StreamResponse:
+    async def login(self, request: web.Request) -> NoReturn:
         """Give a browser that shows a token a cookie, and send it on to the UI."""
         token = (await request.post()).get("token")
         name = self._access.holder(token.strip()) if isinstance(token, str) else None
@@ -86,7 +87,7 @@ class CodecServer:
             # A browser sends a cookie from a page of another site only so, and only over HTTPS.
             samesite="None" if self._https else "Strict",
         )
-        return answer
+        raise answer
 
     async def _convert(self, request: web.Request, convert: Callable[..., Awaitable[list[object]]]) -> web.Response:
         name = self._access.who(request)

@@ -9,15 +9,15 @@ from temporalio import activity
 
 from activities.control.find import find_host
 from activities.control.views import inventory
-from hostler.contract.calls import LIST_HOSTS, SET_HOST, SHOW_HOST, HostState, Nothing, Ref
-from hostler.contract.resources import Host
+from hostler.contract.calls import LIST_HOSTS, NEW_MACHINE, SET_HOST, SHOW_HOST, HostState, Nothing, Ref
+from hostler.contract.resources import Host, Owed
 from models import Allocation, Database, OwedWork, bump_generation
 from models import Host as Row
 from scheduler.liveness import Alive
 
 
 class HostCalls:
-    """Owner of `enabled` and its reason."""
+    """Owner of `enabled` and its reason, and of the operator's word that a host's machine is another one."""
 
     def __init__(self, database: Database, alive: Alive) -> None:
         self._database = database
@@ -31,9 +31,9 @@ class HostCalls:
 
     @activity.defn(name=SHOW_HOST.name)
     def show_host(self, call: Ref) -> Host:
-        """One."""
+        """One, with all that it owes."""
         with self._database.read() as session:
-            return self._views(session, [find_host(session, call.ref)])[0]
+            return self._view(session, find_host(session, call.ref))
 
     @activity.defn(name=SET_HOST.name)
     def set_host(self, call: HostState) -> Host:
@@ -44,9 +44,29 @@ class HostCalls:
             bump_generation(session, row.id)
             row.enabled, row.disabled_reason = call.enabled, None if call.enabled else call.reason
             session.flush()
-            return self._views(session, [row])[0]
+            return self._view(session, row)
 
         return self._database.run(change)
+
+    @activity.defn(name=NEW_MACHINE.name)
+    def new_machine(self, call: Ref) -> Host:
+        """Forget on which machine the host was: the next one that comes with its UUID is it."""
+
+        def change(session: Session) -> Host:
+            row = find_host(session, call.ref)
+            row.machine_id = None
+            session.flush()
+            return self._view(session, row)
+
+        return self._database.run(change)
+
+    def _view(self, session: Session, row: Row) -> Host:
+        query = select(OwedWork).where(OwedWork.host_id == row.id).order_by(col(OwedWork.created_at))
+        owes = [
+            Owed(activity=work.activity, server_id=work.server_id, since=work.created_at, reason=work.reason)
+            for work in session.exec(query)
+        ]
+        return self._views(session, [row])[0].model_copy(update={"owes": owes})
 
     def _views(self, session: Session, rows: Sequence[Row]) -> list[Host]:
         alive = self._alive()

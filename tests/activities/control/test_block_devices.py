@@ -192,7 +192,7 @@ def test_requests_at_once_never_share_the_last_place_of_the_quota(devices: Block
         assert sorted(pool.map(ask, range(6))) == ["QuotaExceeded"] * 4 + ["accepted"] * 2
 
 
-def test_finished_twice_is_once_and_what_is_finished_is_not_forgotten(devices: BlockDevices, database: Database) -> None:
+def test_finished_twice_is_once_and_then_not_forgotten(devices: BlockDevices, database: Database) -> None:
     volume_id = uuid()
     devices.accept_volume(AcceptVolume(request=VolumeCreate(id=volume_id, size_gib=1)))
     ref = VolumeRef(volume_id=volume_id)

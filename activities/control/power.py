@@ -1,0 +1,63 @@
+"""Power states that hosts report: an idle server follows its guest at once."""
+
+from functools import partial
+from uuid import uuid4
+
+from sqlmodel import Session
+from temporalio import activity
+
+from activities.control.audit.facts import is_busy
+from activities.control.audit.servers import FOLLOWED
+from activities.control.events import write_events
+from activities.interfaces.servers import EventLog
+from hostler.contract.calls import REPORT_POWER_STATES, GuestPower, PowerReceipt, PowerReport
+from hostler.contract.servers import OperationName, Step, StepStatus
+from hostler.contract.states import status
+from models import Database, Host, Server, now
+
+STEP = "power-state"
+
+
+class PowerReports:
+    """Writes the rows of servers that no operation holds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @activity.defn(name=REPORT_POWER_STATES.name)
+    def report_power_states(self, call: PowerReport) -> PowerReceipt:
+        """Take over what a host sees of its own servers; a call of its worker, no step.
+
+        A server that is busy is left to its operation, whose outcome the host cannot know.
+        """
+        busy = [guest.server_id for guest in call.guests if self._database.run(partial(_follow, call.host_id, guest))]
+        return PowerReceipt(busy=busy)
+
+
+def _follow(host_id: str, guest: GuestPower, session: Session) -> bool:
+    """Let the server follow its guest; True when it is busy."""
+    server = session.get(Server, guest.server_id, with_for_update=True)
+    if server is None or server.deleted_at is not None:
+        return False
+    if is_busy(server):
+        return True
+    if server.host_id != host_id or server.power_state is guest.power_state:
+        return False
+    was, before = server.power_state, status(server.vm_state, None)
+    server.power_state = guest.power_state
+    server.vm_state = FOLLOWED.get((server.vm_state, guest.power_state), server.vm_state)
+    after = status(server.vm_state, None)
+    host = session.get(Host, host_id)
+    step = Step(
+        name=STEP,
+        status=StepStatus.DONE,
+        host=host.name if host else host_id,
+        started_at=now(),
+        finished_at=now(),
+        note=f"its guest is {guest.power_state}, was {was}" + (f": {after}, was {before}" if after != before else ""),
+    )
+    write_events(
+        session,
+        EventLog(server_id=server.id, run_id=str(uuid4()), operation=OperationName.HYPERVISOR, steps=[step]),
+    )
+    return False
