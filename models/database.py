@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from hostler.contract.errors import Unavailable
 from models.engines import LOCK_TIMEOUT, is_blip, make_engine
@@ -42,8 +42,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction that only reads."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        """A transaction that only reads.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        with blips_as_unavailable(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -62,21 +66,17 @@ class Database:
         The connection may be lost just after the commit, so `work` must bear being done twice, as activities do.
 
         Raises:
-            Unavailable: the database did not answer `ATTEMPTS` times.
+            Unavailable: the database did not answer `ATTEMPTS` times, or for too long.
         """
-        try:
+        with blips_as_unavailable():
             for attempt in Retrying(
                 retry=retry_if_exception(is_blip),
-                stop=stop_after_attempt(ATTEMPTS),
+                stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(LOCK_TIMEOUT),
                 wait=wait_random_exponential(multiplier=0.05, max=1),
                 reraise=True,
             ):
                 with attempt, self.write() as session:
                     return work(session)
-        except DBAPIError as error:
-            if is_blip(error):
-                raise Unavailable(f"the database does not answer: {error.orig}") from error
-            raise
         raise AssertionError("tenacity returns or raises")
 
     @contextmanager
@@ -100,3 +100,19 @@ class Database:
             yield
         finally:
             self._turn.release()
+
+
+@contextmanager
+def blips_as_unavailable() -> Iterator[None]:
+    """Raise what a database that is away, or busy for long, makes of a call as what it means to callers.
+
+    Raises:
+        Unavailable: the same call may succeed later.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        if not is_blip(error):
+            raise
+        message = " ".join(str(error.orig).split())
+        raise Unavailable(f"the database does not answer: {message}", remedy="see that it runs") from error

@@ -11,10 +11,16 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from hostler.contract.errors import InvalidRequest
 
-LOCK_TIMEOUT = 30
-"""Seconds that a writer waits for its turn."""
+LOCK_TIMEOUT = 7
+"""Seconds that a writer waits for its turn, for a lock, or for a connection.
 
-SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
+A transaction waits at most three times so long, and must then be over: a step may take 30 s (start_to_close), and one
+that has been given up by then must not change the database later, when its undo has been and gone.
+"""
+IDLE_TIMEOUT = 20
+"""Seconds after which PostgreSQL ends a transaction whose process does nothing: it may be frozen, and has locks."""
+
+SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, IDLE_TOO_LONG = "40001", "40P01", "55P03", "25P03"
 
 
 def make_engine(url: str) -> Engine:
@@ -40,7 +46,7 @@ def is_blip(error: BaseException) -> bool:
         return True
     state = getattr(error.orig, "sqlstate", None)
     # Class 08 is a broken connection, 57P a server that is starting or stopping; no state at all: it was not reached.
-    return state in (SERIALIZATION_FAILURE, DEADLOCK) or (
+    return state in (SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, IDLE_TOO_LONG) or (
         not isinstance(error.orig, sqlite3.Error)
         and type(error.orig).__name__ == "OperationalError"
         and (state is None or state.startswith(("08", "57P")))
@@ -89,4 +95,17 @@ def _make_file(file: Path) -> None:
 
 def _postgresql(url: URL) -> Engine:
     driver = url.set(drivername="postgresql+psycopg")
-    return create_engine(driver, isolation_level="READ COMMITTED", pool_size=16, max_overflow=16, pool_pre_ping=True)
+    timeouts = f"-c lock_timeout={LOCK_TIMEOUT}s -c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s"
+    return create_engine(
+        driver,
+        isolation_level="READ COMMITTED",
+        pool_size=16,
+        max_overflow=16,
+        pool_timeout=LOCK_TIMEOUT,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": LOCK_TIMEOUT,
+            "tcp_user_timeout": 1000 * LOCK_TIMEOUT,  # a server that is gone without a word
+            "options": f"{url.query.get('options', '')} {timeouts}".strip(),
+        },
+    )

@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from hostler.contract.errors import InvalidState
-from models.database import Database
+from models.database import Database, blips_as_unavailable
 
 # Any number of our own, the same for all who migrate.
 ADVISORY_LOCK = 4678253
@@ -23,8 +23,12 @@ def head() -> str:
 
 
 def current(database: Database) -> str | None:
-    """The database's revision; None when it is empty."""
-    with database.engine.connect() as connection:
+    """The database's revision; None when it is empty.
+
+    Raises:
+        Unavailable: it does not answer.
+    """
+    with blips_as_unavailable(), database.engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -36,6 +40,7 @@ def upgrade(database: Database) -> None:
     """
     with database.connect() as connection:
         if not database.is_sqlite:
+            connection.execute(text("SET LOCAL lock_timeout = 0"))  # the first one may take its time
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         _refuse_newer(MigrationContext.configure(connection).get_current_revision())
         config = _config()

@@ -30,6 +30,11 @@ FAST = [f"history.{queue}ProcessorMaxPollRPS=2000" for queue in ("transfer", "ti
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell of the mark for what `make test` leaves to `make faults`."""
+    config.addinivalue_line("markers", "slow: takes a minute or more")
+
+
 def free_port() -> int:
     """A TCP port that was free a moment ago."""
     with socket.socket() as probe:

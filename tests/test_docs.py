@@ -63,8 +63,8 @@ def test_every_decision_is_listed() -> None:
 def _commands() -> Iterator[str]:
     groups = {name: import_module(builtin.module).app for name, builtin in Root.builtins.items()}
     for name, group in (groups | {"worker": commands.worker, "db": commands.db}).items():
-        for command in vars(get_command(group))["commands"]:
-            yield f"hostler {name} {command}"
+        for command in vars(get_command(group)).get("commands", [""]):  # or it is a command itself
+            yield f"hostler {name} {command}".strip()
     yield "hostler dev"
 
 

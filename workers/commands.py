@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,7 +115,7 @@ def dev(
         prepare(settings)
         config = session(ctx).config
         plan = supervisor.plan(settings, config, libvirt=real, simulated=hosts)
-        asyncio.run(supervisor.run(plan, lambda: _summary(settings, config, real, hosts)))
+        asyncio.run(supervisor.run(plan, lambda: _summary(settings, config, real, hosts, plan.metrics)))
 
 
 def _preflight(settings: "Settings", libvirt: bool) -> None:
@@ -134,7 +134,9 @@ def _preflight(settings: "Settings", libvirt: bool) -> None:
         raise typer.Exit(Exit.UNAVAILABLE)
 
 
-async def _summary(settings: "Settings", config: Path | None, libvirt: bool, simulated: int) -> str:
+async def _summary(
+    settings: "Settings", config: Path | None, libvirt: bool, simulated: int, metrics: Sequence[str]
+) -> str:
     """What to do with a cloud, once it is ready."""
     from workers import dev as supervisor
 
@@ -150,6 +152,7 @@ async def _summary(settings: "Settings", config: Path | None, libvirt: bool, sim
     return f"""\
   web UI  {settings.temporal.ui_url}
   hosts   {hosts}
+  metrics {" ".join(metrics) or "none"}
   state   {settings.state_dir.absolute()}
   Make a server, in another terminal:
     {command}flavor create small --vcpus 1 --ram 128

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,11 +29,13 @@ from activities.control.calls.volumes import VolumeCalls
 from activities.control.hosts import Hosts, host_ids, owing_hosts
 from activities.control.images import Images
 from activities.control.ports import Ports
+from activities.control.power import PowerReports
 from activities.control.scheduling import Scheduling
 from activities.control.servers import Servers
 from activities.telemetry import ActivityTelemetry
 from drivers.image.local import LocalImageStore
 from hostler.contract.calls import REGISTER_HOST
+from hostler.contract.errors import Unavailable
 from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
 from hostler.contract.resources import HostRegistration
 from hostler.encryption import load_keys
@@ -41,6 +44,8 @@ from models import Database, check_revision
 from scheduler.liveness import Alive
 from scheduler.scheduler import Scheduler
 from workers.activities import methods
+from workers.census import Census
+from workers.gauges import keep_refreshing
 from workers.liveness import Liveness
 from workers.metrics import meter_of
 from workers.schedules import ensure_audit_schedule
@@ -51,6 +56,7 @@ from workflows.audit import Audit
 from workflows.boot import Boot
 from workflows.delete import Delete
 from workflows.image import CreateImage
+from workflows.operation import Operation
 from workflows.reboot import Reboot
 from workflows.register_host import RegisterHost
 from workflows.start import Start
@@ -65,9 +71,11 @@ WORKFLOWS: list[type] = [
     *(CreateImage, CreateVolume, DeleteVolume),
     *(RegisterHost, Audit),
 ]
+OPERATIONS = [kind.operation.value for kind in WORKFLOWS if issubclass(kind, Operation)]
 THREADS = 20
 DRAIN = timedelta(seconds=8)
-NUDGE_SECONDS = 10.0
+NUDGE = timedelta(seconds=10)
+RETRY_SECONDS = 1.0
 # How long a workflow waits for the control worker that knows it, which may have died, before another takes over.
 STICKY = timedelta(seconds=5)
 
@@ -91,6 +99,7 @@ def control_activities(
         NetworkCalls(database),
         VolumeCalls(database),
         HostCalls(database, alive),
+        PowerReports(database),
         QuotaCalls(database),
         KeyPairCalls(database),
     ]
@@ -131,25 +140,42 @@ async def run(settings: Settings) -> None:
     """
     stop = stop_event()
     database = Database(settings.database_url)
-    check_revision(database)
-    client = await connect(settings, f"control@{socket.gethostname()}", "control")
+    await _check(database)
+    client = await connect(settings, f"control-{os.getpid()}@{socket.gethostname()}", "control")
     await ensure_search_attributes(client)
     await ensure_audit_schedule(client, settings.audit)
     await announce_key(client, load_keys(settings))
     liveness = Liveness(client, settings.temporal.heartbeat_interval, _known_hosts(database))
     async with liveness, control_worker(client, settings, database, liveness.alive):
         logger.info("control worker ready")
-        nudging = asyncio.create_task(_nudge(client, database, liveness.alive))
+        duties = [asyncio.create_task(nudge(client, database, liveness.alive))]
+        if settings.metrics.control_port:
+            census = Census(client, settings, database, liveness.alive, OPERATIONS)
+            duties.append(asyncio.create_task(keep_refreshing(meter_of(client), census)))
         await stop.wait()
         logger.info("draining")
-        nudging.cancel()
+        for duty in duties:
+            duty.cancel()
     database.close()
 
 
-async def _nudge(client: Client, database: Database, alive: Alive) -> None:
+async def _check(database: Database) -> None:
+    """Wait until the database answers, which may start after its workers, and see that it is what this code needs."""
+    told = False
+    while True:
+        try:
+            return await asyncio.to_thread(check_revision, database)
+        except Unavailable as error:
+            if not told:
+                logger.warning("waiting for the database: %s", error)
+                told = True
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def nudge(client: Client, database: Database, alive: Alive, every: timedelta = NUDGE) -> None:
     """Let hosts that owe work and answer again do it: one that was only slow does not register anew by itself."""
     while True:
-        await asyncio.sleep(NUDGE_SECONDS)
+        await asyncio.sleep(every.total_seconds())
         try:
             for host in await asyncio.to_thread(_owing, database):
                 if host.id in alive():

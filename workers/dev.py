@@ -21,7 +21,7 @@ from pathlib import Path
 from hostler.client import Client
 from hostler.contract.errors import Conflict, HostlerError, InvalidRequest, OperationFailed, Unavailable
 from hostler.settings import Settings
-from workers import dev_secrets, temporal_server
+from workers import dev_metrics, dev_secrets, temporal_server
 from workers.processes import Child, Printer, Program, Say, outcome, spawn
 
 Ready = Callable[[], Awaitable[str]]
@@ -41,6 +41,8 @@ class Plan:
     first: Sequence[Program]
     server: Program
     workers: Sequence[Program]
+    metrics: Sequence[str] = ()
+    """Where the workers serve theirs."""
 
     @property
     def names(self) -> list[str]:
@@ -100,14 +102,17 @@ def plan(settings: Settings, config: Path | None, *, libvirt: bool, simulated: i
         settings.state_dir / dev_secrets.TEMPORAL_DATABASE,
         dev_secrets.codec_url(settings, port),
     )
+    workers = [
+        Program("control", hostler("worker", "control"), common, trusted=True),
+        Program("codec", hostler("worker", "codec"), of_codec),
+        *hosts,
+    ]
+    metrics = dev_metrics.ports(settings, [worker.name for worker in workers])
     return Plan(
         first=[Program("database", hostler("db", "upgrade"), common, trusted=True)],
         server=Program("temporal", command, private=True),
-        workers=[
-            Program("control", hostler("worker", "control"), common, trusted=True),
-            Program("codec", hostler("worker", "codec"), of_codec),
-            *hosts,
-        ],
+        workers=[dev_metrics.with_port(worker, metrics) for worker in workers],
+        metrics=dev_metrics.urls(settings, metrics),
     )
 
 

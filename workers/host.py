@@ -5,7 +5,7 @@ With `host.driver` "simulated" one process is any number of hosts, each with its
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,17 +30,21 @@ from drivers.image.cache import ImageCache
 from drivers.image.local import LocalImageStore
 from drivers.network.base import NetworkDriver
 from drivers.volume.base import VolumeDriver
+from hostler.client.errors import from_failure
 from hostler.contract.calls import REGISTER_HOST
-from hostler.contract.errors import InvalidRequest
+from hostler.contract.errors import Conflict, InvalidRequest
 from hostler.contract.names import CONTROL_QUEUE, HOST, host_queue, host_workflow_id, server_workflow_id
 from hostler.contract.resources import HostRegistration, Inventory
 from hostler.contract.servers import VifPlugged
 from hostler.settings import HostSettings, Settings
 from workers.activities import methods
-from workers.host_identity import host_id
+from workers.admission import admit, is_admitted
+from workers.host_identity import forget_admission, host_id, machine_id
 from workers.metrics import meter_of
+from workers.power_events import forward_power
 from workers.signals import stop_event
 from workers.temporal import connect
+from workers.unknown_steps import refuse_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ class Machine:
     volumes: VolumeDriver | None = None
     takes_volumes: bool = True
     durable: bool = True
+    machine_id: str | None = None
 
     def activities(self) -> list[Callable[..., Any]]:
         """Every activity of this host."""
@@ -91,6 +96,7 @@ class Machine:
             zone=self.zone,
             inventory=self.inventory,
             volumes=self.volumes is not None and self.takes_volumes,
+            machine_id=self.machine_id,
         )
 
     async def close(self) -> None:
@@ -107,13 +113,21 @@ async def run(settings: Settings) -> None:
     Raises:
         InvalidRequest: it is given the database, which a host must not hold.
         Unavailable: libvirt does not answer.
+        Conflict: another machine is this host.
     """
     refuse_database(settings)
     stop = stop_event()
+    client = None
+    if settings.host.driver == "libvirt" and not is_admitted(settings.state_dir):
+        client = await connect(settings, settings.host.name, "host")
+        await admit(client, settings.state_dir)  # before anything here is touched
     machines = await make_machines(settings)
-    client = await connect(settings, machines[0].name if len(machines) == 1 else "simulated hosts", "host")
-    async with serve(client, settings, machines):
-        await stop.wait()
+    client = client or await connect(settings, machines[0].name if len(machines) == 1 else "simulated hosts", "host")
+    async with serve(client, settings, machines) as duties:
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, duties], return_when=asyncio.FIRST_COMPLETED)
+        if duties.done():
+            duties.result()
         logger.info("draining")
 
 
@@ -133,16 +147,19 @@ def refuse_database(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def serve(client: Client, settings: Settings, machines: list[Machine]) -> AsyncIterator[None]:
-    """Serve the machines' queues, register each, and pass their events on."""
+async def serve(client: Client, settings: Settings, machines: list[Machine]) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve the machines' queues, register each, and pass their events on.
+
+    Yields the task that does the latter; it ends when one of it fails.
+    """
     async with AsyncExitStack() as stack:
         for machine in machines:
             stack.push_async_callback(machine.close)
             await stack.enter_async_context(host_worker(client, settings.host, machine, len(machines)))
         turns = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
-        tasks = [asyncio.create_task(duty) for one in machines for duty in _duties(client, one, turns)]
-        stack.callback(lambda: [task.cancel() for task in tasks])
-        yield
+        duties = asyncio.create_task(_all([duty for one in machines for duty in _duties(client, one, turns)]))
+        stack.push_async_callback(_ended, duties)
+        yield duties
 
 
 def host_worker(client: Client, settings: HostSettings, machine: Machine, machines: int) -> Worker:
@@ -150,7 +167,7 @@ def host_worker(client: Client, settings: HostSettings, machine: Machine, machin
     return Worker(
         client,
         task_queue=host_queue(machine.id),
-        activities=machine.activities(),
+        activities=[*machine.activities(), refuse_unknown(machine.name)],
         identity=machine.name,
         max_concurrent_activities=settings.concurrency,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS if machines < MANY else POLLERS_OF_MANY),
@@ -161,12 +178,31 @@ def host_worker(client: Client, settings: HostSettings, machine: Machine, machin
     )
 
 
-def _duties(client: Client, machine: Machine, turns: asyncio.Semaphore) -> list[Any]:
-    return [register(client, machine.registration(), turns), forward_events(client, machine)]
+def _duties(client: Client, machine: Machine, turns: asyncio.Semaphore) -> list[Coroutine[Any, Any, None]]:
+    return [
+        register(client, machine, turns),
+        forward_events(client, machine),
+        forward_power(client, machine.id, machine.hypervisor),
+    ]
 
 
-async def register(client: Client, host: HostRegistration, turns: asyncio.Semaphore) -> None:
-    """Have the control plane know the host, and let it do what it owes; again until that succeeds."""
+async def _all(duties: list[Coroutine[Any, Any, None]]) -> None:
+    """Do them at once; the first that fails ends the others."""
+    await asyncio.gather(*duties)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def register(client: Client, machine: Machine, turns: asyncio.Semaphore) -> None:
+    """Have the control plane know the host, and let it do what it owes; again until that succeeds.
+
+    Raises:
+        Conflict: another machine is this host.
+    """
+    host = machine.registration()
     while True:
         try:
             async with turns:
@@ -182,6 +218,9 @@ async def register(client: Client, host: HostRegistration, turns: asyncio.Semaph
             logger.info("registered", extra={"host": host.name})
             return
         except (RPCError, WorkflowFailureError) as error:
+            if isinstance(error, WorkflowFailureError) and isinstance(refusal := from_failure(error.cause), Conflict):
+                forget_admission(machine.directory)
+                raise refusal from error
             logger.warning("could not register: %s", error, extra={"host": host.name})
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -233,6 +272,7 @@ async def libvirt_machine(settings: Settings) -> Machine:
         images=ImageCache(directory / "cache", LocalImageStore(settings.images_dir)),
         volumes=volumes,
         takes_volumes=host.volumes,
+        machine_id=machine_id(),
     )
 
 

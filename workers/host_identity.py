@@ -1,14 +1,25 @@
-"""A host's UUID: made when its worker first starts, kept in its state directory, untouched when it is renamed."""
+"""Who this host is: a UUID, made when its worker first starts, kept in its state directory, untouched by a new name.
 
+Two machines with one UUID, one of which has a copy of the other's state directory, would take each other's steps. So
+a machine that has not been this host before asks the control plane, which knows hosts by their machines, too.
+"""
+
+import hashlib
+import hmac
 import os
 import tempfile
 from pathlib import Path
 from uuid import uuid4
 
+from drivers.durable import write_text
 from hostler.contract.errors import Conflict
 from hostler.contract.names import is_uuid
 
 FILE = "host_id"
+ADMITTED = "admitted"
+"""Says as what and on which machine the control plane has let this host serve."""
+MACHINE_ID = Path("/etc/machine-id")
+APPLICATION = b"hostler"
 
 
 def host_id(directory: Path) -> str:
@@ -48,3 +59,33 @@ def _create(path: Path, value: str) -> None:
         pass
     finally:
         new.unlink()
+
+
+def machine_id(file: Path = MACHINE_ID) -> str | None:
+    """This installation of the operating system, or None where it has no ID.
+
+    A hash, since machine-id(5) asks to keep the ID itself to the machine.
+    """
+    try:
+        own = file.read_text().strip()
+    except OSError:
+        return None
+    return hmac.new(own.encode(), APPLICATION, hashlib.sha256).hexdigest()[:32] if own else None
+
+
+def was_admitted(directory: Path, host: str, machine: str) -> bool:
+    """Whether this machine is known to be this host."""
+    try:
+        return (directory / ADMITTED).read_text().split() == [host, machine]
+    except FileNotFoundError:
+        return False
+
+
+def note_admission(directory: Path, host: str, machine: str) -> None:
+    """Remember that it is, so that the next start need not ask."""
+    write_text(directory / ADMITTED, f"{host} {machine}\n")
+
+
+def forget_admission(directory: Path) -> None:
+    """Have the next start ask."""
+    (directory / ADMITTED).unlink(missing_ok=True)

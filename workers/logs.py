@@ -1,7 +1,7 @@
 """Logging of all processes: readable lines, or JSON objects one a line, on standard error.
 
-What Temporal's loggers know of the running activity or workflow becomes plain fields (server, operation, step, try,
-host), as does everything that a caller passes in `extra`.
+Every line of an activity or a workflow, whoever logs it, has where it is from as plain fields: server, operation, run,
+step, attempt, try, host. So has a line what its caller passes in `extra`.
 """
 
 import json
@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from temporalio import activity, workflow
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
 
+from activities.telemetry import Place, place
 from hostler.contract.names import HOST_QUEUE_PREFIX
 from hostler.settings import LogSettings
+from workflows.showing import Shown
 
 Fields = dict[str, object]
 
@@ -33,6 +35,8 @@ def configure(settings: LogSettings, process: str) -> None:
     # These libraries say at "info" and below what interests only their own developers.
     for chatty in ("alembic", "asyncio", "pyroute2", "temporalio.worker"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # What they say of an activity that failed is said already, with more fields, by activities/telemetry.py.
+    logging.getLogger("temporalio.activity").addFilter(_is_news)
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
 
@@ -96,25 +100,45 @@ def fields(record: logging.LogRecord) -> Fields:
     return _context(record) | own
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    return getattr(record, "__temporal_error_identifier", None) != "ActivityFailure"
+
+
 def _context(record: logging.LogRecord) -> Fields:
-    known: Mapping[str, object] = {
-        **getattr(record, "temporal_workflow", {}),
-        **getattr(record, "temporal_activity", {}),
-    }
+    known = _known(record)
     workflow_id = str(known.get("workflow_id") or "")
     kind, _, thing = workflow_id.partition(":")
-    queue = str(known.get("task_queue", ""))
+    queue, here = str(known.get("task_queue", "")), place.get() or Place()
     found: Fields = {
         kind if thing else "workflow": thing or workflow_id,
         "operation": known.get("workflow_type"),
         "run": known.get("workflow_run_id") or known.get("run_id"),
         "step": known.get("activity_type"),
-        # Of the same step on the same host; the attempts at other hosts are the operation's, and its own field.
+        "attempt": here.attempt,
+        # Of the same step on the same host; an attempt is a host.
         "try": known.get("attempt") if "activity_type" in known else None,
-        "host": queue.removeprefix(HOST_QUEUE_PREFIX) if queue.startswith(HOST_QUEUE_PREFIX) else None,
+        "host": here.host or (queue.removeprefix(HOST_QUEUE_PREFIX) if queue.startswith(HOST_QUEUE_PREFIX) else None),
         "update": known.get("update_name"),
     }
+    if workflow.in_workflow() and isinstance(run := workflow.instance(), Shown):
+        found |= {"attempt": run.state.attempt, "host": run.state.host}
     return {name: value for name, value in found.items() if value}
+
+
+def _known(record: logging.LogRecord) -> Mapping[str, object]:
+    """What Temporal knows of the record's activity or workflow; its own loggers have noted it in the record."""
+    noted = {**getattr(record, "temporal_workflow", {}), **getattr(record, "temporal_activity", {})}
+    if noted or not activity.in_activity():
+        return noted
+    info = activity.info()
+    return {
+        "workflow_id": info.workflow_id,
+        "workflow_type": info.workflow_type,
+        "workflow_run_id": info.workflow_run_id,
+        "activity_type": info.activity_type,
+        "attempt": info.attempt,
+        "task_queue": info.task_queue,
+    }
 
 
 def _text(value: object) -> str:

@@ -88,11 +88,13 @@ def disk_problems(directory: Path, free_bytes: int, total_bytes: int) -> Iterato
 
 
 def check_ports(settings: Settings) -> list[Problem]:
-    """The addresses that the Temporal server will listen at are free."""
-    temporal = settings.temporal
+    """The addresses at which the Temporal server and the workers' metrics will be are free."""
+    temporal, metrics = settings.temporal, settings.metrics
     wanted = {
         "temporal.address": host_port(temporal.address, 7233),
         "temporal.ui_url": host_port(temporal.ui_url, UI_PORT),
+        "metrics.control_port": (metrics.address, metrics.control_port),  # 0, where they are off, is always free
+        "metrics.host_port": (metrics.address, metrics.host_port),
     }
     return [
         problem
@@ -104,7 +106,7 @@ def check_ports(settings: Settings) -> list[Problem]:
 def port_problem(setting: str, host: str, port: int) -> Problem | None:
     """Why nothing can listen at this address, which `setting` gives."""
     variable = f"HOSTLER_{setting.replace('.', '__').upper()}"
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -84,8 +84,7 @@ class Boot(Operation[BootRequest]):
     def __init__(self, request: BootRequest) -> None:
         super().__init__(request, PLANNED)
         self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
-        self.whole = Saga()
-        self.attempt = Saga()
+        self.whole, self.attempt = Saga(), Saga()
         self.filters: list[FilterReport] = []
         self.considered = 0
         self.ports: list[PortBinding] | None = None
@@ -101,9 +100,8 @@ class Boot(Operation[BootRequest]):
         return await self.conduct()
 
     async def carry_out(self) -> Server:
-        plan = await self.unbroken(
-            ACCEPT, AcceptBoot(request=self.call, fingerprint=fingerprint(self.call), run_id=self.run_id)
-        )
+        accept = AcceptBoot(request=self.call, fingerprint=fingerprint(self.call), run_id=self.run_id)
+        plan = await self.unbroken(ACCEPT, accept)
         title = f"boot {plan.name}, {plan.flavor.name}, image {self.call.image or 'none'}"
         self.accept(plan.limits, title, plan.former_run_id)
         if plan.repeated is not None:
@@ -117,9 +115,8 @@ class Boot(Operation[BootRequest]):
             except (FailureError, HostlerError) as failure:
                 await self.leave(plan, host, judge(failure, host=host.name))
             else:
-                log = self.event_log(ACTIVATE.name)
-                ref = self.ref.model_dump()
-                call = Activate(**ref, host_id=host.id, power_state=power_state, events=log)
+                events = self.event_log(ACTIVATE.name)
+                call = Activate(**dict(self.ref), host_id=host.id, power_state=power_state, events=events)
                 return await self.unbroken(ACTIVATE, call)
 
     async def schedule(self, plan: BootPlan) -> HostRef:

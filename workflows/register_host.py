@@ -4,19 +4,34 @@
 |---|---|---|
 | register_host | control: the row; answers what the host owes | - |
 | each owed undo, then settle_owed | host, then control | - |
+| look_at_host | control, which asks the host what it holds | - |
+| heal_finding, undos, finish_healing | control, host, control: for what is left of servers that are gone | - |
+| settle_owed | control: the account of what it holds is given | - |
 
-A host takes no new server while it owes something: the scheduler's filter sees to that.
+A host takes no new server while it owes something, be it the account: the scheduler's filter sees to that. What a host
+cannot do it goes on owing, with the reason; it is asked again a little later. Without its account nothing is removed.
+What the control plane does not know is left alone, and said.
 """
 
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
-from activities.interfaces.hosts import Hosts, OwedId, OwedWork
+from activities.interfaces.audit import Audit, Look, LookAtHost
+from activities.interfaces.hosts import Hosts, OwedId, OwedWork, account_of
+from activities.interfaces.servers import HostRef
+from hostler.contract.audit import Finding, FindingKind, NotAudited
 from hostler.contract.calls import REGISTER_HOST, Nothing
 from hostler.contract.names import host_queue
 from hostler.contract.resources import HostRegistration
-from workflows.steps import CONTROL_RETRY, CONTROL_UNDO_RETRY
+from workflows.failures import judge
+from workflows.healing import LOOK, heal
+from workflows.steps import CONTROL_RETRY, CONTROL_UNDO_RETRY, HOST_RETRY, HOST_UNDO_RETRY, QUICK_STEP
+
+UNDO = timedelta(seconds=60)
+UNKNOWN = (FindingKind.UNKNOWN_SERVER, FindingKind.FOREIGN_GUEST, FindingKind.UNKNOWN_VOLUME)
+"""What a host may hold that nobody here can say whether it is still needed."""
 
 
 @workflow.defn(name=REGISTER_HOST)
@@ -25,32 +40,94 @@ class RegisterHost:
 
     @workflow.run
     async def run(self, host: HostRegistration) -> Nothing:
-        """Register the host and let it do what it owes."""
+        """Register the host, let it do what it owes, and remove what is left of servers that are gone."""
         owed = await workflow.execute_activity_method(
             Hosts.register_host,
             host,
-            start_to_close_timeout=timedelta(seconds=30),
+            start_to_close_timeout=QUICK_STEP,
             retry_policy=CONTROL_RETRY,
             summary=f"register {host.name}",
         )
+        failed: set[str | None] = set()
         for work in owed:
             workflow.set_current_details(f"{host.name} owes: {work.activity} of server {work.server_id}")
-            await self._settle(host, work)
-        workflow.set_current_details(f"{host.name} owes nothing")
+            # The works of one server build on each other.
+            if work.server_id not in failed and not await self._do(host, work):
+                failed.add(work.server_id)
+        if workflow.patched("account"):
+            await self._account(HostRef(id=host.id, name=host.name))
+        elif not failed:
+            workflow.set_current_details(f"{host.name} owes nothing")
         return Nothing()
 
-    async def _settle(self, host: HostRegistration, work: OwedWork) -> None:
-        await workflow.execute_activity(
-            work.activity,
-            work.argument,
-            task_queue=host_queue(host.id),
-            start_to_close_timeout=timedelta(seconds=60),
-            retry_policy=CONTROL_UNDO_RETRY,
-            summary=f"owed: {work.activity} of {work.server_id}",
-        )
+    async def _do(self, host: HostRegistration, work: OwedWork) -> bool:
+        """Let the host do one thing that it owes; False when it could not."""
+        try:
+            await workflow.execute_activity(
+                work.activity,
+                work.argument,
+                task_queue=host_queue(host.id),
+                start_to_close_timeout=UNDO,
+                retry_policy=HOST_UNDO_RETRY,
+                summary=f"owed: {work.activity} of {work.server_id}",
+            )
+        except ActivityError as failure:
+            await self._still_owes(work, judge(failure, host=host.name).error.detail.message)
+            return False
+        await self._settle(work)
+        return True
+
+    async def _account(self, host: HostRef) -> None:
+        """Have the host say what it holds, and let it remove what is confirmed to be gone."""
+        healed = True
+        while healed:
+            look = await self._look(host)
+            if look.not_audited is not None:
+                await self._still_owes(account_of(host.id, ""), look.not_audited.reason)
+                return
+            gone = [one for one in look.suspicions if one.finding.kind is FindingKind.REMAINS and one.finding.safe]
+            findings = [await heal(one) for one in gone]
+            # A look is of limited length.
+            healed = FindingKind.REMAINS in look.more and any(finding.healed for finding in findings)
+        self._tell(host, [*findings, *(one.finding for one in look.suspicions if one.finding.kind in UNKNOWN)])
+        await self._settle(account_of(host.id, ""))
+
+    async def _look(self, host: HostRef) -> Look:
+        try:
+            return await workflow.execute_activity_method(
+                Audit.look_at_host,
+                LookAtHost(host=host),
+                start_to_close_timeout=LOOK,
+                retry_policy=HOST_RETRY,
+                summary=f"what {host.name} holds",
+            )
+        except ActivityError as failure:
+            reason = judge(failure, host=None).error.detail.message
+            return Look(not_audited=NotAudited(host_id=host.id, host=host.name, reason=reason))
+
+    def _tell(self, host: HostRef, findings: list[Finding]) -> None:
+        """Say what was removed, and what was left alone."""
+        lines = [f"{host.name} has said what it holds"]
+        for one in findings:
+            outcome = "removed" if one.healed else f"left alone: {one.reason}"
+            lines.append(f"- {one.found} ({one.subject}): {outcome}")
+            workflow.logger.warning("host %s holds %s (%s): %s", host.name, one.found, one.subject, outcome)
+        workflow.set_current_details("\n".join(lines))
+
+    async def _settle(self, work: OwedWork) -> None:
         await workflow.execute_activity_method(
             Hosts.settle_owed,
-            OwedId(id=work.id, host_id=host.id),
-            start_to_close_timeout=timedelta(seconds=30),
+            OwedId(id=work.id, host_id=work.host_id),
+            start_to_close_timeout=QUICK_STEP,
             retry_policy=CONTROL_UNDO_RETRY,
+        )
+
+    async def _still_owes(self, work: OwedWork, reason: str) -> None:
+        workflow.logger.warning("host %s cannot do what it owes, %s: %s", work.host_id, work.activity, reason)
+        await workflow.execute_activity_method(
+            Hosts.owe,
+            work.model_copy(update={"reason": reason}),
+            start_to_close_timeout=QUICK_STEP,
+            retry_policy=CONTROL_UNDO_RETRY,
+            summary=f"still owed: {work.activity}",
         )

@@ -44,7 +44,6 @@ class Hosts(interface.Hosts):
 
         self._database.run(change)
 
-
     @activity.defn(name=ADMIT_HOST.name)
     def admit_host(self, call: HostIdentity) -> Nothing:
         """Whether a machine may be this host, asked before it does anything as such; a call of its worker, no step.

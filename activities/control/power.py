@@ -41,12 +41,11 @@ def _follow(host_id: str, guest: GuestPower, session: Session) -> bool:
         return False
     if is_busy(server):
         return True
-    if server.host_id != host_id or server.power_state is guest.power_state:
+    follows = FOLLOWED.get((server.vm_state, guest.power_state), server.vm_state)
+    if server.host_id != host_id or (server.vm_state, server.power_state) == (follows, guest.power_state):
         return False
-    was, before = server.power_state, status(server.vm_state, None)
-    server.power_state = guest.power_state
-    server.vm_state = FOLLOWED.get((server.vm_state, guest.power_state), server.vm_state)
-    after = status(server.vm_state, None)
+    was, before, after = server.power_state, status(server.vm_state, None), status(follows, None)
+    server.vm_state, server.power_state = follows, guest.power_state
     host = session.get(Host, host_id)
     step = Step(
         name=STEP,

@@ -11,6 +11,8 @@ from drivers.image.cache import ImageCache
 from hostler.contract.errors import NotFound, RescheduleError
 from hostler.contract.guests import ImageRef
 
+CACHE = "hostler_image_cache_requests"
+
 
 class HostImages(interface.HostImages):
     """One download for each image, however many builds want it."""
@@ -37,6 +39,8 @@ async def fetch(cache: ImageCache, ref: ImageRef) -> Path:
     def report(done: int, total: int) -> None:
         activity.heartbeat(f"{done * 100 // max(total, 1)} % of {total // 2**20} MiB")
 
+    found = {"result": "hit" if cache.holds(ref.id) else "miss"}
+    activity.metric_meter().create_counter(CACHE, "Images that builds wanted of the host's cache.").add(1, found)
     try:
         return await cache.fetch(ref, report)
     except NotFound as error:

@@ -67,6 +67,10 @@ class ImageCache:
         finally:
             download.waiters.remove(waiter)
 
+    def holds(self, image_id: str) -> bool:
+        """Whether an image is here."""
+        return self._path(image_id).exists()
+
     def cached(self) -> list[str]:
         """The IDs of the images that are here."""
         return sorted(path.name for path in self._directory.iterdir() if is_uuid(path.name))

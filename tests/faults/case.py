@@ -1,6 +1,7 @@
 """One case: the operation runs in a cloud of its own, the fault strikes, and the world must be one of two."""
 
 import asyncio
+import shutil
 import time
 import traceback
 from contextlib import suppress
@@ -96,11 +97,11 @@ async def run_case(
                 await _Course(cell, operation, case, known, result).run()
             except (NotQuiet, HostlerError, RPCError, AssertionError) as error:
                 result.problems.append(f"{type(error).__name__}: {error}")
-            finally:
-                if not result.passed:
-                    result.logs = {worker.name: _end(worker.log) for worker in cell.workers}
     except Exception:
         result.problems.append(traceback.format_exc())
+    if not result.passed:
+        result.logs = {log.stem: _end(log) for log in sorted(directory.glob("*.log"))}
+    shutil.rmtree(directory, ignore_errors=True)
     result.seconds = time.monotonic() - began
     return result
 
@@ -372,6 +373,4 @@ def _told(event: Any) -> tuple[int, str] | None:
 
 
 def _end(log: Path) -> list[str]:
-    with suppress(FileNotFoundError):
-        return log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return []
+    return log.read_text(errors="replace").splitlines()[-LOG_LINES:]

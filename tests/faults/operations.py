@@ -164,7 +164,7 @@ FILLERS: dict[str, Callable[[Scene], Any]] = {
     "request_id": lambda scene: scene.id("request"),
     "name": lambda scene: "web",
     "flavor": lambda scene: FLAVOR,
-    "image": lambda scene: IMAGE,
+    "image": lambda scene: scene.id("image"),
     "networks": lambda scene: [NetworkRequest(network=name) for name in NETWORKS],
     "block_device_mapping": _disks,
     "key_name": lambda scene: KEY,

@@ -11,6 +11,7 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from workers import logs
 
 Kind = Literal["control", "host"]
 
+BEAT = timedelta(seconds=1)
 PRELOADED = [
     "__main__",
     __name__,
@@ -35,7 +37,7 @@ PRELOADED = [
 ]
 # Intervals of the product at which it looks again by itself. What is waited for here is the looking, not the interval.
 SHORTER: dict[Any, dict[str, Any]] = {
-    workers.control: {"NUDGE_SECONDS": 1.0, "STICKY": timedelta(seconds=1)},
+    workers.control: {"nudge": partial(workers.control.nudge, every=BEAT), "STICKY": BEAT},
     workers.host: {"RETRY_SECONDS": 0.5},
 }
 _PR_SET_PDEATHSIG = 1

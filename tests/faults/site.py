@@ -35,12 +35,11 @@ from models import Database, Flavor, Host, Image, KeyPair, Network, OwedWork, Qu
 from tests.conftest import make_namespace
 from tests.faults import operations
 from tests.faults.plan import Book
-from tests.faults.process import Worker
+from tests.faults.process import BEAT, Worker
 from tests.faults.world import World, look
 
 LIMIT = timedelta(seconds=60)
 POLL_SECONDS = 0.1
-BEAT = timedelta(seconds=1)
 TIMEOUTS = TimeoutSettings(
     host_answer=timedelta(seconds=15), vif_plugged=timedelta(seconds=15), stop=timedelta(seconds=1)
 )
@@ -133,8 +132,18 @@ class Cell:
         """Start all processes; returns when every host takes servers."""
         for worker in self.workers:
             worker.start()
-        await self.until(lambda: len(self.host_ids()) == len(self.hosts), "the hosts to register")
+        await self.until(self.registered, "the hosts to register")
         await self.until_up(*self.hosts)
+
+    def registered(self) -> bool:
+        """Whether all hosts are known.
+
+        Raises:
+            NotQuiet: a worker has ended.
+        """
+        if ended := [worker.name for worker in self.workers if not worker.alive]:
+            raise NotQuiet(f"{', '.join(ended)} did not start")
+        return len(self.host_ids()) == len(self.hosts)
 
     async def until_up(self, *names: str) -> None:
         """Return when these hosts are up."""
@@ -245,51 +254,48 @@ class Cell:
 
 @asynccontextmanager
 async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1) -> AsyncIterator[Cell]:
-    """A cloud for one case, in a directory that is removed afterwards. `slot` tells those apart that are open at once."""
+    """A cloud for one case, in `directory`. `slot` tells those apart that are open at once."""
     namespace = await make_namespace(site.address)
     directory.mkdir(mode=0o755, parents=True)
+    shutil.copy(site.template / "hostler.db", directory / "hostler.db")
+    shared = {
+        "images": directory / "images",
+        "temporal": TemporalSettings(address=site.address, namespace=namespace, heartbeat_interval=BEAT),
+        "scheduler": SchedulerSettings(spread=1),
+        "timeouts": TIMEOUTS,
+        "audit": AuditSettings(interval=timedelta(0)),
+    }
+    settings = Settings(state_dir=directory, **shared)
+    plans = {plan.name: plan for plan in site.hosts()}
+    scene = operations.Scene(namespace if site.unique else site.name, str(site.disk))
+    database = Database(settings.database_url)
+    _fill(database, settings, scene, site.disk, site.subnets(slot))
+    connection = Connection(await temporal.connect(settings), settings, settings.project)
+    cell = Cell(
+        site=site,
+        directory=directory,
+        settings=settings,
+        database=database,
+        client=Client(connection),
+        connection=connection,
+        scene=scene,
+        book=Book(directory),
+        controls=[
+            Worker(f"control-{number}", "control", settings, directory) for number in range(1, controls + 1)
+        ],
+        hosts={
+            name: Worker(name, "host", Settings(state_dir=directory / name, host=plan.settings, **shared), directory)
+            for name, plan in plans.items()
+        },
+        plans=plans,
+    )
+    for name in plans:
+        (directory / name).mkdir(mode=0o755)
     try:
-        shutil.copy(site.template / "hostler.db", directory / "hostler.db")
-        shared = {
-            "images": directory / "images",
-            "temporal": TemporalSettings(address=site.address, namespace=namespace, heartbeat_interval=BEAT),
-            "scheduler": SchedulerSettings(spread=1),
-            "timeouts": TIMEOUTS,
-            "audit": AuditSettings(interval=timedelta(0)),
-        }
-        settings = Settings(state_dir=directory, **shared)
-        plans = {plan.name: plan for plan in site.hosts()}
-        scene = operations.Scene(namespace if site.unique else site.name, str(site.disk))
-        database = Database(settings.database_url)
-        _fill(database, settings, scene, site.disk, site.subnets(slot))
-        connection = Connection(await temporal.connect(settings), settings, settings.project)
-        cell = Cell(
-            site=site,
-            directory=directory,
-            settings=settings,
-            database=database,
-            client=Client(connection),
-            connection=connection,
-            scene=scene,
-            book=Book(directory),
-            controls=[
-                Worker(f"control-{number}", "control", settings, directory) for number in range(1, controls + 1)
-            ],
-            hosts={
-                name: Worker(name, "host", Settings(state_dir=directory / name, host=plan.settings, **shared), directory)
-                for name, plan in plans.items()
-            },
-            plans=plans,
-        )
-        for name in plans:
-            (directory / name).mkdir(mode=0o755)
-        try:
-            await cell.start()
-            yield cell
-        finally:
-            await cell.close()
+        await cell.start()
+        yield cell
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        await cell.close()
 
 
 def _fill(

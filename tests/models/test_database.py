@@ -2,7 +2,10 @@
 
 import stat
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ from sqlmodel import Session, col, func, select
 
 import models.database
 from hostler.contract.errors import InvalidRequest, Unavailable
-from models import Allocation, Database, Host, bump_generation, upgrade
+from models import Allocation, Database, Host, bump_generation, engines, upgrade
+from models.schema import current
 from tests.rows import a_host, add
+from workflows.steps import StepDefinition
 
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
 
@@ -173,6 +178,44 @@ def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
     nowhere = Database(f"postgresql://postgres@/hostler?host={tmp_path}")
     with pytest.raises(Unavailable, match="does not answer"):
         nowhere.run(lambda session: session.exec(select(Host)).all())
+    with pytest.raises(Unavailable, match="does not answer"):
+        count_hosts(nowhere)
+    with pytest.raises(Unavailable, match="does not answer"):
+        current(nowhere)
+
+
+def test_a_write_is_over_before_the_step_that_makes_it_is_given_up(sqlite: Database) -> None:
+    """Else a step that was tried again, done and undone meanwhile would be done once more, by nobody."""
+    began = time.monotonic()
+    with sqlite.write() as session, pytest.raises(Unavailable):
+        session.add(a_host())
+        session.flush()
+        Database(sqlite.url).run(lambda session: session.add(a_host()))
+    assert timedelta(seconds=time.monotonic() - began) < StepDefinition(lambda: None).timeout
+
+
+@pytest.mark.postgres
+def test_a_lock_that_is_not_given_back_makes_others_unavailable_and_then_is_taken_away(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(models.database, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(engines, "IDLE_TIMEOUT", 4)
+    database, host = Database(postgres_url), a_host()
+    upgrade(database)
+    add(database, host)
+    frozen = Database(postgres_url).engine.connect()  # as a process that was stopped in its transaction
+    frozen.execute(text("SELECT 1 FROM host WHERE id = :id FOR UPDATE"), {"id": host.id})
+
+    with pytest.raises(Unavailable, match="lock timeout"):
+        database.run(lambda session: bump_generation(session, host.id))
+    deadline = time.monotonic() + 20
+    while True:
+        with suppress(Unavailable):
+            database.run(lambda session: bump_generation(session, host.id))
+            break
+        assert time.monotonic() < deadline, "the lock is still there"
+    frozen.invalidate()
 
 
 def test_an_error_in_the_request_is_not_tried_again(database: Database) -> None:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 LONG = timedelta(seconds=2)
 SLOW_HOSTS = SimulatedSettings(
-    volumes=True, latency={call: LONG for call in ("spawn", "start", "stop", "reset", "destroy", "create")}
+    volumes=True, latency=dict.fromkeys(("spawn", "start", "stop", "reset", "destroy", "create"), LONG)
 )
 """Hosts that take their time for each operation's main step, so that it can be met there."""
 MAIN_STEP: Mapping[OperationName, str] = {

@@ -33,6 +33,11 @@ class Model:
     volumes: set[str] = field(default_factory=set)
     images: set[str] = field(default_factory=set)
 
+    @property
+    def attached(self) -> set[str]:
+        """The UUIDs of volumes that servers use."""
+        return {volume for one in self.servers.values() if one.state in ON_A_HOST for volume in one.volumes}
+
     async def differences(self, cloud: ProcessCloud) -> list[str]:
         """Where the database and the hosts' holdings are not what they should be."""
         found = [*self._rows(cloud), *await self._holdings(cloud)]
@@ -82,12 +87,11 @@ class Model:
             if machine.volumes is not None:
                 kept |= set(await machine.volumes.volumes())
                 served |= set(await machine.volumes.exports())
-        attached = {volume for one in self.servers.values() if one.state in ON_A_HOST for volume in one.volumes}
-        return found + [*_differ("volume data", kept, self.volumes | attached), *_differ("exports", served, attached)]
+        found += _differ("volume data", kept, self.volumes | self.attached)
+        return [*found, *_differ("exports", served, self.attached)]
 
     def _catalogue(self, cloud: ProcessCloud) -> Iterator[str]:
-        attached = {volume for one in self.servers.values() if one.state in ON_A_HOST for volume in one.volumes}
-        yield from _differ("volumes", {row.id for row in cloud.rows(Volume)}, self.volumes | attached)
+        yield from _differ("volumes", {row.id for row in cloud.rows(Volume)}, self.volumes | self.attached)
         images = {row.id for row in cloud.rows(Image) if row.name != DEMO}
         yield from _differ("images", images, self.images)
         existing = [row for row in cloud.rows(Server) if row.vm_state is not VmState.DELETED]

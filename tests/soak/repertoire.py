@@ -9,7 +9,8 @@ from temporalio import workflow
 
 from hostler import Client
 from hostler.client import Operation
-from hostler.contract.calls import AUDIT, CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
+from hostler.contract.audit import AUDIT
+from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
 from hostler.contract.servers import OperationName
 from hostler.contract.states import VmState
 from workers.control import WORKFLOWS

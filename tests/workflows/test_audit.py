@@ -1,7 +1,6 @@
-"""The audit: each kind of damage is found, healed where that is safe, else only reported, and nothing else is touched."""
+"""The audit: each kind of damage is found, healed where that is safe, else only reported, and no more is touched."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -438,7 +437,7 @@ async def test_a_run_that_does_not_hold_its_server_is_reported(cloud: Cloud, mon
 
 async def _visible(cloud: Cloud, query: str) -> None:
     async with asyncio.timeout(LIMIT.total_seconds()):
-        while not [one async for one in cloud.temporal.list_workflows(query)]:
+        while not [one async for one in cloud.temporal.list_workflows(query)]:  # noqa: ASYNC110 - it is about Temporal
             await asyncio.sleep(0.05)
 
 
@@ -762,6 +761,3 @@ def _restore(cloud: Cloud, tables: list[Tables]) -> None:
         for table, rows in zip(RESTORED, tables, strict=True):
             session.add_all(table(**row) for row in rows)
             session.flush()
-
-
-Work = Callable[[], Awaitable[Any]]

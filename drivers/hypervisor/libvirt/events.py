@@ -22,9 +22,7 @@ logger = logging.getLogger(__name__)
 RECONNECT_SECONDS = 1.0
 
 
-async def watch(
-    uri: str, blocking: BlockingCalls, changed: Callable[[str], None], anew: Callable[[], None]
-) -> None:
+async def watch(uri: str, blocking: BlockingCalls, changed: Callable[[str], None], anew: Callable[[], None]) -> None:
     """Call `changed` with the UUID of each domain that something happens to.
 
     Call `anew` whenever the connection was opened: what happened before, nobody saw. Both are called on the event

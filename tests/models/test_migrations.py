@@ -1,0 +1,54 @@
+"""A control worker of the release before goes on working while the database is already the next one's.
+
+So each migration only adds, and what it adds may be left out: old code neither reads nor writes it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+from models import Database
+from models.schema import _config
+
+SCRIPTS = ScriptDirectory.from_config(_config())
+STEPS = [(script.down_revision, script.revision) for script in SCRIPTS.walk_revisions() if script.down_revision]
+
+Columns = dict[tuple[str, str], dict[str, Any]]
+
+
+def migrate(connection: Connection, revision: str) -> Columns:
+    """Every column of every table at the revision."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+    found = inspect(connection)
+    return {
+        (table, column["name"]): dict(column)
+        for table in found.get_table_names()
+        for column in found.get_columns(table)
+    }
+
+
+@pytest.mark.parametrize(("before", "after"), STEPS, ids=[f"{a}-{b}" for a, b in STEPS])
+def test_a_migration_only_adds_what_may_be_left_out(before: str, after: str, tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'hostler.db'}")
+    with database.connect() as connection:
+        old, new = migrate(connection, before), migrate(connection, after)
+    database.close()
+
+    tables = {table for table, _ in old}
+    for (table, name), column in old.items():
+        assert (table, name) in new, f"{table}.{name} is gone"
+        kept = new[table, name]
+        assert (str(kept["type"]), kept["nullable"]) == (str(column["type"]), column["nullable"])
+    for (table, name), column in new.items():
+        if table in tables and (table, name) not in old:
+            assert column["nullable"] or column["default"] is not None, f"{table}.{name} must be filled by old code"
+
+
+def test_there_are_migrations_to_look_at() -> None:
+    assert STEPS
