@@ -4,6 +4,7 @@ The truth is the process itself: its command line names its PID file, so a PID t
 else since is never taken for ours, not even after a crash between the start and its bookkeeping.
 """
 
+import os
 import signal
 import subprocess
 import time
@@ -34,6 +35,16 @@ class Daemon:
         process = self._process()
         with suppress(psutil.Error):
             return process.cmdline()[2:] if process else None
+        return None
+
+    def handle(self) -> int | None:
+        """A descriptor of the running process, readable when it has ended and for the caller to close; None: dead."""
+        process = self._process()
+        with suppress(ProcessLookupError):
+            handle = os.pidfd_open(process.pid) if process else None
+            if handle is None or self._process():  # it still was ours when the descriptor was made
+                return handle
+            os.close(handle)
         return None
 
     def start(self, *arguments: str) -> str:

@@ -16,7 +16,6 @@ from uuid import uuid4
 import temporalio.client
 from sqlmodel import col, select
 from temporalio.client import WorkflowExecutionStatus
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from drivers.image.local import LocalImageStore
@@ -24,10 +23,13 @@ from drivers.network.records import PortRecords
 from drivers.volume.local import LocalVolumes
 from hostler import Client
 from hostler.client import Operation
+from hostler.codec import data_converter
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import host_workflow_id, is_uuid
 from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.contract.servers import Progress, Server
+from hostler.encryption import DEFAULT_FILE, Key
+from hostler.private_files import write_private
 from hostler.settings import (
     HostSettings,
     OperationSettings,
@@ -309,6 +311,7 @@ async def run_cloud(
     max_attempts: int = 3,
     volumes: bool = False,
     ram_mib: int = 8192,
+    encrypted: bool = True,
 ) -> AsyncIterator[Cloud]:
     """A cloud whose hosts are tried in order: sim-1 has the most memory, then sim-2...
 
@@ -316,8 +319,11 @@ async def run_cloud(
         tables: a SQLite file with all tables.
         disk: the image "demo".
         volumes: sim-1 keeps volumes.
+        encrypted: all that Temporal keeps.
     """
     shutil.copy(tables, directory / "hostler.db")
+    if encrypted:
+        write_private(directory / DEFAULT_FILE, f"{Key.generate('test').line}\n")
     settings = Settings(
         state_dir=directory,
         temporal=TemporalSettings(address=address, namespace=namespace),
@@ -331,7 +337,7 @@ async def run_cloud(
     )
     stage = Stage()
     temporal = await temporalio.client.Client.connect(
-        address, namespace=namespace, data_converter=pydantic_data_converter, interceptors=[stage]
+        address, namespace=namespace, data_converter=data_converter(settings), interceptors=[stage]
     )
     machines = [
         replace(machine, inventory=machine.inventory.model_copy(update={"ram_mib": ram_mib - 128 * number}))

@@ -160,6 +160,7 @@ async def test_examples_run(example: str, cloud: Cloud) -> None:
             **os.environ,
             "HOSTLER_TEMPORAL__ADDRESS": temporal.address,
             "HOSTLER_TEMPORAL__NAMESPACE": temporal.namespace,
+            "HOSTLER_STATE_DIR": str(cloud.settings.state_dir),  # where its encryption key is
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

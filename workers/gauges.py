@@ -12,7 +12,7 @@ from workers.census import Census, Reading
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_SECONDS = 15.0
+INTERVAL_SECONDS = 10.0
 
 MEANINGS = {
     "hostler_servers": "Servers that are not deleted.",

@@ -33,7 +33,7 @@ def configure(settings: LogSettings, process: str) -> None:
     handler.setFormatter(JsonFormatter(process) if settings.format == "json" else TextFormatter(process))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # These libraries say at "info" and below what interests only their own developers.
-    for chatty in ("alembic", "asyncio", "pyroute2", "temporalio.worker"):
+    for chatty in ("alembic", "asyncio", "pyroute2", "temporalio.worker", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # What they say of an activity that failed is said already, with more fields, by activities/telemetry.py.
     logging.getLogger("temporalio.activity").addFilter(_is_news)

@@ -60,7 +60,7 @@ class Audit:
             again = [hosts[place] for place in suspicious if place != RECORDS]
             second = await self._look(plan, again, records=RECORDS in suspicious)
         found = [one for place, look in second.items() for one in _confirmed(first[place], look)]
-        findings = await self._heal(plan, found) if plan.heal else [one.finding for one in found]
+        findings = await self._heal(plan, found) if plan.heal else [_unasked(one.finding) for one in found]
         report = AuditReport(
             heal=plan.heal,
             host=request.host,
@@ -150,6 +150,11 @@ def _confirmed(first: Look, second: Look) -> list[Suspicion]:
     """What both looks suspect for the same reasons."""
     before = {(one.finding.kind, one.finding.subject): one for one in first.suspicions}
     return [one for one in second.suspicions if before.get((one.finding.kind, one.finding.subject)) == one]
+
+
+def _unasked(finding: Finding) -> Finding:
+    """The finding of an audit that only looks."""
+    return finding.model_copy(update={"reason": "this audit only looks"}) if finding.safe else finding
 
 
 def _counts(findings: list[Finding], looks: Iterable[Look]) -> dict[FindingKind, int]:

@@ -219,6 +219,7 @@ class Servers(interface.Servers):
                 row.vm_state, row.task_state, row.power_state = VmState.DELETED, None, PowerState.NOSTATE
                 row.deleted_at, row.operation_id, row.host_id, row.user_data = now(), None, None, None
                 row.hold = None
+                row.request_fingerprint = ""  # with which a guess of the user data could be tried
                 release(session, row.id)
                 write_events(session, call)
             return server_view(session, row)

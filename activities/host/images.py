@@ -22,6 +22,8 @@ class HostImages(interface.HostImages):
 
     @activity.defn(name="fetch_image")
     async def fetch_image(self, call: ImageRef) -> None:
+        found = {"result": "hit" if self._cache.holds(call.id) else "miss"}
+        activity.metric_meter().create_counter(CACHE, "Images that builds wanted of the host's cache.").add(1, found)
         await fetch(self._cache, call)
 
     @activity.defn(name="evict_image")
@@ -39,8 +41,6 @@ async def fetch(cache: ImageCache, ref: ImageRef) -> Path:
     def report(done: int, total: int) -> None:
         activity.heartbeat(f"{done * 100 // max(total, 1)} % of {total // 2**20} MiB")
 
-    found = {"result": "hit" if cache.holds(ref.id) else "miss"}
-    activity.metric_meter().create_counter(CACHE, "Images that builds wanted of the host's cache.").add(1, found)
     try:
         return await cache.fetch(ref, report)
     except NotFound as error:

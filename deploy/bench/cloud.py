@@ -12,7 +12,6 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import temporalio.client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.testing import WorkflowEnvironment
 

@@ -61,6 +61,10 @@ class DhcpServer:
         if complaint := self._daemon.start(*arguments):
             raise RescheduleError(f"dnsmasq does not start: {complaint}")
 
+    def handle(self) -> int | None:
+        """See `Daemon.handle`."""
+        return self._daemon.handle()
+
     def stop(self) -> None:
         """End the server and remove its files."""
         self._daemon.stop()

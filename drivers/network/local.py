@@ -17,6 +17,7 @@ from drivers.network.dhcp import DhcpServer
 from drivers.network.links import Links, Lost
 from drivers.network.plugging import Key, PlugReports
 from drivers.network.records import PortRecords
+from drivers.revival import Revival
 from drivers.strays import strays
 from hostler.contract.errors import HostlerError, RescheduleError
 from hostler.contract.guests import PortBinding
@@ -31,7 +32,7 @@ class LocalNetwork:
     """A `NetworkDriver`. The recorded ports are the truth; all else is made to follow them.
 
     A port is recorded before anything is made for it and forgotten after everything is gone, so whatever stopped
-    half-way can be done again or undone.
+    half-way can be done again or undone. A DHCP server that dies is started again at once.
     """
 
     def __init__(self, directory: Path, owner: str) -> None:
@@ -43,6 +44,7 @@ class LocalNetwork:
         self._network_locks = Locks()
         self._host_lock = asyncio.Lock()  # for what the networks of a host share
         self._reports = PlugReports()
+        self._revival = Revival("the DHCP server of network", self._revive)
 
     async def bind(self, port: PortBinding) -> None:
         """See `NetworkDriver.bind`.
@@ -70,7 +72,7 @@ class LocalNetwork:
             others = [p for p in self._records.of_network(port.network_id) if p.port_id != port_id]
             if others:
                 with _logged(f"the other ports of network {port.network} are not served"):
-                    await self._calls.run(self._dhcp(port.network_id).serve, others)
+                    await self._serve(port.network_id, others)
                 await self._calls.run(self._records.remove, port_id)
             else:
                 await self._remove_network(port)
@@ -112,6 +114,7 @@ class LocalNetwork:
     async def close(self) -> None:
         """See `NetworkDriver.close`."""
         self._reports.close()
+        await self._revival.close()
         await self._calls.close()
 
     async def _restore(self, port: PortBinding) -> None:
@@ -130,11 +133,23 @@ class LocalNetwork:
                 f"the bridge of network {port.network} cannot be made: {error}",
                 remedy="the worker needs CAP_NET_ADMIN and a writable /proc/sys/net",
             ) from error
-        ports = self._records.of_network(port.network_id)
-        await self._calls.run(self._dhcp(port.network_id).serve, ports, new_bridge=made)
+        await self._serve(port.network_id, self._records.of_network(port.network_id), new_bridge=made)
+
+    async def _serve(self, network_id: str, ports: list[PortBinding], *, new_bridge: bool = False) -> None:
+        """Have the network's DHCP server serve these ports, and see that it goes on doing so."""
+        server = self._dhcp(network_id)
+        self._revival.pause(network_id)
+        await self._calls.run(server.serve, ports, new_bridge=new_bridge)
+        self._revival.watch(network_id, await self._calls.run(server.handle))
+
+    async def _revive(self, network_id: str) -> None:
+        async with self._network_locks(network_id):
+            if ports := self._records.of_network(network_id):
+                await self._make_network(ports[0])
 
     async def _remove_network(self, last: PortBinding) -> None:
         """Remove all that the network has here, and at the end its last port."""
+        self._revival.forget(last.network_id)
         await self._calls.run(self._dhcp(last.network_id).stop)
         await self._calls.run(bridge.remove, last.network_id)
         await self._apply_nat()

@@ -10,6 +10,7 @@ from uuid import uuid4
 from drivers import durable
 from drivers.blocking import BlockingCalls
 from drivers.locks import Locks
+from drivers.revival import Revival
 from drivers.strays import strays
 from drivers.volume.base import Report
 from drivers.volume.convert import to_raw
@@ -37,6 +38,7 @@ class LocalVolumes:
         self._calls = BlockingCalls("volume", THREADS)
         self._locks = Locks()
         self._room = threading.Lock()
+        self._revival = Revival("the NBD server of volume", self._revive)
 
     async def create(self, volume: VolumeSpec, source: Path | None, report: Report) -> None:
         """See `VolumeDriver.create`. `source` is the file of `volume.image`."""
@@ -63,6 +65,7 @@ class LocalVolumes:
     async def delete(self, volume_id: str) -> None:
         """See `VolumeDriver.delete`."""
         async with self._locks(volume_id):
+            self._revival.forget(volume_id)
             await self._calls.run(self._delete, volume_id)
 
     async def export(self, volume_id: str) -> VolumeConnection:
@@ -73,11 +76,15 @@ class LocalVolumes:
             RescheduleError: it cannot be served.
         """
         async with self._locks(volume_id):
-            return await self._calls.run(self._export, volume_id)
+            self._revival.pause(volume_id)
+            connection = await self._calls.run(self._export, volume_id)
+            await self._watch(volume_id)
+            return connection
 
     async def withdraw(self, volume_id: str) -> None:
         """See `VolumeDriver.withdraw`."""
         async with self._locks(volume_id):
+            self._revival.forget(volume_id)
             await self._calls.run(self._servers.stop, _export_name(volume_id))
 
     async def restart_exports(self) -> list[str]:
@@ -85,6 +92,8 @@ class LocalVolumes:
         dead = [volume_id for volume_id in await self.volumes() if await self._calls.run(self._died, volume_id)]
         for volume_id in dead:
             await self.export(volume_id)
+        for volume_id in await self.exports():
+            await self._watch(volume_id)
         return dead
 
     async def volumes(self) -> list[str]:
@@ -102,7 +111,16 @@ class LocalVolumes:
 
     async def close(self) -> None:
         """See `VolumeDriver.close`."""
+        await self._revival.close()
         await self._calls.close()
+
+    async def _watch(self, volume_id: str) -> None:
+        self._revival.watch(volume_id, await self._calls.run(self._servers.handle, _export_name(volume_id)))
+
+    async def _revive(self, volume_id: str) -> None:
+        """Serve it again, if nobody withdrew it; its guests reconnect."""
+        if await self._calls.run(self._died, volume_id):
+            await self.export(volume_id)
 
     def _begin(self, volume_id: str, size: int) -> Path | None:
         """A file of zeros, of the volume's size, that may become the volume; None when the volume is there."""

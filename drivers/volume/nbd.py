@@ -57,6 +57,10 @@ class NbdServers:
         arguments = self._daemon(name).arguments() or []
         return next((int(a.removeprefix(PORT_ARGUMENT)) for a in arguments if a.startswith(PORT_ARGUMENT)), None)
 
+    def handle(self, name: str) -> int | None:
+        """See `Daemon.handle`: of the process that serves `name`."""
+        return self._daemon(name).handle()
+
     def wanted(self) -> list[str]:
         """The names that were served and not stopped, whether their server lives or not."""
         return sorted(file.stem for file in self._directory.glob("*.json"))

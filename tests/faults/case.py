@@ -21,7 +21,6 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from hostler.client.operation import begin
-from hostler.contract.calls import REGISTER_HOST
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import CONTROL_QUEUE
 from hostler.contract.servers import DeleteRequest, OperationName, OperationRequest
@@ -99,6 +98,12 @@ async def run_case(
                 result.problems.append(f"{type(error).__name__}: {error}")
     except Exception:
         result.problems.append(traceback.format_exc())
+    except asyncio.CancelledError:
+        # Temporal's client also raises it when a call of ours is cancelled by the other side.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        result.problems.append(traceback.format_exc())
     if not result.passed:
         result.logs = {log.stem: _end(log) for log in sorted(directory.glob("*.log"))}
     shutil.rmtree(directory, ignore_errors=True)
@@ -117,7 +122,7 @@ class _Course:
 
     async def run(self) -> None:
         await self.make_ready()
-        await self.cell.quiet()
+        await self.cell.quiet(owing=self.operation.is_its_hosts)
         former = await self.cell.look()
         if self.known is not None and (strange := former.differences(self.known.former)):
             self.result.problems.append("the world before is not that of the faultless run")
@@ -133,7 +138,7 @@ class _Course:
             await self.look_beside_the_dead(status)
             self.cell.revive()
         await self.cell.quiet()
-        if self.operation.workflow == REGISTER_HOST:  # whoever is interrupted registers anew
+        if self.operation.is_its_hosts:  # whoever is interrupted registers anew
             status = await self.status(self.cell.temporal.get_workflow_handle(run.id))
         self.result.outcome = status.name.lower().replace("_", "-")
         world = await self.cell.look()
@@ -151,7 +156,7 @@ class _Course:
     async def make_ready(self) -> None:
         """Make what the operation works on, by the operations that make such things."""
         known = {one.workflow: one for one in operations()}
-        boots = self.operation.workflow == REGISTER_HOST
+        boots = self.operation.is_its_hosts
         way = [known[OperationName.BOOT]] if boots else self.operation.way(self.cell.scene)
         for one in (*way, *([] if boots else [self.operation])):
             one.request(self.cell.scene)
@@ -186,7 +191,7 @@ class _Course:
         operation = operation or self.operation
         scene, temporal = self.cell.scene, self.cell.temporal
         workflow_id = operation.workflow_id(scene)
-        if operation.workflow == REGISTER_HOST:
+        if operation.is_its_hosts:
             return await self.start_the_host(workflow_id)
         request = operation.request(scene)
         if not isinstance(request, OperationRequest):
@@ -249,7 +254,7 @@ class _Course:
     def own_host_is_dead(self) -> bool:
         """Whether the operation is that of a host that is dead."""
         name = self.cell.host_ids().get(self.cell.scene.host_id)
-        return self.operation.workflow == REGISTER_HOST and name in self.cell.dead
+        return self.operation.is_its_hosts and name in self.cell.dead
 
     async def status(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
         """As Temporal has it."""

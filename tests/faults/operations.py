@@ -64,6 +64,11 @@ class Operation:
         return issubclass(self.model, OperationRequest)
 
     @property
+    def is_its_hosts(self) -> bool:
+        """Whether it is no client's but a host's, which asks for it when its worker starts."""
+        return self.workflow == REGISTER_HOST
+
+    @property
     def makes_server(self) -> bool:
         """Whether there is no server before it."""
         return self.workflow == OperationName.BOOT
@@ -94,7 +99,7 @@ class Operation:
         ):
             if words & set(self.workflow.split("-")):
                 return make(scene.id(role))
-        if self.workflow == REGISTER_HOST:
+        if self.is_its_hosts:
             return host_workflow_id(scene.host_id)
         return server_workflow_id(scene.id("server")) if self.on_server else f"matrix:{self.workflow}"
 
@@ -139,6 +144,8 @@ def operations() -> list[Operation]:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise NoFiller(f'the matrix cannot ask for "{name}": its `run` takes no model, but {model}')
         found.append(Operation(name, name, definition, model))
+        if found[-1].is_its_hosts:
+            continue
         found += [
             Operation(f"{name}+{flag}", name, definition, model, ((flag, True),))
             for flag, described in model.model_fields.items()

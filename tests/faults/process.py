@@ -99,7 +99,19 @@ def _work(kind: Kind, settings: Settings, directory: Path, log: Path) -> None:
     for owner, values in SHORTER.items():
         for name, value in values.items():
             _replace(owner, name, value)
-    asyncio.run(module.run(settings))
+    import cProfile, threading, time
+    before=set(sys.modules); t0=time.process_time()
+    pr=cProfile.Profile()
+    def dump():
+        new=sorted(set(sys.modules)-before)
+        with open(f"/var/tmp/prof-{log.stem}.txt","w") as f:
+            print(t0, time.process_time(), len(new), new, file=f)
+        pr.dump_stats(f"/var/tmp/prof-{log.stem}.pstats")
+    pr.enable()
+    async def go():
+        asyncio.get_running_loop().call_later(8, dump)
+        await module.run(settings)
+    asyncio.run(go())
 
 
 def _replace(module: Any, name: str, value: Any) -> None:

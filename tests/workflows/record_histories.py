@@ -14,14 +14,17 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import models
+from hostler.contract.audit import AUDIT, AuditRequest
 from hostler.contract.errors import ImageRejected, RescheduleError
-from hostler.contract.names import host_workflow_id, image_workflow_id, volume_workflow_id
+from hostler.contract.names import CONTROL_QUEUE, host_workflow_id, image_workflow_id, volume_workflow_id
 from tests.cloud import Cloud, run_cloud
 from tests.conftest import free_port, make_namespace, run_temporal
+from tests.workflows.test_audit import on_host, plant
 
 DIRECTORY = Path(__file__).with_name("histories")
 
@@ -34,7 +37,7 @@ def main() -> None:
 
 async def _record(address: str, directory: Path) -> None:
     recorder = Recorder(directory)
-    for story in (servers, unhappy_boots, preempted_boot, catalogue, silent_host):
+    for story in (servers, unhappy_boots, preempted_boot, catalogue, silent_host, audited):
         async with _cloud(address, directory / story.__name__) as cloud:
             await story(cloud, recorder)
 
@@ -48,7 +51,7 @@ async def _cloud(address: str, directory: Path) -> AsyncIterator[Cloud]:
     database.close()
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)  # noqa: ASYNC221
     namespace = await make_namespace(address)
-    async with run_cloud(address, namespace, directory, tables, disk, volumes=True) as cloud:
+    async with run_cloud(address, namespace, directory, tables, disk, volumes=True, encrypted=False) as cloud:
         yield cloud
 
 
@@ -134,6 +137,18 @@ async def silent_host(cloud: Cloud, recorder: Recorder) -> None:
     await recorder.save(cloud, "delete-owed", f"server:{server.id}", delete.run_id)
     await cloud.start_host("sim-1")
     await recorder.save(cloud, "register-host-owed", host_workflow_id(cloud.machine("sim-1").id))
+
+
+async def audited(cloud: Cloud, recorder: Recorder) -> None:
+    """An audit that finds what a deleted server has left, and a server whose guest was shut down."""
+    gone, off = await cloud.booted("gone"), await cloud.booted("off")
+    await cloud.deleted(gone.id)
+    await plant(cloud, "sim-1", gone.id)
+    await on_host(cloud, off.host or "", "stop_guest", {"server_id": off.id, "timeout": 0})
+    handle = await cloud.temporal.start_workflow(
+        AUDIT, AuditRequest(heal=True, pause=timedelta(seconds=1)), id=f"{AUDIT}:recorded", task_queue=CONTROL_QUEUE
+    )
+    await recorder.save(cloud, "audit-healing", handle.id)
 
 
 if __name__ == "__main__":

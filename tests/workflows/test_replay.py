@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from hostler.codec import converter_with
+from hostler.encryption import Keys
 from tests.sandbox import workflow_runner
 from tests.workflows.record_histories import DIRECTORY
 from workers.control import WORKFLOWS
@@ -28,7 +29,7 @@ def type_of(file: Path) -> str:
 
 @pytest.mark.parametrize("file", HISTORIES, ids=lambda file: file.stem)
 async def test_a_recorded_run_is_replayed(file: Path) -> None:
-    replayer = Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), data_converter=converter_with(Keys()))
     await replayer.replay_workflow(read(file))
 
 
@@ -49,6 +50,6 @@ async def test_a_change_of_the_steps_is_noticed() -> None:
         scheduled = event.activity_task_scheduled_event_attributes
         if scheduled.activity_type.name == "schedule":
             scheduled.activity_type.name = "dice"
-    replayer = Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), data_converter=converter_with(Keys()))
     with pytest.raises(Exception, match="dice"):
         await replayer.replay_workflow(history)

@@ -72,6 +72,8 @@ def _former(server: Server, power: PowerState | None) -> tuple[VmState, Operatio
     if server.vm_state is VmState.BUILDING:
         message = f"run {server.operation_id}, which built it, is gone: nobody finished or undid the build"
         return VmState.ERROR, OperationFailed(message, remedy=remedy)
+    if server.vm_state is VmState.ERROR and server.fault is not None:
+        return VmState.ERROR, None
     if power is None:
         message = f"run {server.operation_id} is gone, and the server has no guest on its host"
         return VmState.ERROR, OperationFailed(message, remedy=remedy)

@@ -5,12 +5,14 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from drivers.hypervisor.libvirt import LibvirtHypervisor
 from drivers.hypervisor.libvirt.boot_sector import boot_disk
 from hostler.settings import HostSettings, LibvirtSettings
+from tests.drivers.hypervisor.libvirt.relay import Relay
 
 ROOT = Path(__file__).parents[4]
 DEMO = ROOT / ".cache" / "demo.qcow2"
@@ -49,10 +51,25 @@ def demo_image(state_root: Path) -> Path:
 
 
 @pytest.fixture
-async def hypervisor(state_dir: Path) -> AsyncIterator[LibvirtHypervisor]:
+def host_id() -> str:
+    """The UUID of the host that the machine is."""
+    return str(uuid4())
+
+
+@pytest.fixture
+async def hypervisor(state_dir: Path, host_id: str) -> AsyncIterator[LibvirtHypervisor]:
     """The driver under TCG, which every machine has. Guests that a test leaves behind are removed."""
-    driver = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir)
+    driver = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir, host_id)
     yield driver
     for server_id in await driver.guests():
         await driver.destroy(server_id)
     await driver.close()
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    """A libvirtd that answers until the test stops it, and again when it is started."""
+    relay = Relay(tmp_path / "sock")
+    relay.start()
+    yield relay
+    relay.stop()

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from lxml import etree
 
-from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml
+from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_xml
 from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, VolumeConnection
@@ -17,6 +17,7 @@ from tests.drivers.hypervisor.libvirt.guests import MIB, guest, image_ref, port,
 GUESTS = Path("/srv/guests")
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 VOLUME_ID = str(uuid4())
+HOST = str(uuid4())
 
 
 def render(
@@ -24,7 +25,8 @@ def render(
 ) -> etree._Element:
     files = GuestFiles.of(GUESTS, spec.server_id)
     assert virt_type in ("qemu", "kvm")
-    return etree.fromstring(domain_xml(spec, files, base, "kvm" if virt_type == "kvm" else "qemu", direct_io))
+    mark = Mark.of(spec, files, HOST)
+    return etree.fromstring(domain_xml(spec, mark, files, base, "kvm" if virt_type == "kvm" else "qemu", direct_io))
 
 
 def volume() -> GuestDisk:
@@ -62,14 +64,19 @@ def test_names_the_server_so_that_operators_and_audits_find_it(full: GuestSpec) 
     metadata = domain.find("metadata")
     assert metadata is not None
     assert [child.text for child in metadata[0]] == ["web 1", "default", "tiny"]
-    expected = Mark.of(full, GuestFiles.of(GUESTS, full.server_id))
+    expected = Mark.of(full, GuestFiles.of(GUESTS, full.server_id), HOST)
+    assert expected.host == HOST
     assert Mark.read(etree.tostring(metadata[0], encoding="unicode")) == expected
 
 
 def test_the_mark_tells_another_spec_from_the_same(full: GuestSpec) -> None:
     files = GuestFiles.of(GUESTS, full.server_id)
-    assert Mark.of(full.model_copy(), files) == Mark.of(full, files)
-    assert Mark.of(full.model_copy(update={"ram_mib": 64}), files) != Mark.of(full, files)
+    assert Mark.of(full.model_copy(), files, HOST) == Mark.of(full, files, HOST)
+    assert Mark.of(full.model_copy(update={"ram_mib": 64}), files, HOST) != Mark.of(full, files, HOST)
+
+
+def test_a_mark_of_before_hosts_were_recorded_names_none(full: GuestSpec) -> None:
+    assert Mark.read(f'<guest xmlns="{NAMESPACE}" directory="/srv/guests/x" spec="y"/>').host == ""
 
 
 def test_local_disks_are_files_named_as_nova_names_them(full: GuestSpec) -> None:

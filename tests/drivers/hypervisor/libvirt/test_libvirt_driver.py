@@ -249,7 +249,7 @@ async def test_another_hosts_guests_are_neither_seen_nor_touched(
 ) -> None:
     await hypervisor.spawn(tiny, tiny_image, ignore)
     (state_dir / "other").mkdir()
-    other = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir / "other")
+    other = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir / "other", str(uuid4()))
     assert await other.guests() == []
     await other.destroy(tiny.server_id)
     with pytest.raises(RescheduleError, match="not of this host worker"):
@@ -305,7 +305,7 @@ async def test_a_missing_image_is_a_reason_to_go_elsewhere(hypervisor: LibvirtHy
 
 async def test_without_libvirtd_it_says_what_to_do(tmp_path: Path) -> None:
     settings = LibvirtSettings(uri=f"qemu+unix:///system?socket={tmp_path}/none", virt_type="qemu")
-    driver: HypervisorDriver = LibvirtHypervisor(settings, HostSettings(), tmp_path)
+    driver: HypervisorDriver = LibvirtHypervisor(settings, HostSettings(), tmp_path, str(uuid4()))
     with pytest.raises(Unavailable) as caught:
         await driver.inventory()
     assert "systemctl start" in str(caught.value.remedy)

@@ -1,0 +1,237 @@
+"""The audit's judgement and what heals, on both databases."""
+
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from sqlmodel import select
+
+from activities.control.audit.facts import read_facts
+from activities.control.audit.healing import CHANGED, HEALED, give_back, release_rows
+from activities.control.audit.records import LONG, judge_records
+from activities.control.audit.removing import finish, remove_remains
+from activities.control.audit.servers import judge_servers, lost_operation
+from activities.control.audit.storage import judge_storage
+from activities.interfaces.audit import Suspicion
+from activities.interfaces.holdings import GuestHolding, Holdings
+from activities.interfaces.servers import HostRef
+from hostler.contract.audit import FindingKind
+from hostler.contract.guests import DiskKind
+from hostler.contract.resources import VolumeStatus
+from hostler.contract.servers import DestinationType, SourceType
+from hostler.contract.states import PowerState, TaskState, VmState
+from models import Allocation, BlockDevice, Database, Network, Port, Server, Volume, now
+from tests.activities.given import uuid
+from tests.rows import a_host, a_server, add
+
+K = FindingKind
+RUN, OTHER_RUN = uuid(), uuid()
+HERE, THERE = HostRef(id=uuid(), name="here"), HostRef(id=uuid(), name="there")
+
+
+@pytest.fixture
+def hosts(database: Database) -> Database:
+    """A database with two hosts."""
+    add(database, *(a_host(id=host.id, name=host.name) for host in (HERE, THERE)))
+    return database
+
+
+def active(database: Database, **changes: object) -> Server:
+    """A server that is up on the first host, by all books."""
+    server = a_server(vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, host_id=HERE.id, **changes)
+    allocation = Allocation(server_id=server.id, host_id=HERE.id, vcpus=1, ram_mib=1024, disk_gib=0)
+    add(database, server)
+    add(database, allocation)
+    return server
+
+
+def has(server: Server, power_state: PowerState = PowerState.RUNNING) -> Holdings:
+    """What a host says that has the server and nothing else."""
+    guest = GuestHolding(server_id=server.id, power_state=power_state, host_id=HERE.id)
+    return Holdings(host_id=HERE.id, guests=[guest], claims=[server.id])
+
+
+def judged(database: Database, holdings: Holdings, host: HostRef = HERE) -> list[Suspicion]:
+    """What a look at the host suspects."""
+    with database.read() as session:
+        facts = read_facts(session, host.id, holdings)
+        return [*judge_servers(host, holdings, facts), *judge_storage(host, holdings, facts)]
+
+
+def kinds(suspicions: list[Suspicion]) -> list[FindingKind]:
+    """Their kinds."""
+    return [one.finding.kind for one in suspicions]
+
+
+def test_a_host_that_has_what_the_books_say_is_in_order(hosts: Database) -> None:
+    assert judged(hosts, has(active(hosts))) == []
+
+
+def test_a_guest_that_is_off_is_suspected_with_what_was_seen(hosts: Database) -> None:
+    server = active(hosts)
+    [suspicion] = judged(hosts, has(server, PowerState.SHUTDOWN))
+    assert (suspicion.finding.kind, suspicion.finding.safe) == (K.POWER_STATE, True)
+    assert suspicion.evidence.updated_at == server.updated_at
+
+
+@pytest.mark.parametrize("power", [PowerState.PAUSED, PowerState.CRASHED])
+def test_a_guest_in_a_state_that_no_server_has_is_not_followed(hosts: Database, power: PowerState) -> None:
+    [suspicion] = judged(hosts, has(active(hosts), power))
+    assert (suspicion.finding.kind, suspicion.finding.safe) == (K.POWER_STATE, False)
+
+
+def test_the_second_of_two_hosts_that_have_a_server_is_the_wrong_one(hosts: Database) -> None:
+    server = active(hosts)
+    guest = GuestHolding(server_id=server.id, power_state=PowerState.RUNNING, host_id=THERE.id)
+    [suspicion] = judged(hosts, Holdings(host_id=THERE.id, guests=[guest]), THERE)
+    assert (suspicion.finding.kind, suspicion.finding.safe) == (K.REMAINS, True)
+
+
+@pytest.mark.parametrize("spawned_by", [None, THERE.id])
+def test_a_guest_that_is_not_known_to_be_this_hosts_own_is_never_safe_to_remove(
+    hosts: Database, spawned_by: str | None
+) -> None:
+    server = a_server(vm_state=VmState.DELETED, deleted_at=now())
+    add(hosts, server)
+    guest = GuestHolding(server_id=server.id, power_state=PowerState.RUNNING, host_id=spawned_by)
+    [suspicion] = judged(hosts, Holdings(host_id=HERE.id, guests=[guest], claims=[server.id]))
+    assert (suspicion.finding.kind, suspicion.finding.safe) == (K.FOREIGN_GUEST, False)
+
+
+@pytest.mark.parametrize(
+    "under_way",
+    [
+        {"operation_id": RUN},
+        {"task_state": TaskState.SPAWNING},
+        {"vm_state": VmState.BUILDING},
+    ],
+)
+def test_what_an_operation_has_is_left_to_it(hosts: Database, under_way: dict[str, object]) -> None:
+    """Nothing is said of what it holds, but that somebody must be at work on it."""
+    server = a_server(**{"vm_state": VmState.ACTIVE, "host_id": HERE.id} | under_way)
+    add(hosts, server)
+    guest = GuestHolding(server_id=server.id, power_state=PowerState.PAUSED, host_id=THERE.id)
+    assert kinds(judged(hosts, Holdings(host_id=HERE.id))) == [K.LOST_OPERATION]
+    assert judged(hosts, Holdings(host_id=THERE.id, guests=[guest], claims=[server.id]), THERE) == []
+
+
+def test_strays_are_said_and_keep_the_cache_as_it_is(hosts: Database) -> None:
+    holdings = Holdings(host_id=HERE.id, strays=["/var/lib/hostler/x"], images=[uuid()])
+    found = {one.finding.kind: one.finding.safe for one in judged(hosts, holdings)}
+    assert found == {K.STRAY_FILE: False, K.CACHED_IMAGE: False}
+
+
+def deleted(database: Database) -> Server:
+    """A deleted server with a port, a disk and a volume."""
+    server = a_server(vm_state=VmState.DELETED, deleted_at=now())
+    network = Network(id=uuid(), name="net", cidr="10.0.0.0/24", gateway="10.0.0.1")
+    add(database, server, network)
+    disk = BlockDevice(
+        id=uuid(),
+        server_id=server.id,
+        position=0,
+        kind=DiskKind.DATA,
+        device="vdb",
+        size_bytes=1,
+        source_type=SourceType.VOLUME,
+        destination_type=DestinationType.VOLUME,
+        delete_on_termination=True,
+    )
+    port = Port(id=uuid(), network_id=network.id, server_id=server.id, mac="fa:16:3e:00:00:01", ip="10.0.0.2")
+    volume = Volume(id=uuid(), size_gib=1, status=VolumeStatus.IN_USE, host_id=HERE.id, server_id=server.id)
+    add(database, disk, port, volume)
+    return server
+
+
+def records(database: Database) -> list[Suspicion]:
+    """What a look at the records suspects."""
+    with database.read() as session:
+        return list(judge_records(session, frozenset({HERE.id, THERE.id})))
+
+
+def test_a_deleted_server_gives_all_back_and_no_volume_is_lost(hosts: Database) -> None:
+    deleted(hosts)
+    [suspicion] = records(hosts)
+    assert suspicion.finding.found == "it is deleted, and has ports, block devices, volumes"
+
+    assert hosts.run(partial(release_rows, suspicion=suspicion)) == HEALED
+
+    assert records(hosts) == []
+    with hosts.read() as session:
+        assert session.exec(select(Port)).all() == []
+        [volume] = session.exec(select(Volume)).all()
+    assert (volume.status, volume.server_id) == (VolumeStatus.AVAILABLE, None)
+
+
+def held(database: Database) -> Suspicion:
+    """A server whose run is gone, as both looks have seen it."""
+    long_ago = now() - 2 * LONG
+    server = active(database, operation_id=RUN, task_state=TaskState.REBOOTING, updated_at=long_ago)
+    [suspicion] = judged(database, has(server))
+    return suspicion
+
+
+def given_back(database: Database, suspicion: Suspicion) -> str:
+    """The outcome of giving it back."""
+    return database.run(partial(give_back, suspicion=suspicion, run_id=OTHER_RUN))
+
+
+def test_a_server_is_given_back_once_however_often_it_is_asked(hosts: Database) -> None:
+    suspicion = held(hosts)
+    assert given_back(hosts, suspicion) == HEALED
+    with hosts.write() as session:
+        session.get_one(Server, suspicion.finding.subject).task_state = TaskState.POWERING_OFF
+    assert given_back(hosts, suspicion) == HEALED
+    with hosts.read() as session:
+        assert session.get_one(Server, suspicion.finding.subject).task_state is TaskState.POWERING_OFF
+
+
+def test_a_server_that_another_operation_has_taken_is_not_given_back(hosts: Database) -> None:
+    suspicion = held(hosts)
+    with hosts.write() as session:
+        session.get_one(Server, suspicion.finding.subject).operation_id = uuid()
+    assert given_back(hosts, suspicion) == CHANGED
+
+
+def test_a_homeless_error_keeps_its_fault(hosts: Database) -> None:
+    fault = {"created_at": now().isoformat(), "error": {"code": "BuildFailed", "message": "no room"}}
+    server = a_server(vm_state=VmState.ERROR, fault=fault, operation_id=RUN, updated_at=now() - timedelta(days=1))
+    add(hosts, server)
+    assert given_back(hosts, lost_operation(server, None)) == HEALED
+    with hosts.read() as session:
+        row = session.get_one(Server, server.id)
+    assert (row.vm_state, row.fault, row.operation_id) == (VmState.ERROR, fault, None)
+
+
+def remains(database: Database) -> Suspicion:
+    """A guest of a server that lives on the other host, and an allocation."""
+    server = active(database)
+    add(database, Allocation(server_id=server.id, host_id=THERE.id, vcpus=1, ram_mib=1024, disk_gib=0))
+    guest = GuestHolding(server_id=server.id, power_state=PowerState.RUNNING, host_id=THERE.id)
+    [suspicion] = judged(database, Holdings(host_id=THERE.id, guests=[guest]), THERE)
+    return suspicion
+
+
+def test_a_server_is_held_while_its_remains_are_removed_and_only_they_are_released(hosts: Database) -> None:
+    suspicion = remains(hosts)
+    for _ in range(2):
+        treatment = hosts.run(partial(remove_remains, suspicion=suspicion, run_id=RUN))
+        assert [step.activity for step in treatment.steps] == ["destroy_guest"]
+        assert treatment.holds
+    assert hosts.run(partial(remove_remains, suspicion=suspicion, run_id=OTHER_RUN)).reason == CHANGED
+    for _ in range(2):
+        hosts.run(partial(finish, suspicion=suspicion, run_id=RUN, done=True))
+    with hosts.read() as session:
+        assert session.get_one(Server, suspicion.finding.subject).operation_id is None
+        assert session.exec(select(Allocation.host_id)).all() == [HERE.id]
+
+
+def test_a_delete_that_takes_the_server_over_keeps_it(hosts: Database) -> None:
+    suspicion = remains(hosts)
+    hosts.run(partial(remove_remains, suspicion=suspicion, run_id=RUN))
+    with hosts.write() as session:
+        session.get_one(Server, suspicion.finding.subject).operation_id = OTHER_RUN
+    hosts.run(partial(finish, suspicion=suspicion, run_id=RUN, done=False))
+    with hosts.read() as session:
+        assert session.get_one(Server, suspicion.finding.subject).operation_id == OTHER_RUN
+        assert len(session.exec(select(Allocation)).all()) == 2
