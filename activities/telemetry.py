@@ -95,8 +95,9 @@ class _Watcher(ActivityInboundInterceptor):
             logger.debug("%s", outcome, extra=fields)
             return
         expected = isinstance(failure, ApplicationError) and from_application_error(failure) is not None
-        # A refused call is the caller's affair, who hears of it; a step has nobody else who would tell.
-        level = logging.DEBUG if expected and info.workflow_type is None else logging.WARNING
+        # What the control worker refuses for good is the caller's affair, who hears of it.
+        refused = isinstance(failure, ApplicationError) and failure.non_retryable and self._telemetry.host is None
+        level = logging.INFO if expected and refused else logging.WARNING
         logger.log(level, "failed: %s", failure, extra=fields, exc_info=None if expected else failure)
 
 

@@ -20,7 +20,7 @@ from temporalio import activity, workflow
 from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
-from hostler.contract.names import ATTEMPT_HEADER, HOST_QUEUE_PREFIX
+from hostler.contract.names import ATTEMPT_HEADER, HOST_QUEUE_PREFIX, SUBJECTS
 
 EXPORT_SECONDS = 5
 SERVER, HOST, OPERATION, STEP, ATTEMPT, TRY = (
@@ -84,7 +84,7 @@ class _Labels(SpanProcessor):
 def _labels(span: Span) -> dict[str, Any]:
     known = span.attributes or {}
     kind, _, thing = str(known.get("temporalWorkflowID", "")).partition(":")
-    labels: dict[str, Any] = {f"hostler.{kind}": thing} if thing else {}
+    labels: dict[str, Any] = {f"hostler.{kind}": thing} if kind in SUBJECTS else {}
     if workflow.in_workflow():
         progress = getattr(workflow.instance(), "state", None)
         labels |= {

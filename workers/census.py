@@ -3,7 +3,6 @@
 Each control worker reads, and exports, the same: in queries, take the `max` over them, not the sum.
 """
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -90,7 +89,6 @@ class Census:
                 *_owed(session),
                 *_hosts(hosts),
                 *_capacity(hosts),
-                Reading("hostler_census_timestamp_seconds", time.time()),
             ]
 
 
@@ -136,8 +134,9 @@ def _hosts(hosts: Sequence[Host]) -> Iterator[Reading]:
         for state in ("up", "down", "disabled"):
             yield Reading("hostler_hosts", states[zone, state], {"zone": zone, "state": state})
     for host in hosts:
-        if host.enabled:
-            yield Reading("hostler_host_up", float(host.up), {"zone": host.zone, "host": host.name})
+        labels = {"zone": host.zone, "host": host.name}
+        yield Reading("hostler_host_up", float(host.up), labels)
+        yield Reading("hostler_host_enabled", float(host.enabled), labels)
 
 
 def _capacity(hosts: Sequence[Host]) -> Iterator[Reading]:

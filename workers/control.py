@@ -47,7 +47,7 @@ from workers.activities import methods
 from workers.census import Census
 from workers.gauges import keep_refreshing
 from workers.liveness import Liveness
-from workers.metrics import meter_of
+from workers.metrics import begin_at_zero, meter_of
 from workers.schedules import ensure_audit_schedule
 from workers.signals import stop_event
 from workers.temporal import connect
@@ -150,6 +150,7 @@ async def run(settings: Settings) -> None:
         logger.info("control worker ready")
         duties = [asyncio.create_task(nudge(client, database, liveness.alive))]
         if settings.metrics.control_port:
+            begin_at_zero(client, OPERATIONS)
             census = Census(client, settings, database, liveness.alive, OPERATIONS)
             duties.append(asyncio.create_task(keep_refreshing(meter_of(client), census)))
         await stop.wait()

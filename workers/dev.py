@@ -28,7 +28,7 @@ Ready = Callable[[], Awaitable[str]]
 """Waits until the cloud is of use, and gives the text that says so."""
 
 SUPERVISOR = "dev"
-READY_LIMIT = timedelta(seconds=120)
+READY_LIMIT, SETTLING = timedelta(seconds=120), timedelta(seconds=15)
 WORKER_GRACE, SERVER_GRACE = timedelta(seconds=9), timedelta(seconds=3)
 # On one machine a heartbeat costs next to nothing, and whoever tries things out does not want to wait.
 HEARTBEAT_INTERVAL = "PT2S"
@@ -140,13 +140,18 @@ def hostler(*words: str) -> list[str]:
 
 
 async def hosts_up(settings: Settings, count: int) -> Sequence[str]:
-    """Wait until the cloud answers and so many hosts are up. Their names."""
+    """Wait until the cloud answers and so many hosts are up and ready for servers. Their names.
+
+    One that owes what it cannot do is not waited for.
+    """
     await temporal_server.wait_ready(settings.temporal, READY_LIMIT)
     async with await Client.connect(settings) as client:
+        began = time.monotonic()
         while True:
             with contextlib.suppress(HostlerError, TimeoutError):
                 async with asyncio.timeout(10):
-                    up = [host.name for host in await client.hosts.list() if host.up]
+                    settling = time.monotonic() - began < SETTLING.total_seconds()
+                    up = [host.name for host in await client.hosts.list() if host.up and not (host.owed and settling)]
                 if len(up) >= count:
                     return up
             await asyncio.sleep(0.3)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from temporalio.common import MetricGaugeFloat, MetricMeter
@@ -23,15 +24,16 @@ MEANINGS = {
     "hostler_owed_work": "Clean-ups that a host must do when it returns.",
     "hostler_owed_work_oldest_seconds": "For how long the oldest of them has waited.",
     "hostler_hosts": "Hosts.",
-    "hostler_host_up": "Whether an enabled host's worker is up.",
+    "hostler_host_up": "Whether a host's worker is up.",
+    "hostler_host_enabled": "Whether the scheduler may use a host.",
     "hostler_capacity_vcpus": "vCPUs of the hosts.",
     "hostler_capacity_ram_bytes": "Memory of the hosts.",
     "hostler_capacity_disk_bytes": "Disk of the hosts.",
     "hostler_audit_findings": "What the last scheduled audit found, healed or not.",
-    "hostler_audit_unhealed": "What it found and did not heal.",
-    "hostler_audit_hosts_not_audited": "Hosts that it could not ask.",
-    "hostler_audit_finished_timestamp_seconds": "When it ended.",
-    "hostler_census_timestamp_seconds": "When the database was read for these gauges.",
+    "hostler_audit_unhealed": "What the last scheduled audit found and did not heal.",
+    "hostler_audit_hosts_not_audited": "Hosts that the last scheduled audit could not ask.",
+    "hostler_audit_finished_timestamp_seconds": "When the last scheduled audit ended.",
+    "hostler_census_timestamp_seconds": "When these gauges were last read from their source.",
 }
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -55,6 +57,7 @@ class Gauges:
         for gauge, labels in self._shown.get(source, set()) - now:
             self._gauges[gauge].set(0, dict(labels))
         self._shown[source] = now
+        self._gauges["hostler_census_timestamp_seconds"].set(time.time(), {"source": source})
 
 
 async def refresh(gauges: Gauges, census: Census) -> None:
@@ -65,16 +68,16 @@ async def refresh(gauges: Gauges, census: Census) -> None:
 
     sources: dict[str, Callable[[], Awaitable[list[Reading]]]] = {
         "database": rows,
-        "index": census.running,
+        "temporal": census.running,
         "audit": census.audited,
     }
-    for name, read in sources.items():
+    for source, read in sources.items():
         try:
-            gauges.show(name, await read())
+            gauges.show(source, await read())
         except (HostlerError, RPCError) as error:
-            logger.warning("gauges of the %s keep their values: %s", name, error)
+            logger.warning("the gauges from the %s keep their values: %s", source, error)
         except Exception:
-            logger.exception("gauges of the %s keep their values", name)
+            logger.exception("the gauges from the %s keep their values", source)
 
 
 async def keep_refreshing(meter: MetricMeter, census: Census) -> None:

@@ -14,7 +14,7 @@ from temporalio import activity, workflow
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
 
 from activities.telemetry import Place, place
-from hostler.contract.names import HOST_QUEUE_PREFIX
+from hostler.contract.names import HOST_QUEUE_PREFIX, SUBJECTS
 from hostler.settings import LogSettings
 from workflows.showing import Shown
 
@@ -35,7 +35,7 @@ def configure(settings: LogSettings, process: str) -> None:
     # These libraries say at "info" and below what interests only their own developers.
     for chatty in ("alembic", "asyncio", "pyroute2", "temporalio.worker", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # What they say of an activity that failed is said already, with more fields, by activities/telemetry.py.
+    # What it says of an activity's begin and end is said already, with more fields, by activities/telemetry.py.
     logging.getLogger("temporalio.activity").addFilter(_is_news)
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
@@ -101,7 +101,8 @@ def fields(record: logging.LogRecord) -> Fields:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return getattr(record, "__temporal_error_identifier", None) != "ActivityFailure"
+    told = getattr(record, "__temporal_error_identifier", None) == "ActivityFailure"
+    return not told and record.levelno > logging.DEBUG
 
 
 def _context(record: logging.LogRecord) -> Fields:
@@ -110,7 +111,7 @@ def _context(record: logging.LogRecord) -> Fields:
     kind, _, thing = workflow_id.partition(":")
     queue, here = str(known.get("task_queue", "")), place.get() or Place()
     found: Fields = {
-        kind if thing else "workflow": thing or workflow_id,
+        kind if kind in SUBJECTS else "workflow": thing if kind in SUBJECTS else workflow_id,
         "operation": known.get("workflow_type"),
         "run": known.get("workflow_run_id") or known.get("run_id"),
         "step": known.get("activity_type"),

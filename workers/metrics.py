@@ -9,9 +9,10 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
 from activities.telemetry import CALLS, STEPS
 from hostler.contract.errors import Conflict, InvalidRequest
+from hostler.contract.names import CONTROL_QUEUE
 from hostler.settings import MetricsSettings, Settings
 from workers.logs import core_logging
-from workflows.telemetry import ATTEMPTS, DURATION
+from workflows.telemetry import ATTEMPTS, DURATION, ENDED, ENDED_MEANING, Outcome
 
 PATH = "/metrics"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -81,6 +82,16 @@ def address(settings: MetricsSettings, port: int) -> str:
 def meter_of(client: Client) -> MetricMeter:
     """The meter of the client's process; it does nothing where nothing is exported."""
     return (client.service_client.config.runtime or Runtime.default()).metric_meter
+
+
+def begin_at_zero(client: Client, operations: Sequence[str]) -> None:
+    """Show each operation's counter of ends before the first: `increase()` does not see how a counter first appears."""
+    for operation in operations:
+        common = {"namespace": client.namespace, "task_queue": CONTROL_QUEUE, "workflow_type": operation}
+        meter = meter_of(client).with_additional_attributes(common)
+        ended = meter.create_counter(ENDED, ENDED_MEANING)
+        for outcome in Outcome:
+            ended.add(0, {"operation": operation, "outcome": outcome.value})
 
 
 def _unusable(host: str, setting: str, port: int, error: ValueError) -> Conflict:

@@ -127,6 +127,8 @@ class Audit:
         complete = plan.everything and not self.refused and not self.strangers
         findings = []
         for one in sorted(found, key=lambda one: one.finding.kind in LAST and 1 + LAST.index(one.finding.kind)):
+            if workflow.cancellation_reason() is not None:
+                raise asyncio.CancelledError  # `heal` has ended in order
             if one.finding.safe:
                 workflow.set_current_details(f"heals {one.finding.kind} {one.finding.subject}")
             findings.append(await heal(one, complete=complete) if one.finding.safe else one.finding)

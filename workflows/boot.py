@@ -78,7 +78,7 @@ PLANNED = (
 class Boot(Operation[BootRequest]):
     """See the table above. `whole` and `attempt` are the undos of the boot and of what is bound to the present host."""
 
-    operation = OperationName.BOOT
+    operation, unbegun = OperationName.BOOT, VmState.ERROR
 
     @workflow.init
     def __init__(self, request: BootRequest) -> None:

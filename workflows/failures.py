@@ -51,6 +51,12 @@ def never_started(error: BaseException) -> bool:
     return isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether a step refused what was asked of it, by one of our errors, so that it has certainly done nothing."""
+    cause = error.cause if isinstance(error, ActivityError) else error
+    return isinstance(cause, ApplicationError) and from_application_error(cause) is not None
+
+
 def _judge_timeout(cause: TimeoutError, host: str | None) -> Verdict:
     if cause.type is TimeoutType.SCHEDULE_TO_START:
         ran = cause.cause is not None

@@ -1,99 +1,41 @@
-"""What every operation on a server shares: its front door, its steps, its undo, and how it ends.
+"""What every operation on a server shares: its course, its undo, and how it ends.
 
-An operation is a run under the ID `server:<uuid>`; see docs/concepts.md. The update `request` is its front door: it
-answers once the operation is accepted, joins a repeated call, lets a delete pre-empt, and refuses the rest.
+An operation is a run under the ID `server:<uuid>`; see docs/concepts.md.
 """
 
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import ClassVar
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import ActivityError, FailureError
 
-from activities.interfaces.servers import Begin, EventLog, Limits, Servers, Settle
+from activities.interfaces.servers import Begin, EventLog, Servers, Settle
 from hostler.contract.errors import Cancelled, HostlerError, Preempted
-from hostler.contract.fingerprint import fingerprint
 from hostler.contract.servers import (
-    Accepted,
     DeleteRequest,
     OperationCall,
     OperationName,
-    OperationRequest,
     Server,
     Step,
     StepStatus,
-    VifPlugged,
 )
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
-from workflows.holding import Holder
-from workflows.overdue import Watch
-from workflows.refusals import busy, not_theirs, other_request
+from workflows.failures import is_refusal
+from workflows.front_door import FrontDoor, Request
 from workflows.steps import Argument, Result, StepDefinition
-
-Request = TypeVar("Request", bound=OperationRequest)
 
 SETTLE = StepDefinition[Settle, Server](Servers.settle)
 
 
-class Operation(Holder, Generic[Request]):
+class Operation(FrontDoor[Request]):
     """The base of the workflows; a subclass says what to do (`carry_out`) and how to give up (`give_up`)."""
 
-    call: Request
-
-    def __init__(self, request: Request, planned: Sequence[str]) -> None:
-        super().__init__(self.operation, request.server_id, planned)
-        self.call = request
-        self.plugged: set[tuple[str, str]] = set()
-        self._verdict: Accepted | HostlerError | None = None
-        self._preempted_by: OperationCall | None = None
-        self._main: asyncio.Task[Server] | None = None
-        self._watch = Watch(self)
-
-    # The front door.
-
-    @workflow.update(name="request")
-    async def request(self, call: OperationCall) -> Accepted:
-        """Accept the call, join it to the same one, or say what is in the way."""
-        if call.project not in ("", self.call.project):
-            raise not_theirs(call).to_application_error()
-        if call.operation is self.operation and call.request_id == self.call.request_id:
-            if call.fingerprint and call.fingerprint != fingerprint(self.call):
-                raise other_request(call).to_application_error()
-            await workflow.wait_condition(lambda: self._verdict is not None)
-            if isinstance(self._verdict, HostlerError):
-                raise self._verdict.to_application_error()
-            assert self._verdict is not None
-            return self._verdict
-        if call.operation is OperationName.DELETE:
-            await workflow.wait_condition(lambda: self._verdict is not None)
-            return self._preempt(call)
-        if call.operation is self.operation is OperationName.BOOT:
-            raise other_request(call).to_application_error()
-        raise busy(self.operation, self.state).to_application_error()
-
-    @workflow.signal(name="vif_plugged")
-    def vif_plugged(self, event: VifPlugged) -> None:
-        """A host saw a port come up; early ones count."""
-        self.plugged.add((event.port_id, event.host_id))
-
-    def _preempt(self, call: OperationCall) -> Accepted:
-        if self.operation is not OperationName.DELETE:
-            self._preempted_by = self._preempted_by or call
-            if self._main is not None:
-                self._main.cancel()
-        return Accepted(
-            operation=OperationName.DELETE,
-            server_id=self.call.server_id,
-            run_id=self.run_id,
-            preempts=None if self.operation is OperationName.DELETE else self.operation,
-        )
-
-    def stop_asked(self) -> bool:
-        """Whether the operation was cancelled or pre-empted."""
-        return self._preempted_by is not None or super().stop_asked()
+    unbegun: ClassVar[VmState | None] = None
+    """What the server is when the operation failed at its very beginning; None: what it was."""
 
     # The course of an operation.
 
@@ -104,16 +46,6 @@ class Operation(Holder, Generic[Request]):
     @abstractmethod
     async def give_up(self, error: HostlerError) -> None:
         """Undo it after it was accepted, and settle the server."""
-
-    def accept(self, limits: Limits, title: str, run_id: str | None = None) -> None:
-        """From here on, whoever asked knows that it will be carried through or undone."""
-        self.limits, self.title = limits, title
-        self._verdict = Accepted(operation=self.operation, server_id=self.call.server_id, run_id=run_id or self.run_id)
-        self._watch.begin(limits.overdue)
-
-    def accepted(self) -> bool:
-        """Whether `accept` was called."""
-        return isinstance(self._verdict, Accepted)
 
     async def conduct(self) -> Server:
         """Carry out; on failure, cancellation or pre-emption undo; then hand over or end."""
@@ -136,6 +68,8 @@ class Operation(Holder, Generic[Request]):
         if self.accepted():
             await to_the_end(self.give_up(error))
         else:
+            if not is_refusal(cause):
+                await to_the_end(self._disown(error))
             self._verdict = error
         self._watch.end()
         self.state.done = True
@@ -146,6 +80,11 @@ class Operation(Holder, Generic[Request]):
         if isinstance(error, Cancelled):
             raise cause
         raise error.to_application_error() from None
+
+    async def _disown(self, error: HostlerError) -> None:
+        """The first step failed, but it may have taken the row before that: give it back."""
+        with suppress(ActivityError):  # there is no row
+            await self.settle(self.unbegun, error=error)
 
     def _why_cancelled(self) -> HostlerError:
         if self._preempted_by is not None:
@@ -175,7 +114,7 @@ class Operation(Holder, Generic[Request]):
         )
 
     async def settle(
-        self, vm_state: VmState, *, power_state: PowerState | None = None, error: HostlerError | None = None
+        self, vm_state: VmState | None, *, power_state: PowerState | None = None, error: HostlerError | None = None
     ) -> Server:
         """Give the server back, with the operation's history; the last step of all."""
         call = Settle(

@@ -15,7 +15,8 @@ from activities.interfaces.servers import Begin, ServerRef, Servers, Target
 from hostler.contract.errors import HostlerError, Preempted
 from hostler.contract.servers import Server
 from hostler.contract.states import PowerState, TaskState, VmState
-from workflows.operation import Operation, Request
+from workflows.front_door import Request
+from workflows.operation import Operation
 from workflows.steps import StepDefinition
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)

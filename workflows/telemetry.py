@@ -27,6 +27,7 @@ from workflows.operation import Operation
 from workflows.showing import Shown
 
 STARTED, ENDED = "hostler_operations_started", "hostler_operations"
+ENDED_MEANING = "Operations that ended."
 DURATION = "hostler_operation_duration"
 ATTEMPTS = "hostler_operation_attempts"
 DECISIONS = "hostler_decisions"
@@ -108,7 +109,7 @@ def _ended(began: datetime, outcome: Outcome, failure: BaseException | None = No
     labels = {"operation": workflow.info().workflow_type, "outcome": outcome.value}
     lasted = workflow.now() - began
     meter = workflow.metric_meter()
-    meter.create_counter(ENDED, "Operations that ended.").add(1, labels)
+    meter.create_counter(ENDED, ENDED_MEANING).add(1, labels)
     meter.create_histogram_timedelta(DURATION, "How long operations took.").record(lasted, labels)
     run = workflow.instance()
     if isinstance(run, Operation):

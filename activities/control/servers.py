@@ -235,7 +235,7 @@ def _settle(row: Row, call: Settle) -> None:
         row.power_state = call.power_state
     if call.vm_state is VmState.ERROR and call.error is not None:
         row.fault = Fault(created_at=now(), error=call.error).model_dump(mode="json")
-    elif call.vm_state is not VmState.ERROR:
+    elif call.vm_state not in (None, VmState.ERROR):
         row.fault = None
 
 

@@ -17,7 +17,10 @@ from temporalio.testing import WorkflowEnvironment
 
 from deploy.bench.baseline import Baseline, nothing
 from hostler import Client
+from hostler.codec import data_converter
 from hostler.contract.names import SEARCH_ATTRIBUTES
+from hostler.encryption import DEFAULT_FILE, Key
+from hostler.private_files import write_private
 from hostler.settings import HostSettings, Settings, SimulatedSettings, TemporalSettings
 from models import Database, upgrade
 from workers.control import control_worker
@@ -60,6 +63,7 @@ async def cloud(
     """A cloud with a catalogue; its simulated host has room for thousands of servers. None is a blank image."""
     with tempfile.TemporaryDirectory(prefix="hostler-bench-", dir="/var/tmp") as name:
         await asyncio.to_thread(Path(name).chmod, 0o755)  # QEMU and dnsmasq run as users of their own
+        write_private(Path(name) / DEFAULT_FILE, f"{Key.generate(NAME).line}\n")  # encrypted, as a cloud should be
         async with await _temporal(Path(name)) as temporal, _workers(temporal.client, Path(name), driver) as running:
             await _fill(running.client, image or await _blank(Path(name)))
             yield running
@@ -69,7 +73,7 @@ async def _temporal(directory: Path) -> WorkflowEnvironment:
     flags = [word for key, value in DYNAMIC_CONFIG.items() for word in ("--dynamic-config-value", f"{key}={value}")]
     flags += [word for key, value in SQLITE_PRAGMAS.items() for word in ("--sqlite-pragma", f"{key}={value}")]
     return await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter(Settings(state_dir=directory)),
         runtime=Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=BEAT),
         dev_server_existing_path=str(find_binary()),
         dev_server_database_filename=str(directory / "temporal.db"),

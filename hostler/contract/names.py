@@ -51,6 +51,10 @@ def host_workflow_id(host_id: str) -> str:
     return f"host:{host_id}"
 
 
+SUBJECTS = ("server", "image", "volume", "host")
+"""What a workflow may be about, as its ID says before the colon."""
+
+
 def is_uuid(value: str) -> bool:
     """Whether `value` is a UUID in its canonical, lower-case form."""
     try:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,13 +28,7 @@ from workers import logs
 Kind = Literal["control", "host"]
 
 BEAT = timedelta(seconds=1)
-PRELOADED = [
-    "__main__",
-    __name__,
-    "drivers.hypervisor.simulated",
-    "drivers.network.simulated",
-    "drivers.volume.simulated",
-]
+PRELOADED = ["__main__", "tests.faults.preloaded"]
 # Intervals of the product at which it looks again by itself. What is waited for here is the looking, not the interval.
 SHORTER: dict[Any, dict[str, Any]] = {
     workers.control: {"nudge": partial(workers.control.nudge, every=BEAT), "STICKY": BEAT},
@@ -52,6 +46,7 @@ class Worker:
     settings: Settings
     directory: Path
     starts: int = 0
+    started_at: datetime = datetime.min.replace(tzinfo=UTC)
     process: BaseProcess | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -60,6 +55,7 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         arguments = (self.kind, self.settings, self.directory, self.log)
+        self.started_at = datetime.now(UTC)
         self.process = context.Process(target=_work, args=arguments, name=self.name, daemon=True)
         self.process.start()
         self.starts += 1
@@ -99,19 +95,7 @@ def _work(kind: Kind, settings: Settings, directory: Path, log: Path) -> None:
     for owner, values in SHORTER.items():
         for name, value in values.items():
             _replace(owner, name, value)
-    import cProfile, threading, time
-    before=set(sys.modules); t0=time.process_time()
-    pr=cProfile.Profile()
-    def dump():
-        new=sorted(set(sys.modules)-before)
-        with open(f"/var/tmp/prof-{log.stem}.txt","w") as f:
-            print(t0, time.process_time(), len(new), new, file=f)
-        pr.dump_stats(f"/var/tmp/prof-{log.stem}.pstats")
-    pr.enable()
-    async def go():
-        asyncio.get_running_loop().call_later(8, dump)
-        await module.run(settings)
-    asyncio.run(go())
+    asyncio.run(module.run(settings))
 
 
 def _replace(module: Any, name: str, value: Any) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import temporalio.client
 from sqlmodel import select
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import ActivityExecutionStatus, WorkflowExecutionStatus
 
 import models
 from drivers.image.local import LocalImageStore
 from hostler import temporal
 from hostler.client import Client
 from hostler.client.connection import Connection
+from hostler.contract.names import HOST_QUEUE_PREFIX
 from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.settings import (
     AuditSettings,
@@ -36,7 +37,7 @@ from tests.conftest import make_namespace
 from tests.faults import operations
 from tests.faults.plan import Book
 from tests.faults.process import BEAT, Worker
-from tests.faults.world import OWED, World, look
+from tests.faults.world import OWED, Roles, World, look
 
 LIMIT = timedelta(seconds=60)
 POLL_SECONDS = 0.1
@@ -61,10 +62,11 @@ class HostPlan:
 
 def simulated_hosts() -> list[HostPlan]:
     """Two hosts for servers, tried in this order, and one that keeps the volumes."""
-    return [_simulated("first", 8192), _simulated("second", 6144), _simulated("third", 4096, volumes=True)]
+    return [simulated_host("first", 8192), simulated_host("second", 6144), simulated_host("third", 4096, volumes=True)]
 
 
-def _simulated(prefix: str, ram_mib: int, *, volumes: bool = False) -> HostPlan:
+def simulated_host(prefix: str, ram_mib: int, *, volumes: bool = False) -> HostPlan:
+    """A host that exists only as numbers."""
     simulated = SimulatedSettings(hosts=1, name_prefix=f"{prefix}-", ram_mib=ram_mib, volumes=volumes)
     settings = HostSettings(driver="simulated", simulated=simulated)
     return HostPlan(f"{prefix}-1", settings, f"simulated/{prefix}-1")
@@ -80,7 +82,7 @@ class Site:
     disk: Path
     hosts: Callable[[], list[HostPlan]] = simulated_hosts
     subnets: Callable[[int], tuple[str, str]] = lambda slot: ("10.11.0.0/24", "10.12.0.0/24")
-    look: Callable[["Cell", World], Awaitable[None]] | None = None
+    look: Callable[["Cell", World, Roles], Awaitable[None]] | None = None
     sweep: Callable[["Cell"], Awaitable[None]] | None = None
     unique: bool = False
     jobs: int = 6
@@ -217,28 +219,39 @@ class Cell:
         found = [f"the late effect of {one.activity}" for one in late]
         with self.database.read() as session:
             found += [f"{OWED}: {one.activity}" for one in session.exec(select(OwedWork))]
-        return found + [f"workflow {one}" for one in await self.running()]
+            for host in session.exec(select(Host)):
+                if host.registered_at < self.hosts[host.name].started_at:
+                    found.append(f"the registration of {host.name}")
+        return found + [what for what, _ in [*await self.running(), *await self.calls()]]
 
-    async def running(self) -> list[str]:
-        """The IDs of the workflows that run. Temporal's list lags behind, so each is asked."""
+    async def running(self) -> list[tuple[str, str]]:
+        """The workflows that run, with the UUID that is in their ID. Temporal's list lags behind: each is asked."""
         found = []
         async for one in self.temporal.list_workflows("ExecutionStatus = 'Running'"):
             described = await self.temporal.get_workflow_handle(one.id, run_id=one.run_id).describe()
             if described.status is WorkflowExecutionStatus.RUNNING:
-                found.append(one.id)
+                found.append((f"workflow {one.workflow_type}", one.id.partition(":")[2]))
+        return found
+
+    async def calls(self) -> list[tuple[str, str]]:
+        """The activities without a workflow that run, with the UUID of the host that they were asked of."""
+        found = []
+        async for one in self.temporal.list_activities("ExecutionStatus = 'Running'"):
+            described = await self.temporal.get_activity_handle(one.activity_id, run_id=one.activity_run_id).describe()
+            if described.status is ActivityExecutionStatus.RUNNING:
+                found.append((f"activity {one.activity_type}", one.task_queue.removeprefix(HOST_QUEUE_PREFIX)))
         return found
 
     async def look(self) -> World:
         """The world now."""
         directories = {name: self.directory / name / self.plans[name].files for name in self.hosts}
         server_id = self.scene.id("server")
-        world = await asyncio.to_thread(look, self.database, server_id, directories, self.settings.project)
-        world.sections["workflows"] = sorted(await self.running())
-        world.sections["standalone activities"] = sorted(
-            [one.activity_type async for one in self.temporal.list_activities("ExecutionStatus = 'Running'")]
-        )
+        world, roles = await asyncio.to_thread(look, self.database, server_id, directories, self.settings.project)
+        hosts = self.host_ids()
+        for what, on in [*await self.running(), *await self.calls()]:
+            world.sections.setdefault(f"{roles(hosts[on])}: under way" if on in hosts else "under way", []).append(what)
         if self.site.look is not None:
-            await self.site.look(self, world)
+            await self.site.look(self, world, roles)
         return World({where: lines for where, lines in world.sections.items() if lines}, world.server)
 
     async def close(self) -> None:

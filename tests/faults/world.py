@@ -82,8 +82,8 @@ class Roles:
         return re.sub(pattern, lambda match: self.names[match.group()], text)
 
 
-def look(database: models.Database, server_id: str, directories: Mapping[str, Path], project: str) -> World:
-    """The database, and the directories of the hosts by their names. Workflows and processes are the runner's."""
+def look(database: models.Database, server_id: str, directories: Mapping[str, Path], project: str) -> tuple[World, Roles]:
+    """The database, and the directories of the hosts by their names. What is under way is the runner's to know."""
     server = None
     sections: dict[str, list[str]] = {}
     with database.read() as session:
@@ -100,7 +100,7 @@ def look(database: models.Database, server_id: str, directories: Mapping[str, Pa
         for path in files(directory):
             line = roles(_file(directory, path))
             sections.setdefault(f"{roles(name)}: files", []).append(line)
-    return World({where: sorted(lines) for where, lines in sections.items()}, server)
+    return World({where: sorted(lines) for where, lines in sections.items()}, server), roles
 
 
 def roles_of(session: Session, server_id: str) -> Roles:

@@ -316,6 +316,13 @@ class Catalogue:
         async def list_hosts(_: calls.Nothing) -> list[Host]:
             return [self.host]
 
+        async def show_host(_: calls.Ref) -> Host:
+            return self.host
+
+        async def new_machine(_: calls.Ref) -> Host:
+            self.host = self.host.model_copy(update={"owes": []})
+            return self.host
+
         async def set_host(state: calls.HostState) -> Host:
             update = {"enabled": state.enabled, "disabled_reason": state.reason}
             self.host = self.host.model_copy(update=update)

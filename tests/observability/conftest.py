@@ -1,7 +1,8 @@
 """A cloud of real processes that was watched through some eventful operations: its metrics, traces and logs.
 
 One server's boot is refused by its first host, which then owes its clean-up. Its stop fails, holds, is overdue, and
-goes on by an operator's decision. Another boot is refused. A third server is deleted.
+goes on by an operator's decision. Another boot is refused. A third server is deleted. At the end the first server's
+allocation is lost, which the audit finds.
 """
 
 import asyncio
@@ -14,10 +15,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from sqlmodel import col, delete
 
 from hostler import Client, NotFound, tracing
 from hostler.contract.servers import OnFailure, StepStatus
 from hostler.settings import SimulatedFault, SimulatedSettings, TracingSettings
+from models import Allocation
 from tests.cloud import DEMO, NET, TINY
 from tests.conftest import free_port
 from tests.observability.collector import Collector, run_collector
@@ -65,6 +68,7 @@ async def _observe(directory: Path) -> Observed:
             "HOSTLER_TRACING__ENDPOINT": collector.endpoint,
             "HOSTLER_OPERATIONS__OVERDUE": json.dumps({"stop": 1}),
             "HOSTLER_AUDIT__INTERVAL": "3",
+            "HOSTLER_AUDIT__HEAL": "false",
             "HOSTLER_LOG__FORMAT": "json",
             "HOSTLER_LOG__LEVEL": "debug",
         }
@@ -75,7 +79,9 @@ async def _observe(directory: Path) -> Observed:
                 server_id = await _boot_at_second_attempt(client)
                 held = await _hold_and_decide(client, server_id, control_port)
                 await _refused_and_deleted(client)
-            control = await scraped(control_port, lambda seen: seen.value("hostler_servers", status="SHUTOFF") == 1)
+            with cloud.database.write() as session:
+                session.exec(delete(Allocation).where(col(Allocation.server_id) == server_id))
+            control = await scraped(control_port, lambda seen: seen.value("hostler_audit_unhealed") == 1)
             host = await scraped(host_port)
             for process in (*cloud.controls, *cloud.hosts):
                 await asyncio.to_thread(process.stop)

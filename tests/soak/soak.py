@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hostler.settings import SimulatedSettings
 from tests.processes.cloud import ProcessCloud, process_cloud
+from tests.soak import audit
 from tests.soak.chaos import Chaos
 from tests.soak.journal import Journal
 from tests.soak.model import Model
@@ -21,6 +22,7 @@ TENANTS = 20
 HOSTS = (2, 2, 2)
 CONTROLS = 2
 SETTLE = timedelta(minutes=4)
+AUDIT_S = 20
 LATENCY = {"spawn": timedelta(seconds=0.5), "*": timedelta(milliseconds=20)}
 
 
@@ -36,6 +38,7 @@ class Report:
     kills: Counter[str] = field(default_factory=Counter)
     deaths: Counter[str] = field(default_factory=Counter)
     runs: Counter[str] = field(default_factory=Counter)
+    findings: Counter[str] = field(default_factory=Counter)
     outages: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -48,6 +51,7 @@ class Report:
         lines.append(f"{sum(self.outcomes.values())} operations; {self.outages} calls repeated after an outage")
         lines += [f"  {name:14} {outcome:16} {n:5}" for (name, outcome), n in sorted(self.outcomes.items())]
         lines.append(f"{sum(self.runs.values())} workflow runs: {_counts(self.runs)}")
+        lines.append(f"audits during the kills found: {_counts(self.findings) or 'nothing'}")
         lines += [f"  {n:4} × {reason[:200]}" for reason, n in self.reasons.most_common(12)]
         lines.append(f"{len(self.faults)} faults" + ":" * bool(self.faults))
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])
@@ -68,7 +72,10 @@ async def soak(directory: Path, minutes: float, seed: int, tenants: int = TENANT
     journal = Journal(directory / "soak.log")
     report, model = Report(seed), Model()
     kind = SimulatedSettings(volumes=True, latency=LATENCY)
-    async with process_cloud(directory, hosts=HOSTS, controls=CONTROLS, postgres=True, simulated=kind) as cloud:
+    audited = {"HOSTLER_AUDIT__INTERVAL": str(AUDIT_S)}
+    async with process_cloud(
+        directory, hosts=HOSTS, controls=CONTROLS, postgres=True, simulated=kind, environment=audited
+    ) as cloud:
         closing = asyncio.Event()
         chaos = Chaos(cloud.processes, random.Random(rng.random()), journal)
         crowd = [
@@ -93,6 +100,7 @@ async def soak(directory: Path, minutes: float, seed: int, tenants: int = TENANT
             journal.note("calm", "all", "no more kills")
             await _settle(cloud, crowd, lives, model, journal)
             report.settled_s = journal.seconds - began - report.seconds
+            report.findings = await audit.past(cloud, journal)
             report.runs = await _runs(cloud)
     for tenant in crowd:
         report.outcomes += tenant.outcomes
@@ -109,7 +117,7 @@ async def _settle(
     model: Model,
     journal: Journal,
 ) -> None:
-    """Wait for every answer and for the end of every workflow; then compare."""
+    """Wait for every answer and for the end of every workflow; then audit and compare."""
     _, unanswered = await asyncio.wait(lives, timeout=SETTLE.total_seconds())
     for tenant, life in zip(crowd, lives, strict=True):
         if life in unanswered:
@@ -121,6 +129,7 @@ async def _settle(
         await cloud.settled(SETTLE)
     except AssertionError as error:
         journal.fault("cloud", str(error))
+    await audit.final(cloud, model, journal)
     for difference in await model.differences(cloud):
         journal.fault("world", difference)
 

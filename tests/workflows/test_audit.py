@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from sqlmodel import col, delete, select
+from temporalio.client import WorkflowFailureError
 from temporalio.common import RetryPolicy
 
 from hostler.contract.audit import AUDIT, AuditReport, AuditRequest, Finding, FindingKind
@@ -462,7 +463,7 @@ async def test_a_host_that_does_not_answer_is_not_judged(cloud: Cloud) -> None:
 
 
 async def test_a_host_that_is_up_and_owes_for_long_is_reported(cloud: Cloud) -> None:
-    work = {"activity": "drop_claim", "argument": {"server_id": str(uuid4())}, "reason": "away"}
+    work: dict[str, Any] = {"activity": "drop_claim", "argument": {"server_id": str(uuid4())}, "reason": "away"}
     host_id = cloud.machine("sim-2").id
     cloud.add(OwedWork(id=str(uuid4()), host_id=host_id, created_at=now() - AGES_AGO, **work))
     assert (only(await audit(cloud)).kind, only(await audit(cloud)).host) == (K.OWED_WORK, "sim-2")
@@ -675,6 +676,21 @@ async def test_a_server_is_held_while_its_remains_are_removed(cloud: Cloud) -> N
     assert (await cloud.world()).held_servers == before.held_servers == frozenset()
 
 
+async def test_an_audit_that_is_cancelled_lets_go_of_what_it_held(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    await plant(cloud, "sim-2", server.id)
+    held = cloud.stage.hold("destroy_guest")
+    request = AuditRequest(heal=True, pause=timedelta(seconds=0.1))
+    handle = await cloud.temporal.start_workflow(AUDIT, request, id=f"{AUDIT}:{uuid4()}", task_queue=CONTROL_QUEUE)
+    await held.reached.wait()
+    await handle.cancel()
+    held.go_on.set()
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    assert await cloud.world() == before
+
+
 @pytest.mark.parametrize("step", ["heal_finding", "destroy_guest", "unbind_ports", "drop_claim", "finish_healing"])
 async def test_healing_may_happen_twice(cloud: Cloud, step: str) -> None:
     server = await cloud.booted()
@@ -746,7 +762,7 @@ def _on_hosts(world: World) -> tuple[frozenset[Any], ...]:
 
 
 Tables = list[dict[str, Any]]
-RESTORED = (Row, Volume, Port, BlockDevice, Allocation)
+RESTORED: tuple[Any, ...] = (Row, Volume, Port, BlockDevice, Allocation)
 
 
 def _dump(cloud: Cloud) -> list[Tables]:

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
 import workflows.boot
-from hostler.contract.errors import BuildFailed, ImageRejected, NoValidHost, RescheduleError
+from hostler.contract.errors import BuildFailed, ImageRejected, NoValidHost, OperationFailed, RescheduleError
 from hostler.contract.servers import StepStatus
 from tests.cloud import Cloud, breaks, refuses
 from tests.rows import a_host
@@ -244,3 +246,15 @@ async def test_a_guest_that_may_be_running_is_not_built_a_second_time(cloud: Clo
     await cloud.start_host("sim-1")
     world = await cloud.world()
     assert not world.owed | world.guests | world.claims | world.bound_ports
+
+
+async def test_a_boot_whose_acceptance_broke_holds_nothing(cloud: Cloud) -> None:
+    before = await cloud.world()
+    server_id = str(uuid4())
+    cloud.stage.fail("accept", ApplicationError("a defect", non_retryable=True), afterwards=True)
+
+    with pytest.raises(OperationFailed, match="a defect"):
+        await cloud.boot(server_id=server_id)
+
+    assert (await cloud.client.servers.show(server_id)).status == "ERROR"
+    assert (await cloud.world()).besides(server_id) == before.besides(server_id)

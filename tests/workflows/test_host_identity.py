@@ -120,8 +120,8 @@ async def test_an_operator_lets_another_machine_be_the_host_and_then_the_former_
             await duties
 
 
-async def test_a_host_that_nudged_itself_keeps_its_machine(cloud: Cloud) -> None:
-    """Registering without a machine's ID, as hosts did before they had one, forgets none."""
+async def test_registering_without_a_machines_id_forgets_none(cloud: Cloud) -> None:
+    """As workers of before did, and machines without one do."""
     await on_machine(cloud, ONE)
     await cloud.start_host("sim-1")
     await cloud.stop_host("sim-1")

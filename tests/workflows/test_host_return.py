@@ -137,7 +137,7 @@ async def test_it_gets_no_server_before_it_has_said_what_it_holds(cloud: Cloud) 
 
     held.go_on.set()
     await cloud.registered("sim-1")
-    assert (await cloud.booted()).host == "sim-1"
+    assert (await cloud.booted(host="sim-1")).host == "sim-1"
 
 
 async def test_owed_work_is_done_before_it_is_asked(cloud: Cloud) -> None:

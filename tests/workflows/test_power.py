@@ -198,3 +198,17 @@ async def test_once_the_guest_is_off_a_stop_ends_as_asked_whatever_the_last_step
 
     assert (await (await cloud.client.servers.stop(server.id)).result()).status == "SHUTOFF"
     assert await power_of(cloud, server.id) is PowerState.SHUTDOWN
+
+
+@pytest.mark.parametrize("operation", ["stop", "reboot", "delete"])
+async def test_a_server_that_was_taken_by_a_step_whose_answer_was_lost_for_good_is_given_back(
+    cloud: Cloud, operation: str
+) -> None:
+    server = await cloud.booted()
+    cloud.stage.fail("begin", FOR_GOOD, afterwards=True)
+
+    with pytest.raises(OperationFailed):
+        await getattr(cloud.client.servers, operation)(server.id)
+
+    assert await cloud.client.servers.show(server.id) == server
+    await cloud.deleted(server.id)

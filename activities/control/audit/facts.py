@@ -5,18 +5,19 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, or_, select
 
+from activities.control.views import host_names
 from activities.interfaces.holdings import Holdings
 from hostler.contract.resources import VolumeStatus
 from hostler.contract.states import VmState
-from models import Allocation, BlockDevice, Host, Image, OwedWork, Port, Server, Volume
+from models import Allocation, BlockDevice, Image, OwedWork, Port, Server, Volume
 
 
 @dataclass(frozen=True)
 class Facts:
     """The database's side. Dictionaries are by UUID.
 
-    `owed` are the servers and volumes of which the host owes some work, `images_in_use` those from which a server, or
-    a volume that is being made, comes.
+    `hosts` are the names of those on which the servers are, `owed` the servers and volumes of which the host owes some
+    work, `images_in_use` those from which a server, or a volume that is being made, comes.
     """
 
     servers: dict[str, Server]
@@ -62,7 +63,7 @@ def read_facts(session: Session, host_id: str, holdings: Holdings) -> Facts:
         allocated=allocated,
         ports={port.id: port for port in ports},
         volumes=volumes,
-        hosts=dict(session.exec(select(Host.id, Host.name)).all()),
+        hosts=host_names(session, {server.host_id for server in servers.values()}),
         owed=_owed(session, host_id),
         images=set(session.exec(select(Image.id).where(col(Image.id).in_(holdings.images))).all()),
         images_in_use=images_in_use(session, holdings.images),

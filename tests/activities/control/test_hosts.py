@@ -1,9 +1,16 @@
 """Hosts: registered as they are, and owing until it is done."""
 
+import pytest
+from sqlmodel import select
+
+from activities.control.calls.hosts import HostCalls
 from activities.control.hosts import Hosts, host_ids, owing_hosts
-from activities.interfaces.hosts import OwedId, OwedWork
+from activities.interfaces.hosts import OwedId, OwedWork, account_of
+from hostler.contract.calls import HostIdentity, Nothing, Ref
+from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration, Inventory
 from models import Database, Host
+from models import OwedWork as Work
 from tests.activities.given import uuid
 
 HOST = HostRegistration(
@@ -61,8 +68,64 @@ def test_what_it_owes_is_told_in_order_until_it_is_done(database: Database) -> N
     for work in [*works, works[0]]:
         hosts.settle_owed(OwedId(id=work.id, host_id=HOST.id))
     assert hosts.register_host(HOST) == []
+    hosts.settle_owed(OwedId(id=account_of(HOST.id, "").id, host_id=HOST.id))
     with database.read() as session:
         assert owing_hosts(session) == []
+
+
+def test_a_host_that_has_registered_owes_an_account_of_what_it_holds(database: Database) -> None:
+    hosts = Hosts(database)
+    for _ in range(2):
+        hosts.register_host(HOST)
+    with database.read() as session:
+        [work] = session.exec(select(Work)).all()
+    assert (work.id, work.activity, work.server_id) == (account_of(HOST.id, "").id, "list_holdings", None)
+
+
+def test_why_it_is_still_owed_can_be_said_again(database: Database) -> None:
+    hosts = Hosts(database)
+    hosts.register_host(HOST)
+    first, second = owed(), owed()
+    for work in (first, second, first.model_copy(update={"reason": "the disk is full"})):
+        hosts.owe(work)
+    assert [(work.id, work.reason) for work in hosts.register_host(HOST)] == [
+        (first.id, "the disk is full"),
+        (second.id, "away"),
+    ]
+
+
+def test_a_host_is_one_machine_until_an_operator_says_otherwise(database: Database) -> None:
+    hosts, calls = Hosts(database), HostCalls(database, frozenset)
+    one, other = (HOST.model_copy(update={"machine_id": letter * 32}) for letter in "ab")
+    hosts.register_host(HOST)  # by a worker of before machines were told apart
+    hosts.register_host(one)
+    hosts.register_host(HOST)
+    with pytest.raises(Conflict, match="another machine is host node-1") as caught:
+        hosts.register_host(other)
+    assert caught.value.detail.field == "host_id"
+    assert caught.value.remedy
+    with pytest.raises(Conflict):
+        hosts.admit_host(HostIdentity(id=HOST.id, machine_id="b" * 32))
+    hosts.admit_host(HostIdentity(id=HOST.id, machine_id="a" * 32))
+    hosts.admit_host(HostIdentity(id=uuid(), machine_id="b" * 32))
+
+    calls.new_machine(Ref(ref="node-1"))
+    hosts.register_host(other)
+    with pytest.raises(Conflict):
+        hosts.register_host(one)
+
+
+def test_what_is_owed_is_shown_with_since_when_and_why(database: Database) -> None:
+    hosts, calls = Hosts(database), HostCalls(database, frozenset)
+    hosts.register_host(HOST)
+    work = owed()
+    hosts.owe(work)
+    account, shown = calls.show_host(Ref(ref="node-1")).owes
+    assert account.activity == "list_holdings"
+    assert (shown.activity, shown.server_id, shown.reason) == ("drop_claim", work.server_id, "away")
+    assert shown.since >= account.since
+    [listed] = calls.list_hosts(Nothing())
+    assert (listed.owed, listed.owes) == (2, [])
 
 
 def test_owing_is_news_to_the_scheduler(database: Database) -> None:

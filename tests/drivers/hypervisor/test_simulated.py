@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from drivers.hypervisor.base import HypervisorDriver
+from drivers.hypervisor.base import HeldGuest, HypervisorDriver
 from drivers.hypervisor.simulated import SimulatedHypervisor
 from hostler.contract.errors import InvalidState, NotFound, RescheduleError
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, PortBinding
@@ -185,6 +185,47 @@ async def test_guests_and_their_taps_survive_the_death_of_the_process(
 async def test_a_half_written_file_is_no_guest(host: SimulatedHypervisor, tmp_path: Path) -> None:
     (tmp_path / "guests" / f"{uuid4()}.new").write_text('{"server_id": "')
     assert await SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, Taps()).guests() == []
+
+
+async def test_guests_are_found_by_looking_with_who_spawned_them(tmp_path: Path, taps: Taps) -> None:
+    own = str(uuid4())
+    host = SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, taps, own)
+    spec, half = guest(), str(uuid4())
+    await host.spawn(spec, None, ignore)
+    (tmp_path / "guests" / f"{half}.json").write_text('{"server_id": "')
+    found = [HeldGuest(spec.server_id, PowerState.PAUSED, own), HeldGuest(half, PowerState.NOSTATE, None)]
+    assert await host.held() == sorted(found)
+    (tmp_path / "guests" / f"{spec.server_id}.json").unlink()
+    assert [one.server_id for one in await host.held()] == [half]
+
+
+async def test_another_hosts_guest_is_found_and_left_alone(tmp_path: Path, taps: Taps) -> None:
+    former = str(uuid4())
+    spec = guest()
+    await SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, taps, former).spawn(spec, None, ignore)
+    host = SimulatedHypervisor(SETTINGS, "sim-1", tmp_path, taps, str(uuid4()))
+    await host.destroy(spec.server_id)
+    with pytest.raises(RescheduleError, match=former):
+        await host.spawn(spec, None, ignore)
+    assert await host.guests() == []
+    assert await host.held() == [HeldGuest(spec.server_id, PowerState.PAUSED, former)]
+
+
+async def test_a_guest_that_halts_by_itself_is_news_and_one_that_was_stopped_is_not(
+    host: SimulatedHypervisor, taps: Taps
+) -> None:
+    halts, stopped = guest(), guest()
+    changes = host.power_changes()
+    for spec in (halts, stopped):
+        await host.spawn(spec, None, ignore)
+        await host.resume(spec.server_id)
+    assert await anext(changes) == {halts.server_id, stopped.server_id}
+    await host.stop(stopped.server_id, timedelta(0), ignore)
+    await host.befall(halts.server_id, PowerState.SHUTDOWN)
+    assert await anext(changes) == {halts.server_id}
+    assert taps.up == set()
+    await host.close()
+    assert [one async for one in changes] == []
 
 
 async def test_no_secret_is_written_down(host: SimulatedHypervisor, tmp_path: Path) -> None:

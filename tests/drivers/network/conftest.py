@@ -73,9 +73,11 @@ async def network(host: str, directory: Path) -> AsyncIterator[LocalNetwork]:
     """The driver on that host. After the test, unbinding all ports leaves nothing."""
     network = LocalNetwork(directory, OWNER)
     yield network
-    for port in await network.ports():
-        await network.unbind(port.port_id)
     await network.close()
+    successor = LocalNetwork(directory, OWNER)
+    for port in await successor.ports():
+        await successor.unbind(port.port_id)
+    await successor.close()
     assert servers_in(directory) == []
     assert "brh" not in run("ip", "link")
     assert "hostler" not in run("nft", "list", "tables")

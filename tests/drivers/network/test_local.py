@@ -1,13 +1,12 @@
 """A host's network for real: bridges, dnsmasq and nftables in network namespaces, with DHCP clients and pings."""
 
 import asyncio
-import os
-import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from drivers.network import links as links_module
@@ -46,10 +45,24 @@ def pid_of_dhcp(directory: Path, network: Network) -> int:
     return int((directory / "dhcp" / network.id / "pid").read_text())
 
 
+def kill_dhcp(directory: Path, network: Network) -> None:
+    """SIGKILL; returns when it has ended."""
+    server = psutil.Process(pid_of_dhcp(directory, network))
+    server.kill()
+    server.wait()
+
+
+async def rebooted(worker: LocalNetwork, directory: Path, *networks: Network) -> LocalNetwork:
+    """The next worker's driver, after the machine went down with the worker."""
+    await worker.close()
+    reboot(directory, *networks)
+    return LocalNetwork(directory, OWNER)
+
+
 def reboot(directory: Path, *networks: Network) -> None:
     """Take what a reboot takes: all but files."""
     for network in networks:
-        os.kill(pid_of_dhcp(directory, network), signal.SIGKILL)
+        kill_dhcp(directory, network)
         run("ip", "link", "del", bridge_name(network.id))
     run("nft", "flush", "ruleset")
     run("sysctl", "-w", "net.ipv4.ip_forward=0")
@@ -143,9 +156,30 @@ class TestBind:
     ) -> None:
         port = blue.port(10)
         await network.bind(port)
-        os.kill(pid_of_dhcp(directory, blue), signal.SIGKILL)
+        kill_dhcp(directory, blue)
         await network.bind(port)
         assert guests.start(port).ask_dhcp(tmp_path)["ip"] == port.ip
+
+    async def test_a_dhcp_server_that_dies_is_started_again_by_itself(
+        self, network: LocalNetwork, blue: Network, guests: Guests, directory: Path, tmp_path: Path
+    ) -> None:
+        port = blue.port(10)
+        await network.bind(port)
+        for _ in range(2):
+            kill_dhcp(directory, blue)
+            await until(lambda: servers_in(directory) != [])
+        assert guests.start(port).ask_dhcp(tmp_path)["ip"] == port.ip
+
+    async def test_a_dhcp_server_of_before_the_worker_is_started_again_too(
+        self, network: LocalNetwork, blue: Network, directory: Path
+    ) -> None:
+        await network.bind(blue.port(10))
+        await network.close()
+        successor = LocalNetwork(directory, OWNER)
+        await successor.restore()
+        kill_dhcp(directory, blue)
+        await until(lambda: servers_in(directory) != [])
+        await successor.close()
 
     async def test_what_somebody_removed_is_made_again(
         self, network: LocalNetwork, blue: Network, guests: Guests, tmp_path: Path
@@ -283,7 +317,7 @@ class TestUnbind:
         for port in (stays, goes):
             await network.bind(port)
             assert guests.start(port).ask_dhcp(tmp_path)
-        os.kill(pid_of_dhcp(directory, blue), signal.SIGKILL)
+        kill_dhcp(directory, blue)
         await network.unbind(goes.port_id)
         assert goes.mac not in leases(directory, blue)
         assert stays.mac in leases(directory, blue)
@@ -325,7 +359,7 @@ class TestUnbind:
         if missing == "bridge":
             run("ip", "link", "del", bridge_name(blue.id))
         elif missing == "server":
-            os.kill(pid_of_dhcp(directory, blue), signal.SIGKILL)
+            kill_dhcp(directory, blue)
         elif missing == "rules":
             run("nft", "flush", "ruleset")
         else:
@@ -359,8 +393,7 @@ class TestRestore:
         ports = [blue.port(10), blue.port(11), red.port(10)]
         for port in ports:
             await network.bind(port)
-        reboot(directory, blue, red)
-        successor = LocalNetwork(directory, OWNER)
+        successor = await rebooted(network, directory, blue, red)
         await successor.restore()
         await successor.close()
         started = [guests.start(port) for port in ports]
@@ -394,9 +427,9 @@ class TestRestore:
         taken, fine = blue.port(10), red.port(10)
         for port in (taken, fine):
             await network.bind(port)
-        reboot(directory, blue, red)
+        successor = await rebooted(network, directory, blue, red)
         run("ip", "addr", "add", "10.77.1.200/24", "dev", "uplink")
-        await network.restore()
+        await successor.restore()
         assert f"network net1 ({blue.id}) is not restored: subnet 10.77.1.0/24" in caplog.text
         assert "by uplink" in caplog.text
         assert bridge_name(blue.id) not in run("ip", "link")
@@ -404,8 +437,9 @@ class TestRestore:
         guest = guests.start(fine)
         assert guest.ask_dhcp(tmp_path)["ip"] == fine.ip
         assert guest.pings(OUTSIDE_ADDRESS)
-        await network.unbind(taken.port_id)
-        assert await network.ports() == [fine]
+        await successor.unbind(taken.port_id)
+        assert await successor.ports() == [fine]
+        await successor.close()
 
     @pytest.mark.parametrize("tool", ["dnsmasq", "nft"])
     async def test_what_a_missing_tool_prevents_is_logged(
@@ -421,10 +455,11 @@ class TestRestore:
         for other in {"dnsmasq", "nft"} - {tool}:
             (tmp_path / other).symlink_to(f"/usr/sbin/{other}")
         await network.bind(blue.port(10))
-        reboot(directory, blue)
+        successor = await rebooted(network, directory, blue)
         with monkeypatch.context() as patch:
             patch.setenv("PATH", str(tmp_path))
-            await network.restore()
+            await successor.restore()
+        await successor.close()
         assert f"is not restored: {tool} is not installed on this host (install the package" in caplog.text
         assert bridge_name(blue.id) in run("ip", "link")
 

@@ -56,6 +56,12 @@ def servers_in(directory: Path) -> list[psutil.Process]:
     return [p for p in psutil.process_iter(["cmdline"]) if str(directory) in " ".join(p.info["cmdline"] or [])]
 
 
+def accepts(connection: VolumeConnection) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((connection.host, connection.port)) == 0
+
+
 def leave_part(directory: Path, volume_id: str) -> None:
     """What a worker that is killed during a conversion leaves."""
     directory.mkdir()
@@ -235,14 +241,36 @@ class TestExport:
         assert await volumes.export(volume) == connection
         qemu_io(connection, "read -P 0x42 0 512")
 
+    async def test_a_server_that_dies_is_started_again_by_itself(
+        self, volumes: LocalVolumes, directory: Path, volume: str
+    ) -> None:
+        connection = await volumes.export(volume)
+        qemu_io(connection, "write -P 0x42 0 512")
+        for _ in range(2):
+            server = server_of(connection)
+            server.kill()
+            server.wait()
+            await until(lambda: servers_in(directory) != [])
+        await until(lambda: accepts(connection))
+        qemu_io(connection, "read -P 0x42 0 512")
+
+    async def test_a_withdrawn_export_is_not_started_again(
+        self, volumes: LocalVolumes, directory: Path, volume: str
+    ) -> None:
+        await volumes.export(volume)
+        await volumes.withdraw(volume)
+        assert servers_in(directory) == []
+
     async def test_after_a_reboot_all_are_served_again(self, volumes: LocalVolumes, directory: Path) -> None:
         served, withdrawn, living = spec(), spec(), spec()
+        before = LocalVolumes(directory, LOOPBACK, PORTS)
         for volume in (served, withdrawn, living):
-            await volumes.create(volume, None, ignore)
-        connection = await volumes.export(served.volume_id)
-        await volumes.export(living.volume_id)
-        await volumes.export(withdrawn.volume_id)
-        await volumes.withdraw(withdrawn.volume_id)
+            await before.create(volume, None, ignore)
+        connection = await before.export(served.volume_id)
+        await before.export(living.volume_id)
+        await before.export(withdrawn.volume_id)
+        await before.withdraw(withdrawn.volume_id)
+        await before.close()
         kill(connection)
         assert await volumes.restart_exports() == [served.volume_id]
         qemu_io(connection, "read 0 512")

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hostler.cli.completion import _names
 from hostler.cli.exits import Exit
 from hostler.cli.session import Session
+from hostler.contract.resources import Owed
 from tests.hostler.cli.conftest import Hostler
 from tests.hostler.peers import Catalogue
 
@@ -40,6 +42,23 @@ async def test_hosts(hostler: Hostler, catalogue: Catalogue) -> None:
     assert "new memory" in disabled.stdout
     listed = await hostler("host", "list", "-f", "value", "-c", "name", "-c", "state", "-c", "enabled", "-c", "vcpus")
     assert listed.stdout == "node-1 up no 0/32\n"
+
+
+async def test_a_host_is_shown_with_what_it_owes(hostler: Hostler, catalogue: Catalogue) -> None:
+    assert "Owes" not in (await hostler("host", "show", "node-1")).stdout
+    owed = Owed(activity="destroy_guest", server_id="web", since=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), reason="silent")
+    catalogue.host = catalogue.host.model_copy(update={"owed": 1, "owes": [owed]})
+    shown = (await hostler("host", "show", "node-1")).stdout
+    assert "Owes, before it gets new servers:" in shown
+    assert shown.splitlines()[-1].split() == ["destroy_guest", "web", "2026-01-02", "03:04:00", "silent"]
+    as_json = json.loads((await hostler("host", "show", "node-1", "-f", "json")).stdout)
+    assert [work["reason"] for work in as_json["owes"]] == ["silent"]
+    assert (await hostler("host", "show", "node-1", "-f", "value", "-c", "owed")).stdout == "1\n"
+
+
+async def test_another_machine_may_be_the_host(hostler: Hostler, catalogue: Catalogue) -> None:
+    told = await hostler("host", "new-machine", "node-1", "-f", "value", "-c", "name")
+    assert (told.exit_code, told.stdout) == (Exit.DONE, "node-1\n")
 
 
 async def test_quotas(hostler: Hostler, catalogue: Catalogue) -> None:
