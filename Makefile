@@ -9,7 +9,7 @@ IMAGE := .cache/demo.qcow2
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... is passed on to the program that demo, dev, test, soak, bench and screenshots run"
+	@echo "  ARGS=... is passed on to the program that demo, dev, test, faults, soak, bench and screenshots run"
 
 setup:  ## install what is missing: Debian packages, a running libvirtd, .venv
 	@deploy/setup/packages
@@ -33,6 +33,10 @@ test: setup image  ## run the tests, on real guests too
 soak: setup  ## kill every process at random for MINUTES=10, under every operation
 	@deploy/setup/packages development
 	@$(PYTHON) -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+faults: setup image  ## strike every step of every operation with every fault, on real guests too
+	@deploy/setup/packages development
+	@$(PYTHON) -m tests.faults $(ARGS)
 
 lint:  ## check style, types, import rules and shell scripts
 	@deploy/setup/packages development
@@ -62,4 +66,4 @@ clean:  ## remove all that was made in this folder
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Left alone: the Debian packages of deploy/setup/packages, libvirtd, and the servers of running clouds."
 
-.PHONY: help setup image demo dev test soak lint format bench screenshots lock clean
+.PHONY: help setup image demo dev test faults soak lint format bench screenshots lock clean

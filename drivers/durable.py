@@ -7,15 +7,19 @@ from pathlib import Path
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:
     """Write a small file in one step. One writer at a time. Without `sync` it may be lost to a power cut."""
     part = path.with_name(f".{path.name}.new")
-    with part.open("w") as file:
-        file.write(text)
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    if sync:
-        put_in_place(part, path)
-    else:
-        part.rename(path)
+            put_in_place(part, path)
+        else:
+            part.rename(path)
+    except OSError:  # a full disk shall not keep what was begun, too
+        part.unlink(missing_ok=True)
+        raise
 
 
 def put_in_place(part: Path, final: Path) -> None:

@@ -20,6 +20,9 @@ that has been given up by then must not change the database later, when its undo
 IDLE_TIMEOUT = 20
 """Seconds after which PostgreSQL ends a transaction whose process does nothing: it may be frozen, and has locks."""
 
+HIDE_PARAMETERS = True
+"""Errors go into logs and to clients: they have the statement, and not what it was given."""
+
 SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, IDLE_TOO_LONG = "40001", "40P01", "55P03", "25P03"
 
 
@@ -63,7 +66,9 @@ def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise InvalidRequest("the database must be a file, for every thread to see it", field="database.url")
     _make_file(Path(url.database))
-    engine = create_engine(url, pool_size=16, max_overflow=-1, connect_args={"timeout": LOCK_TIMEOUT})
+    engine = create_engine(
+        url, pool_size=16, max_overflow=-1, connect_args={"timeout": LOCK_TIMEOUT}, hide_parameters=HIDE_PARAMETERS
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
@@ -103,6 +108,7 @@ def _postgresql(url: URL) -> Engine:
         max_overflow=16,
         pool_timeout=LOCK_TIMEOUT,
         pool_pre_ping=True,
+        hide_parameters=HIDE_PARAMETERS,
         connect_args={
             "connect_timeout": LOCK_TIMEOUT,
             "tcp_user_timeout": 1000 * LOCK_TIMEOUT,  # a server that is gone without a word

@@ -44,7 +44,7 @@ class Claims(interface.Claims):
             if self._durable:
                 await asyncio.to_thread(write_text, self._file(call.server_id), call.model_dump_json())
             else:
-                self._file(call.server_id).write_text(call.model_dump_json())
+                write_text(self._file(call.server_id), call.model_dump_json(), sync=False)
             self._claims[call.server_id] = call
 
     def held(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from drivers.durable import write_text
 from drivers.faults import SimulatedFaults
 from drivers.hypervisor.base import HeldGuest, Report
 from drivers.hypervisor.power import PowerNews
@@ -285,11 +286,8 @@ class SimulatedHypervisor:
         return self._directory / f"{server_id}.json"
 
     def _write(self, guest: SimulatedGuest) -> None:
-        # No fsync: it must survive the process, not the machine.
-        path = self._path(guest.server_id)
-        new = path.with_suffix(".new")
-        new.write_text(guest.model_dump_json())
-        new.replace(path)
+        # It must survive the process, not the machine.
+        write_text(self._path(guest.server_id), guest.model_dump_json(), sync=False)
         self._guests[guest.server_id] = guest
 
 

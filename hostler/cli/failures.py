@@ -12,6 +12,9 @@ from hostler.cli.exits import Exit, exit_code
 from hostler.cli.output import console, printable, table
 from hostler.contract.errors import ErrorDetail, HostlerError
 
+SECRET_TABLES = {("database",), ("encryption",), ("codec",)}
+"""The tables of settings whose values are not shown: a mistyped secret is one, too."""
+
 
 def report(error: Exception, *, debug: bool) -> Exit:
     """Show an error on standard error, and return the exit code that it means."""
@@ -25,7 +28,8 @@ def report(error: Exception, *, debug: bool) -> Exit:
     if isinstance(error, ValidationError):
         for problem in error.errors():
             setting = ".".join(map(str, problem["loc"]))
-            show(problem["msg"], field=setting, value=repr(problem["input"])[:80], remedy="correct the setting")
+            value = None if problem["loc"][:1] in SECRET_TABLES else repr(problem["input"])[:80]
+            show(problem["msg"], field=setting, value=value, remedy="correct the setting")
         return Exit.INVALID
     if isinstance(error, OSError):
         show(str(error))

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from hostler.contract.errors import ErrorDetail
 from hostler.contract.names import DEFAULT_PROJECT
@@ -93,7 +93,7 @@ class BootRequest(OperationRequest):
     networks: list[NetworkRequest] = []
     block_device_mapping: list[BlockDeviceMapping] = []
     key_name: str | None = None
-    user_data: str | None = None
+    user_data: str | None = Field(default=None, repr=False)
     metadata: dict[str, str] = {}
     availability_zone: str | None = None
     host: str | None = None

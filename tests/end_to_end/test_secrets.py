@@ -270,7 +270,8 @@ def open_files(planted: Planted) -> list[str]:
     found = []
     for file in files(planted.directory):
         mode = file.stat().st_mode
-        guests = "guests" in file.parts and "simulated" not in file.parts  # those of simulated hosts have no content
+        # Those of simulated hosts have no content, and `host` is the host's UUID.
+        guests = "guests" in file.parts and "simulated" not in file.parts and file.name != "host"
         private = guests or file.suffix in {".db", ".keys", ".toml"} or "db-" in file.name
         if mode & stat.S_IWOTH or (private and mode & OTHERS):
             found.append(f"{file} {stat.filemode(mode)}")

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,33 +14,34 @@ from tests.conftest import free_port, run_temporal
 from tests.faults import report
 from tests.faults.case import Result
 from tests.faults.matrix import Matrix
-from tests.faults.plan import Fault
-from tests.faults.site import Site, prepare
+from tests.faults.plan import OF_STEPS, Fault
+from tests.faults.site import JOBS, Site, prepare
 from workers.temporal_server import DYNAMIC_CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 SITES = ("simulated", "libvirt")
+SERVER_FLAGS = [word for key, value in DYNAMIC_CONFIG.items() for word in ("--dynamic-config-value", f"{key}={value}")]
 REAL_FAULTS = (Fault.AFTER, Fault.KILLED)
 
 
 def main() -> int:
     """The command; 1 when a case failed."""
     arguments = _parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # all that was started is ended, too
     began = time.monotonic()
     results: dict[str, list[Result]] = {}
     directory = Path(tempfile.mkdtemp(prefix="hostler-faults-", dir="/var/tmp"))
     directory.chmod(0o755)
-    flags = [word for key, value in DYNAMIC_CONFIG.items() for word in ("--dynamic-config-value", f"{key}={value}")]
     try:
-        with run_temporal(free_port(), *flags) as address:
+        with run_temporal(free_port(), *SERVER_FLAGS) as address:
             for name in arguments.site or SITES:
                 site = make_site(name, address, directory / name, arguments.jobs)
-                faults = tuple(Fault) if name == "simulated" else REAL_FAULTS
+                faults = tuple(OF_STEPS) if name == "simulated" else REAL_FAULTS
                 matrix = Matrix(
                     site,
                     directory / name,
                     only=arguments.cases or ["*"],
-                    faults=[fault for fault in faults if fault is not Fault.FAILS_LONG],
+                    faults=faults,
                     undos=name == "simulated",
                     sample=arguments.sample,
                     told=_tell,
@@ -66,7 +68,7 @@ def make_site(name: str, address: str, directory: Path, jobs: int | None = None)
         from tests.faults.machine import libvirt_site
 
         return libvirt_site(address, template, disk, jobs)
-    return Site(name, address, template, disk, **({"jobs": jobs} if jobs else {}))
+    return Site(name, address, template, disk, jobs=jobs or JOBS)
 
 
 def _parse() -> argparse.Namespace:

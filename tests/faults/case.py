@@ -24,13 +24,13 @@ from temporalio.service import RPCError
 from hostler.client.operation import begin
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import CONTROL_QUEUE
-from hostler.contract.servers import DeleteRequest, OperationName, OperationRequest
-from tests.faults.operations import Operation, operations
+from hostler.contract.servers import OperationName, OperationRequest
+from tests.faults.operations import NoFiller, Operation, operations
 from tests.faults.plan import KILLS, Fault, Plan, Step, Strike
 from tests.faults.site import Cell, NotQuiet, Site, open_cell
 from tests.faults.world import OWED, World, has_failed, is_gone, is_like, roles_of
 
-LIMIT = timedelta(seconds=60)
+LIMIT = timedelta(seconds=180)
 """Within which an operation must have ended, whatever befalls it."""
 LOG_LINES = 40
 
@@ -47,7 +47,7 @@ class Case:
     @property
     def name(self) -> str:
         """By which it is run again."""
-        return "/".join((self.operation, self.step, self.fault)) if self.strikes else f"{self.operation}/faultless"
+        return f"{self.operation}/{self.step}/{self.fault}" if self.strikes else f"{self.operation}/faultless"
 
 
 @dataclass
@@ -95,7 +95,9 @@ async def run_case(
         async with open_cell(site, directory, slot, controls=2 if standby else 1) as cell:
             try:
                 await _Course(cell, operation, case, known, result).run()
-            except (NotQuiet, HostlerError, RPCError, AssertionError) as error:
+            except (NoFiller, NotQuiet) as told:
+                result.problems.append(str(told))
+            except (HostlerError, RPCError, AssertionError) as error:
                 result.problems.append(f"{type(error).__name__}: {error}")
     except Exception:
         result.problems.append(traceback.format_exc())
@@ -106,7 +108,7 @@ async def run_case(
             raise
         result.problems.append(traceback.format_exc())
     if not result.passed:
-        result.logs = {log.stem: _end(log) for log in sorted(directory.glob("*.log"))}
+        result.logs = _logs(directory)
     shutil.rmtree(directory, ignore_errors=True)
     result.seconds = time.monotonic() - began
     return result
@@ -134,6 +136,13 @@ class _Course:
             self.cell.book.arm(Plan(self.operation.workflow, workflow_id, self.case.strikes))
             self.cell.watch(restart=self.case.strikes[-1].fault is not Fault.DEAD)
         run = await self.ask()
+        try:
+            await self.follow(run, former)
+        finally:
+            await self.read_history(run)
+
+    async def follow(self, run: WorkflowHandle[Any, Any], former: World) -> None:
+        """See how it ends, and what the world is then."""
         status = await self.ended(run)
         if self.cell.dead & self.cell.hosts.keys():
             await self.look_beside_the_dead(status)
@@ -143,7 +152,6 @@ class _Course:
             status = await self.status(self.cell.temporal.get_workflow_handle(run.id))
         self.result.outcome = status.name.lower().replace("_", "-")
         world = await self.cell.look()
-        await self.read_history(run)
         if self.known is None:
             if status is not WorkflowExecutionStatus.COMPLETED:
                 self.result.problems.append(f"without a fault it ended as {self.result.outcome}")
@@ -164,6 +172,7 @@ class _Course:
         for need in self.cell.scene.needs:
             await self.succeed(known[need])
         if way:
+            await self.cell.quiet()
             self.origin = await self.cell.look()
         for one in way:
             await self.succeed(one)
@@ -172,7 +181,7 @@ class _Course:
 
     async def have_a_host_owe(self) -> None:
         """The server's host dies, and then the server is deleted: so its host will register with work to do."""
-        row = (await self.cell.client.servers.show(self.cell.scene.id("server")))
+        row = await self.cell.client.servers.show(self.cell.scene.id("server"))
         assert row.host is not None
         assert row.host_id is not None
         self.cell.scene.host_id = row.host_id
@@ -254,8 +263,9 @@ class _Course:
 
     def own_host_is_dead(self) -> bool:
         """Whether the operation is that of a host that is dead."""
-        name = self.cell.host_ids().get(self.cell.scene.host_id)
-        return self.operation.is_its_hosts and name in self.cell.dead
+        if not (self.operation.is_its_hosts and self.cell.dead):
+            return False
+        return self.cell.host_ids().get(self.cell.scene.host_id) in self.cell.dead
 
     async def status(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
         """As Temporal has it."""
@@ -390,5 +400,7 @@ def _told(event: Any) -> tuple[int, str] | None:
     return None
 
 
-def _end(log: Path) -> list[str]:
-    return log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+def _logs(directory: Path) -> dict[str, list[str]]:
+    """The ends of what the workers said."""
+    logs = sorted(directory.glob("*.log"))
+    return {log.stem: log.read_text(errors="replace").splitlines()[-LOG_LINES:] for log in logs}

@@ -181,7 +181,7 @@ class _Activities(temporalio.worker.ActivityInboundInterceptor):
             begin(connection, OperationName.DELETE, request, summary="delete", server_name=None)
         )
         _ASKING.add(asking)  # it may be answered only after this step has ended
-        while not asking.done() and await self._updates() == heard:
+        while not asking.done() and await self._updates() == heard:  # noqa: ASYNC110 - a history tells nobody
             await asyncio.sleep(POLL_SECONDS)
 
     async def _updates(self) -> int:

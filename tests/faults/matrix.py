@@ -132,11 +132,7 @@ def of_undos(results: Sequence[Result], known: dict[str, Faultless]) -> list[Cas
     for result in sorted(results, key=lambda one: one.case.name):
         goes_on = result.outcome == "completed"
         usual = {step.activity for step in known[result.case.operation].steps}
-        undos = [
-            step
-            for step in result.aftermath
-            if not goes_on or step in result.undos or step.activity not in usual
-        ]
+        undos = [step for step in result.aftermath if not goes_on or step in result.undos or step.activity not in usual]
         for step in undos:
             key = (result.case.operation, (RETREAT if goes_on else UNDO) + step.activity)
             if key not in after or len(undos) > after[key][0]:

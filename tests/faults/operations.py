@@ -107,7 +107,7 @@ class Operation:
         """The states of the server from which it may begin; a class that does not say takes any."""
         if not hasattr(self.definition, "allowed"):
             return (VmState.ACTIVE,)
-        bare = object.__new__(self.definition)
+        bare: Any = object.__new__(self.definition)
         bare.call = self.request(scene)
         states: Sequence[VmState] = bare.allowed()
         return states
@@ -158,9 +158,7 @@ def _disks(scene: Scene) -> list[BlockDeviceMapping]:
     """The root disk on the host, a new volume that goes with the server, and one that was there before."""
     return [
         BlockDeviceMapping(source_type="image", destination_type="local", uuid=scene.id("image"), boot_index=0),
-        BlockDeviceMapping(
-            source_type="blank", destination_type="volume", volume_size=1, delete_on_termination=True
-        ),
+        BlockDeviceMapping(source_type="blank", destination_type="volume", volume_size=1, delete_on_termination=True),
         BlockDeviceMapping(source_type="volume", destination_type="volume", uuid=scene.made_by(CREATE_VOLUME)),
     ]
 

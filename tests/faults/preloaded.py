@@ -7,6 +7,8 @@ import drivers.network.simulated
 import drivers.volume.simulated
 import tests.faults.process
 import workers.control
-import workers.host  # noqa: F401
+import workers.host
+
+__all__ = ["drivers", "tests", "workers"]
 
 load_default_build_id()  # a hash of all modules, which Temporal's library remembers

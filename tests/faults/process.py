@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -34,19 +35,21 @@ SHORTER: dict[Any, dict[str, Any]] = {
     workers.control: {"nudge": partial(workers.control.nudge, every=BEAT), "STICKY": BEAT},
     workers.host: {"RETRY_SECONDS": 0.5},
 }
+NEVER = datetime.min.replace(tzinfo=UTC)
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass
 class Worker:
-    """One worker process, which may be killed and started again."""
+    """One worker process, which may be killed and started again. `defect` breaks the product in it, on purpose."""
 
     name: str
     kind: Kind
     settings: Settings
     directory: Path
+    defect: Callable[[], None] | None = None
     starts: int = 0
-    started_at: datetime = datetime.min.replace(tzinfo=UTC)
+    started_at: datetime = NEVER
     process: BaseProcess | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -54,7 +57,7 @@ class Worker:
         assert not self.alive
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        arguments = (self.kind, self.settings, self.directory, self.log)
+        arguments = (self.kind, self.settings, self.directory, self.log, self.defect)
         self.started_at = datetime.now(UTC)
         self.process = context.Process(target=_work, args=arguments, name=self.name, daemon=True)
         self.process.start()
@@ -77,9 +80,12 @@ class Worker:
             self.process.join()
 
 
-def _work(kind: Kind, settings: Settings, directory: Path, log: Path) -> None:
+def _work(kind: Kind, settings: Settings, directory: Path, log: Path, defect: Callable[[], None] | None) -> None:
     """The process."""
     _die_with(os.getppid())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if defect is not None:
+        defect()
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())

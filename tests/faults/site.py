@@ -5,7 +5,7 @@ The sites differ in their hosts alone. `simulated` has three, of which the last 
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -39,8 +39,10 @@ from tests.faults.plan import Book
 from tests.faults.process import BEAT, Worker
 from tests.faults.world import OWED, Roles, World, look
 
-LIMIT = timedelta(seconds=60)
-POLL_SECONDS = 0.1
+LIMIT = timedelta(seconds=120)
+POLL_SECONDS = 0.3  # each look takes the machine some milliseconds
+WATCH_SECONDS = 0.1
+JOBS = 8
 TIMEOUTS = TimeoutSettings(
     host_answer=timedelta(seconds=15), vif_plugged=timedelta(seconds=15), stop=timedelta(seconds=1)
 )
@@ -74,7 +76,10 @@ def simulated_host(prefix: str, ram_mib: int, *, volumes: bool = False) -> HostP
 
 @dataclass(frozen=True)
 class Site:
-    """What all cases of one kind of site share. `look` adds what is seen of the machine itself."""
+    """What all cases of one kind of site share. `look` adds what is seen of the machine itself.
+
+    `unique` gives each case identifiers of its own, `defect` breaks the product in every worker.
+    """
 
     name: str
     address: str
@@ -85,7 +90,8 @@ class Site:
     look: Callable[["Cell", World, Roles], Awaitable[None]] | None = None
     sweep: Callable[["Cell"], Awaitable[None]] | None = None
     unique: bool = False
-    jobs: int = 6
+    jobs: int = JOBS
+    defect: Callable[[], None] | None = None
 
 
 def prepare(directory: Path) -> None:
@@ -185,7 +191,7 @@ class Cell:
                         worker.start()
                     else:
                         self.dead.add(worker.name)
-            await asyncio.sleep(POLL_SECONDS / 2)
+            await asyncio.sleep(WATCH_SECONDS)
 
     def revive(self) -> None:
         """Start those hosts again that are dead."""
@@ -203,7 +209,7 @@ class Cell:
         reasons: list[str] = []
 
         async def still() -> bool:
-            reasons[:] = [one for one in await self._unrest() if not (owing and one.startswith(OWED))]
+            reasons[:] = await self._unrest(owing)
             return not reasons
 
         try:
@@ -211,18 +217,20 @@ class Cell:
         except NotQuiet:
             raise NotQuiet("still going on: " + "; ".join(reasons)) from None
 
-    async def _unrest(self) -> list[str]:
+    async def _unrest(self, owing: bool) -> list[str]:
+        """What goes on; Temporal is asked only when nothing else does."""
         struck = self.book.struck()
         plan = self.book.plan()
         done = {one.number for one in struck if one.done}
         late = [one for one in struck if plan and plan.strikes[one.number].fault == "late" and one.number not in done]
         found = [f"the late effect of {one.activity}" for one in late]
         with self.database.read() as session:
-            found += [f"{OWED}: {one.activity}" for one in session.exec(select(OwedWork))]
+            if not owing:
+                found += [f"{OWED}: {one.activity}" for one in session.exec(select(OwedWork))]
             for host in session.exec(select(Host)):
                 if host.registered_at < self.hosts[host.name].started_at:
                     found.append(f"the registration of {host.name}")
-        return found + [what for what, _ in [*await self.running(), *await self.calls()]]
+        return found or [what for what, _ in [*await self.running(), *await self.calls()]]
 
     async def running(self) -> list[tuple[str, str]]:
         """The workflows that run, with the UUID that is in their ID. Temporal's list lags behind: each is asked."""
@@ -269,9 +277,9 @@ class Cell:
 async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1) -> AsyncIterator[Cell]:
     """A cloud for one case, in `directory`. `slot` tells those apart that are open at once."""
     namespace = await make_namespace(site.address)
-    directory.mkdir(mode=0o755, parents=True)
-    shutil.copy(site.template / "hostler.db", directory / "hostler.db")
-    shared = {
+    plans = {plan.name: plan for plan in site.hosts()}
+    _make_directories(site, directory, plans)
+    shared: dict[str, Any] = {
         "images": directory / "images",
         "temporal": TemporalSettings(address=site.address, namespace=namespace, heartbeat_interval=BEAT),
         "scheduler": SchedulerSettings(spread=1),
@@ -279,7 +287,6 @@ async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1
         "audit": AuditSettings(interval=timedelta(0)),
     }
     settings = Settings(state_dir=directory, **shared)
-    plans = {plan.name: plan for plan in site.hosts()}
     scene = operations.Scene(namespace if site.unique else site.name, str(site.disk))
     database = Database(settings.database_url)
     _fill(database, settings, scene, site.disk, site.subnets(slot))
@@ -294,21 +301,29 @@ async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1
         scene=scene,
         book=Book(directory),
         controls=[
-            Worker(f"control-{number}", "control", settings, directory) for number in range(1, controls + 1)
+            Worker(f"control-{number}", "control", settings, directory, site.defect)
+            for number in range(1, controls + 1)
         ],
         hosts={
-            name: Worker(name, "host", Settings(state_dir=directory / name, host=plan.settings, **shared), directory)
+            name: Worker(
+                name, "host", Settings(state_dir=directory / name, host=plan.settings, **shared), directory, site.defect
+            )
             for name, plan in plans.items()
         },
         plans=plans,
     )
-    for name in plans:
-        (directory / name).mkdir(mode=0o755)
     try:
         await cell.start()
         yield cell
     finally:
         await cell.close()
+
+
+def _make_directories(site: Site, directory: Path, hosts: Iterable[str]) -> None:
+    directory.mkdir(mode=0o755, parents=True)
+    shutil.copy(site.template / "hostler.db", directory / "hostler.db")
+    for name in hosts:
+        (directory / name).mkdir(mode=0o755)
 
 
 def _fill(

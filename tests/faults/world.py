@@ -82,13 +82,15 @@ class Roles:
         return re.sub(pattern, lambda match: self.names[match.group()], text)
 
 
-def look(database: models.Database, server_id: str, directories: Mapping[str, Path], project: str) -> tuple[World, Roles]:
+def look(
+    database: models.Database, server_id: str, directories: Mapping[str, Path], project: str
+) -> tuple[World, Roles]:
     """The database, and the directories of the hosts by their names. What is under way is the runner's to know."""
     server = None
     sections: dict[str, list[str]] = {}
     with database.read() as session:
         roles = roles_of(session, server_id)
-        for table, rows in _tables(session, roles, server_id):
+        for table, rows in _tables(session, roles, roles_of(session, server_id, moving=False)):
             if table == Server.__tablename__:
                 server = next((row for row in rows if row["id"] == SERVER), None)
                 rows = [row for row in rows if row is not server]
@@ -103,11 +105,11 @@ def look(database: models.Database, server_id: str, directories: Mapping[str, Pa
     return World({where: sorted(lines) for where, lines in sections.items()}, server), roles
 
 
-def roles_of(session: Session, server_id: str) -> Roles:
-    """What the identifiers in the database are of. The server's host is "its host", whichever that is."""
+def roles_of(session: Session, server_id: str, *, moving: bool = True) -> Roles:
+    """What the identifiers in the database are of. With `moving` the server's host is "its host", whichever it is."""
     roles = Roles()
     server = session.get(Server, server_id)
-    home = server.host_id if server is not None else None
+    home = server.host_id if server is not None and moving else None
     for host in session.exec(select(Host)):
         label = "its host" if host.id == home else host.name
         roles.add(host.id, label)
@@ -121,10 +123,9 @@ def roles_of(session: Session, server_id: str) -> Roles:
         roles.add(port.id, label)
         roles.add(tap_name(port.id), f"tap {port.position}")
         roles.add(port.mac, f"mac {port.position}")
-    for table, identifier in ((models.Image, "name"), (models.Flavor, "name"), (Volume, "name")):
-        for row in session.exec(select(table)):
-            kind = table.__name__.lower()
-            roles.add(row.id, f"{kind} {getattr(row, identifier) or 'of the server'}")
+    named = [*session.exec(select(models.Image)), *session.exec(select(models.Flavor)), *session.exec(select(Volume))]
+    for row in named:
+        roles.add(row.id, f"{type(row).__name__.lower()} {row.name or 'of the server'}")
     for device in session.exec(select(models.BlockDevice)):
         roles.add(device.id, f"device {device.position}")
     roles.add(server_id, "server")
@@ -162,11 +163,12 @@ def _steady(content: Any) -> Any:
     return content
 
 
-def _tables(session: Session, roles: Roles, server_id: str) -> Iterable[tuple[str, list[Row]]]:
+def _tables(session: Session, roles: Roles, names: Roles) -> Iterable[tuple[str, list[Row]]]:
+    """The rows of every table; hosts themselves are named, since they stay what they are wherever the server is."""
     for table in models.Table.metadata.sorted_tables:
         if table.name not in HISTORIES:
-            rows = [_columns(row, roles) for row in session.execute(table.select()).mappings()]
-            yield table.name, rows
+            called = names if table.name == Host.__tablename__ else roles
+            yield table.name, [_columns(dict(row), called) for row in session.execute(table.select()).mappings()]
 
 
 def _columns(row: Mapping[str, Any], roles: Roles) -> Row:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import Session, col, func, select
 
 import models.database
@@ -228,3 +228,11 @@ def test_an_error_in_the_request_is_not_tried_again(database: Database) -> None:
     with pytest.raises(Exception, match="nowhere"):
         database.run(work)
     assert len(tries) == 1
+
+
+def test_an_error_does_not_repeat_the_values_that_a_statement_was_given(database: Database) -> None:
+    statement = text("INSERT INTO nowhere VALUES (:secret)").bindparams(secret="hunter2")
+    with database.write() as session, pytest.raises(DBAPIError) as caught:
+        session.execute(statement)
+    assert "nowhere" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

@@ -52,6 +52,7 @@ class ProcessCloud:
     temporal_client: temporalio.client.Client
     database: models.Database
     simulated: list[SimulatedSettings]
+    common: Mapping[str, str]
 
     @property
     def processes(self) -> list[Process]:
@@ -61,6 +62,15 @@ class ProcessCloud:
     def start_temporal(self) -> None:
         """Start Temporal again; does not wait until it answers."""
         self.temporal.start()
+
+    def add_host(self, name: str, environment: Mapping[str, str]) -> Process:
+        """Start one more host worker, with these settings over the common ones."""
+        process = Process(
+            name, dev.hostler("worker", "host"), self.directory / f"{name}.log", {**self.common, **environment}
+        )
+        process.start()
+        self.hosts.append(process)
+        return process
 
     async def boot(self, name: str = "web", **options: Any) -> Operation:
         """Begin to build a tiny server on the network, or as the options say."""
@@ -197,6 +207,7 @@ async def process_cloud(
                     temporal_client=await _temporal(settings),
                     database=database,
                     simulated=kinds,
+                    common=common,
                 )
                 await _ready(cloud, sum(hosts))
                 await _fill_catalogue(cloud)

@@ -9,6 +9,7 @@ import pytest
 from temporalio import activity
 from temporalio.testing import ActivityEnvironment
 
+from activities.telemetry import Place, place
 from hostler.settings import LogSettings
 from workers import logs
 
@@ -71,6 +72,32 @@ def test_what_temporal_knows_of_a_step_becomes_fields(capsys: pytest.CaptureFixt
         "server": SERVER, "operation": "boot", "run": "run-1", "step": "spawn", "try": 2, "attempt": 3, "host": HOST,
     }  # fmt: skip
     assert not any(name.startswith("temporal") for name in line)
+
+
+def test_lines_of_any_logger_in_a_step_say_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"), "host")
+    environment = ActivityEnvironment()
+    environment.info = replace(
+        ActivityEnvironment.default_info(), workflow_id=f"server:{SERVER}", workflow_type="boot", activity_type="spawn"
+    )
+
+    def step() -> None:
+        token = place.set(Place(attempt=2, host="compute-1"))
+        logging.getLogger("drivers.any").info("tap is up")
+        place.reset(token)
+
+    environment.run(step)
+    line = json.loads(printed(capsys))
+    assert {name: line[name] for name in ("server", "operation", "step", "try", "attempt", "host")} == {
+        "server": SERVER, "operation": "boot", "step": "spawn", "try": 1, "attempt": 2, "host": "compute-1",
+    }  # fmt: skip
+
+
+def test_a_workflow_that_is_about_nothing_of_ours_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(format="json"), "control")
+    known = {"workflow_id": "audit-2026-11-21T11:14:06Z", "workflow_type": "audit"}
+    logging.getLogger("any").info("completed", extra={"temporal_workflow": known})
+    assert json.loads(printed(capsys))["workflow"] == "audit-2026-11-21T11:14:06Z"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -676,10 +676,11 @@ async def test_a_server_is_held_while_its_remains_are_removed(cloud: Cloud) -> N
     assert (await cloud.world()).held_servers == before.held_servers == frozenset()
 
 
-async def test_an_audit_that_is_cancelled_lets_go_of_what_it_held(cloud: Cloud) -> None:
-    server = await cloud.booted()
+async def test_an_audit_that_is_cancelled_ends_the_healing_that_it_has_begun_and_begins_no_other(cloud: Cloud) -> None:
+    servers = [await cloud.booted(name, host="sim-1") for name in ("one", "other")]
     before = await cloud.world()
-    await plant(cloud, "sim-2", server.id)
+    for server in servers:
+        await plant(cloud, "sim-2", server.id)
     held = cloud.stage.hold("destroy_guest")
     request = AuditRequest(heal=True, pause=timedelta(seconds=0.1))
     handle = await cloud.temporal.start_workflow(AUDIT, request, id=f"{AUDIT}:{uuid4()}", task_queue=CONTROL_QUEUE)
@@ -688,6 +689,11 @@ async def test_an_audit_that_is_cancelled_lets_go_of_what_it_held(cloud: Cloud) 
     held.go_on.set()
     with pytest.raises(WorkflowFailureError):
         await handle.result()
+
+    left = await cloud.world()
+    assert left.held_servers == before.held_servers
+    assert len(left.guests - before.guests) == len(left.claims - before.claims) == 1
+    assert (await audit(cloud)).unhealed == 0
     assert await cloud.world() == before
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -20,9 +21,13 @@ async def catalogue(temporal_server: str, namespace: str) -> AsyncIterator[Catal
 
 
 @pytest.fixture
-def hostler(temporal_server: str, namespace: str) -> Hostler:
-    """Runs `hostler` with the words given, against the test's namespace."""
-    environment = {"HOSTLER_TEMPORAL__ADDRESS": temporal_server, "HOSTLER_TEMPORAL__NAMESPACE": namespace}
+def hostler(temporal_server: str, namespace: str, tmp_path: Path) -> Hostler:
+    """Runs `hostler` with the words given, against the test's namespace, with the keys of the test's cloud."""
+    environment = {
+        "HOSTLER_TEMPORAL__ADDRESS": temporal_server,
+        "HOSTLER_TEMPORAL__NAMESPACE": namespace,
+        "HOSTLER_STATE_DIR": str(tmp_path),
+    }
 
     async def run(*words: str) -> Result:
         # In a thread: the cloud's workers live in this one's event loop.

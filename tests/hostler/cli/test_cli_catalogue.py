@@ -46,7 +46,9 @@ async def test_hosts(hostler: Hostler, catalogue: Catalogue) -> None:
 
 async def test_a_host_is_shown_with_what_it_owes(hostler: Hostler, catalogue: Catalogue) -> None:
     assert "Owes" not in (await hostler("host", "show", "node-1")).stdout
-    owed = Owed(activity="destroy_guest", server_id="web", since=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), reason="silent")
+    owed = Owed(
+        activity="destroy_guest", server_id="web", since=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), reason="silent"
+    )
     catalogue.host = catalogue.host.model_copy(update={"owed": 1, "owes": [owed]})
     shown = (await hostler("host", "show", "node-1")).stdout
     assert "Owes, before it gets new servers:" in shown

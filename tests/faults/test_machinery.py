@@ -1,0 +1,216 @@
+"""The matrix itself: it can fail, it says why, and it does not pass over what it does not know."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from temporalio import workflow
+
+import workers.control
+from tests.faults import defects
+from tests.faults.case import Case, Faultless, Result, run_case
+from tests.faults.matrix import Matrix, of_steps, of_undos, sample
+from tests.faults.operations import NoFiller, Scene, operations
+from tests.faults.plan import OF_STEPS, OF_UNDOS, Fault, Plan, Step, Strike
+from tests.faults.report import render
+from tests.faults.site import Site
+from tests.faults.world import World, has_failed, is_gone
+
+BOOT = next(one for one in operations() if one.name == "boot")
+WORLD = World({})
+
+
+def struck(activity: str, fault: Fault, occurrence: int = 1) -> Case:
+    """A boot that is struck there."""
+    return Case("boot", activity, fault, (Strike(activity, occurrence, fault),))
+
+
+@pytest.fixture(scope="module")
+async def faultless(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Faultless:
+    """How a boot goes."""
+    result = await run_case(site, tmp_path_factory.mktemp("boot") / "case", 0, BOOT, Case("boot", "", ""))
+    assert result.passed, result.problems
+    assert result.faultless is not None
+    return result.faultless
+
+
+# It can fail.
+
+
+async def test_an_undo_that_does_nothing_is_found(site: Site, faultless: Faultless, tmp_path: Path) -> None:
+    broken = replace(site, defect=defects.guests_are_not_destroyed)
+
+    result = await run_case(broken, tmp_path / "case", 0, BOOT, struck("activate", Fault.BEFORE_FINAL), faultless)
+
+    assert not result.passed
+    assert any(line.startswith("+ ") and "guests/<server>.json" in line for line in result.differences)
+
+
+async def test_a_row_that_leaks_is_found(site: Site, faultless: Faultless, tmp_path: Path) -> None:
+    broken = replace(site, defect=defects.allocations_are_not_released)
+
+    result = await run_case(
+        broken, tmp_path / "case", 0, BOOT, struck("claim_resources", Fault.BEFORE_FINAL), faultless
+    )
+
+    assert any(line.startswith("+ allocation: ") for line in result.differences), result
+
+
+async def test_a_fault_that_strikes_nothing_is_a_failure(site: Site, faultless: Faultless, tmp_path: Path) -> None:
+    result = await run_case(site, tmp_path / "case", 0, BOOT, struck("spawn", Fault.BEFORE, 7), faultless)
+
+    assert result.outcome == "completed"
+    assert result.problems == ["before did not strike spawn: it did not run"]
+
+
+def test_a_difference_says_what_is_too_much_and_what_is_missing() -> None:
+    here, there = World({"port": ["a", "a"], "claim": ["c"]}), World({"port": ["a"], "volume": ["v"]})
+
+    assert here.differences(there) == ["+ claim: c", "+ port: a", "- volume: v"]
+
+
+def test_a_server_that_failed_holds_nothing_and_says_why() -> None:
+    row = {"vm_state": "error", "task_state": "none", "host_id": "<first-1>", "fault": "none"}
+
+    assert has_failed(row) == ["+ server: host_id=<first-1>", "- server: host_id=none", "- server: a fault"]
+    assert is_gone({"vm_state": "deleted", "operation_id": "4711"}) == [
+        "+ server: operation_id=4711",
+        "- server: operation_id=none",
+    ]
+
+
+# It passes nothing over.
+
+
+class Unheard(BaseModel):
+    """A request that the matrix has never seen."""
+
+    server_id: str
+    warp_factor: float
+
+
+@workflow.defn(name="accelerate")
+class Accelerate:
+    """An operation that the matrix has never seen."""
+
+    @workflow.run
+    async def run(self, request: Unheard) -> None:
+        """Do it."""
+
+
+def test_every_operation_of_the_control_worker_can_be_asked_for() -> None:
+    scene = Scene("test", "/image")
+
+    for operation in operations():
+        if not operation.is_its_hosts:
+            operation.request(scene)
+            operation.way(scene)
+    assert {one.workflow for one in operations()} == {
+        workflow._Definition.must_from_class(one).name for one in workers.control.WORKFLOWS
+    }
+
+
+def test_a_field_that_it_cannot_fill_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.control, "WORKFLOWS", [*workers.control.WORKFLOWS, Accelerate])
+    accelerate = operations()[-1]
+
+    with pytest.raises(NoFiller, match=r'"accelerate": the field Unheard.warp_factor \(float\) lacks a filler'):
+        accelerate.request(Scene("test", "/image"))
+
+
+async def test_an_operation_that_it_cannot_ask_for_fails_the_matrix(
+    monkeypatch: pytest.MonkeyPatch, site: Site, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(workers.control, "WORKFLOWS", [*workers.control.WORKFLOWS, Accelerate])
+
+    results = await Matrix(site, tmp_path, only=["accelerate/*"]).run()
+
+    assert [one.case.name for one in results] == ["accelerate/faultless"]
+    assert "warp_factor" in results[0].problems[0]
+
+
+def test_a_flag_of_a_request_makes_another_operation() -> None:
+    assert {"reboot", "reboot+hard"} <= {one.name for one in operations()}
+
+
+def test_a_server_gets_into_the_state_that_an_operation_wants() -> None:
+    by_name, scene = {one.name: one for one in operations()}, Scene("test", "/image")
+
+    assert [one.name for one in by_name["start"].way(scene)] == ["boot", "stop"]
+    assert [one.name for one in by_name["stop"].way(scene)] == ["boot"]
+    assert by_name["boot"].way(scene) == []
+
+
+# It finds its cases.
+
+
+def test_every_step_meets_every_fault() -> None:
+    steps = [Step("begin", 1, "hostler-control"), Step("stop_guest", 1, "hostler-host-1")]
+
+    cases = of_steps("stop", steps, OF_STEPS)
+
+    assert len(cases) == len(steps) * len(OF_STEPS)
+    assert "stop/stop_guest/killed" in {case.name for case in cases}
+
+
+def test_nobody_deletes_the_server_of_a_volume() -> None:
+    cases = of_steps("create-volume", [Step("accept_volume", 1, "hostler-control")], OF_STEPS)
+
+    assert Fault.DELETED not in {case.fault for case in cases}
+
+
+def test_undos_are_struck_after_the_failure_that_has_the_most_to_undo() -> None:
+    usual = [Step("claim", 1, "h"), Step("spawn", 1, "h")]
+    few = Result(struck("claim", Fault.BEFORE_FINAL), outcome="failed", aftermath=[Step("drop_claim", 1, "h")])
+    undone = [Step("destroy", 1, "h"), Step("drop_claim", 1, "h")]
+    many = Result(struck("spawn", Fault.BEFORE_FINAL), outcome="failed", aftermath=undone)
+
+    cases = of_undos([few, many], {"boot": Faultless(usual, WORLD, WORLD, WORLD)})
+
+    assert {case.step for case in cases} == {"undo:destroy", "undo:drop_claim"}
+    assert all(case.strikes[0].activity == "spawn" for case in cases)
+    assert len(cases) == 2 * len(OF_UNDOS)
+    assert "boot/undo:drop_claim/fails-once" in {case.name for case in cases}
+
+
+def test_where_it_goes_on_only_what_is_unusual_is_an_undo() -> None:
+    after = [Step("drop_claim", 1, "h"), Step("claim", 2, "h")]
+    result = Result(struck("claim", Fault.BEFORE_FINAL), outcome="completed", aftermath=after)
+
+    cases = of_undos([result], {"boot": Faultless([Step("claim", 1, "h")], WORLD, WORLD, WORLD)})
+
+    assert {case.step for case in cases} == {"retreat:drop_claim"}
+
+
+def test_a_sample_is_the_same_every_time_and_has_every_fault_and_operation() -> None:
+    steps = [Step(name, 1, "h") for name in ("one", "two", "three", "four")]
+    cases = [case for name in ("boot", "stop", "start") for case in of_steps(name, steps, OF_STEPS)]
+
+    chosen = sample(cases, 20)
+
+    assert chosen == sample(cases[::-1], 20)
+    assert {case.fault for case in chosen} == set(OF_STEPS)
+    assert {case.operation for case in chosen} == {"boot", "stop", "start"}
+    assert len(chosen) == 20
+
+
+def test_a_plan_strikes_one_occurrence() -> None:
+    plan = Plan("boot", "server:1", (Strike("fetch_image", 2, Fault.HANG),))
+
+    assert plan.find("fetch_image", 1) is None
+    assert plan.find("fetch_image", 2) == 0
+
+
+# It tells.
+
+
+def test_the_page_shows_a_failure_and_how_to_run_it_again() -> None:
+    failed = Result(struck("spawn", Fault.KILLED), differences=["+ claim: <server>"], outcome="failed")
+    from tests.faults import report
+
+    page = render([report._record("simulated", failed)], 75.0)
+
+    assert "+ claim: &lt;server&gt;" in page
+    assert "make faults ARGS=&#34;--site simulated &#39;boot/spawn/killed&#39;&#34;" in page
+    assert "1:15" in page

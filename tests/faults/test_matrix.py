@@ -1,0 +1,28 @@
+"""A sample of the fault matrix: the same cases every time, each operation and each fault among them.
+
+`make faults` runs all of it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.faults.matrix import Matrix
+from tests.faults.operations import operations
+from tests.faults.plan import OF_STEPS
+from tests.faults.site import Site
+
+CASES = 30
+
+
+@pytest.mark.timeout(900)
+async def test_whatever_fails_an_operation_ends_as_asked_or_leaves_the_world_as_it_was(
+    site: Site, tmp_path: Path
+) -> None:
+    results = await Matrix(replace(site), tmp_path, sample=CASES).run()
+
+    failed = {one.case.name: [*one.problems, *one.differences] for one in results if not one.passed}
+    assert failed == {}
+    assert {one.case.operation for one in results if one.case.strikes} == {one.name for one in operations()}
+    assert {one.case.fault for one in results if one.case.strikes} >= set(OF_STEPS)
