@@ -28,7 +28,7 @@ dev: setup image  ## a cloud on this machine: Temporal with its web UI, a contro
 
 test: setup image  ## run the tests, on real guests too
 	@deploy/setup/packages development
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
 
 soak: setup  ## kill every process at random for MINUTES=10, under every operation
 	@deploy/setup/packages development
@@ -37,6 +37,7 @@ soak: setup  ## kill every process at random for MINUTES=10, under every operati
 faults: setup image  ## strike every step of every operation with every fault, on real guests too
 	@deploy/setup/packages development
 	@$(PYTHON) -m tests.faults $(ARGS)
+	@$(PYTHON) -m pytest tests/neighbours tests/soak
 
 lint:  ## check style, types, import rules and shell scripts
 	@deploy/setup/packages development

@@ -4,5 +4,5 @@ import os
 
 
 def clean() -> dict[str, str]:
-    """The plain locale, and where programs are, those for administrators too."""
-    return {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", "LC_ALL": "C"}
+    """The plain locale, and where programs are."""
+    return {"PATH": os.environ.get("PATH", f"{os.defpath}:/usr/sbin:/sbin"), "LC_ALL": "C"}

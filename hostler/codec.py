@@ -10,7 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes, PayloadCodec
+from temporalio.converter import (
+    DataConverter,
+    DefaultFailureConverter,
+    DefaultFailureConverterWithEncodedAttributes,
+    PayloadCodec,
+)
 
 from hostler.contract.errors import InvalidRequest
 from hostler.encryption import Keys, load_keys
@@ -90,7 +95,9 @@ def data_converter(settings: Settings) -> DataConverter:
 def converter_with(keys: Keys) -> DataConverter:
     """The data converter that encrypts with these keys."""
     # Without keys failures stay readable in Temporal's UI, as all the rest is.
-    failures = {"failure_converter_class": DefaultFailureConverterWithEncodedAttributes} if keys else {}
+    failures = DefaultFailureConverterWithEncodedAttributes if keys else DefaultFailureConverter
     return DataConverter(
-        payload_converter_class=ContractPayloadConverter, payload_codec=EncryptionCodec(keys), **failures
+        payload_converter_class=ContractPayloadConverter,
+        payload_codec=EncryptionCodec(keys),
+        failure_converter_class=failures,
     )

@@ -3,6 +3,7 @@
 Spans carry names and UUIDs (server, host, operation, step, attempt), and the messages of errors: no request, no result.
 """
 
+import logging
 import socket
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,7 +23,8 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from hostler.contract.names import ATTEMPT_HEADER, HOST_QUEUE_PREFIX, SUBJECTS
 
-EXPORT_SECONDS = 5
+EXPORT_SECONDS = 3
+"""How long a collector that does not answer may hold up the end of a process."""
 SERVER, HOST, OPERATION, STEP, ATTEMPT, TRY = (
     f"hostler.{name}" for name in ("server", "host", "operation", "step", "attempt", "try")
 )
@@ -44,6 +46,7 @@ class Tracing(TracingInterceptor):
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
         self._provider.add_span_processor(BatchSpanProcessor(exporter, export_timeout_millis=EXPORT_SECONDS * 1000))
         super().__init__(self._provider.get_tracer("hostler"))
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # not of each retry, on a user's terminal
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         """Trace `next`, its span labelled with the attempt of its operation."""

@@ -24,7 +24,11 @@ from tests.cloud import DEMO, Cloud, run_cloud
 from workers import commands
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "deploy" / "runbooks").glob("*.md")),
+]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -91,7 +95,7 @@ def _settings(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
 def test_the_reference_has_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [name for name in os.environ if name.startswith("HOSTLER_")]:
         monkeypatch.delenv(variable)
-    documented = dict(SETTING.findall(REFERENCE))
+    documented = dict(SETTING.findall(REFERENCE.split("\n## Settings\n")[1].split("\n## ")[0]))
     defaults = dict(_settings(Settings()))
     assert documented.keys() == defaults.keys()
     for name, default in defaults.items():

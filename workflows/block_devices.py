@@ -6,7 +6,8 @@
 | export volume | the volume's host | the NBD export | withdrawn |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio.exceptions import ActivityError
@@ -38,13 +39,18 @@ DISCARD = StepDefinition[VolumeRef, None](HostVolumes.delete_volume_data)
 
 
 async def create(runner: StepRunner, work: VolumeWork, saga: Saga) -> None:
-    """Make a volume's data on its host."""
+    """Make a volume's data on its host.
+
+    Raises:
+        OperationFailed: the host cannot.
+    """
     if work.create is None:
         return
-    if work.create.image is not None:
-        await runner.step(FETCH_IMAGE, work.create.image, on=work.host)
     ref = VolumeRef(volume_id=work.volume_id)
-    await runner.step(CREATE, work.create, on=work.host, saga=saga, undo=ref)
+    with blaming(work):
+        if work.create.image is not None:
+            await runner.step(FETCH_IMAGE, work.create.image, on=work.host)
+        await runner.step(CREATE, work.create, on=work.host, saga=saga, undo=ref)
 
 
 async def connect(runner: StepRunner, works: Sequence[VolumeWork], saga: Saga) -> dict[str, VolumeConnection]:
@@ -55,16 +61,26 @@ async def connect(runner: StepRunner, works: Sequence[VolumeWork], saga: Saga) -
     """
     connections = {}
     for work in works:
-        try:
-            await create(runner, work, saga)
-            ref = VolumeRef(volume_id=work.volume_id)
+        await create(runner, work, saga)
+        ref = VolumeRef(volume_id=work.volume_id)
+        with blaming(work):
             connections[work.volume_id] = await runner.step(EXPORT, ref, on=work.host, saga=saga, undo=ref)
-        except ActivityError as failure:
-            reason = judge(failure, host=work.host.name).error.detail.message
-            raise OperationFailed(
-                f"volume {work.volume_id} on host {work.host.name}: {reason}", field="volume", value=work.volume_id
-            ) from failure
     return connections
+
+
+@contextmanager
+def blaming(work: VolumeWork) -> Iterator[None]:
+    """A failure of the volume's host says so: it is the only one that has the volume."""
+    try:
+        yield
+    except ActivityError as failure:
+        reason = judge(failure, host=work.host.name).error.detail.message
+        raise OperationFailed(
+            f"volume {work.volume_id} on host {work.host.name}: {reason}",
+            field="volume",
+            value=work.volume_id,
+            remedy=f"see what is wrong with the host: hostler host show {work.host.name}",
+        ) from failure
 
 
 async def disconnect(runner: StepRunner, volumes: Sequence[AttachedVolume]) -> None:

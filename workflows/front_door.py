@@ -38,22 +38,33 @@ class FrontDoor(Holder, Generic[Request]):
     @workflow.update(name="request")
     async def request(self, call: OperationCall) -> Accepted:
         """Accept the call, join it to the same one, or say what is in the way."""
+        self.refuse(call)
+        await workflow.wait_condition(lambda: self._verdict is not None)
+        if not self._is_this(call):
+            return self._preempt(call)
+        if isinstance(self._verdict, HostlerError):
+            raise self._verdict.to_application_error()
+        assert self._verdict is not None
+        return self._verdict
+
+    @request.validator
+    def refuse(self, call: OperationCall) -> None:
+        """Turn away what this run does not take.
+
+        By a validator, so that Temporal does not remember it: the same call may be good once this run has ended.
+        """
         if call.project not in ("", self.call.project):
             raise not_theirs(call).to_application_error()
-        if call.operation is self.operation and call.request_id == self.call.request_id:
+        if self._is_this(call):
             if call.fingerprint and call.fingerprint != fingerprint(self.call):
                 raise other_request(call).to_application_error()
-            await workflow.wait_condition(lambda: self._verdict is not None)
-            if isinstance(self._verdict, HostlerError):
-                raise self._verdict.to_application_error()
-            assert self._verdict is not None
-            return self._verdict
-        if call.operation is OperationName.DELETE:
-            await workflow.wait_condition(lambda: self._verdict is not None)
-            return self._preempt(call)
-        if call.operation is self.operation is OperationName.BOOT:
+        elif call.operation is self.operation is OperationName.BOOT:
             raise other_request(call).to_application_error()
-        raise busy(self.operation, self.state).to_application_error()
+        elif call.operation is not OperationName.DELETE:
+            raise busy(self.operation, self.state).to_application_error()
+
+    def _is_this(self, call: OperationCall) -> bool:
+        return call.operation is self.operation and call.request_id == self.call.request_id
 
     @workflow.signal(name="vif_plugged")
     def vif_plugged(self, event: VifPlugged) -> None:

@@ -54,10 +54,7 @@ class RegisterHost:
             # The works of one server build on each other.
             if work.server_id not in failed and not await self._do(host, work):
                 failed.add(work.server_id)
-        if workflow.patched("account"):
-            await self._account(HostRef(id=host.id, name=host.name))
-        elif not failed:
-            workflow.set_current_details(f"{host.name} owes nothing")
+        await self._account(HostRef(id=host.id, name=host.name))
         return Nothing()
 
     async def _do(self, host: HostRegistration, work: OwedWork) -> bool:

@@ -1,7 +1,10 @@
 """Defects that tests plant into the product's workers, to see that the matrix finds them."""
 
+from temporalio import activity
+
+from activities.control.ports import Ports
+from activities.interfaces.servers import ServerRef
 from drivers.hypervisor.simulated import SimulatedHypervisor
-from scheduler import reservation
 
 
 def guests_are_not_destroyed() -> None:
@@ -13,12 +16,11 @@ def guests_are_not_destroyed() -> None:
     SimulatedHypervisor.destroy = destroy  # type: ignore[method-assign]
 
 
-def allocations_are_not_released() -> None:
-    """The undo of `schedule` does nothing."""
-    import activities.control.scheduling
+def ports_are_not_released() -> None:
+    """The undo of `allocate_ports` does nothing."""
 
-    def release(*_: object) -> None:
+    @activity.defn(name="release_ports")
+    def release_ports(self: Ports, call: ServerRef) -> None:
         """Nothing."""
 
-    assert activities.control.scheduling.release is reservation.release  # type: ignore[attr-defined]
-    activities.control.scheduling.release = release  # type: ignore[assignment,attr-defined]
+    Ports.release_ports = release_ports  # type: ignore[method-assign]

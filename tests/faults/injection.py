@@ -81,7 +81,6 @@ class _Outbound(temporalio.worker.WorkflowOutboundInterceptor):
         super().__init__(next)
         self._book = book
         self._seen: Counter[str] = Counter()
-        self._dead: str | None = None
 
     def start_activity(self, input: temporalio.worker.StartActivityInput) -> workflow.ActivityHandle[Any]:
         self._seen[input.activity] += 1
@@ -90,8 +89,8 @@ class _Outbound(temporalio.worker.WorkflowOutboundInterceptor):
             number = plan.find(input.activity, self._seen[input.activity])
             if number is not None and not any(one.number == number for one in self._book.struck()):
                 self._mark(input, number, plan.strikes[number])
-            elif input.task_queue and input.task_queue == self._dead:
-                input.schedule_to_start_timeout = ANSWER
+        if input.schedule_to_start_timeout is not None and input.task_queue in self._book.away():
+            input.schedule_to_start_timeout = ANSWER
         return super().start_activity(input)
 
     def _mark(self, input: temporalio.worker.StartActivityInput, number: int, strike: Strike) -> None:
@@ -102,7 +101,7 @@ class _Outbound(temporalio.worker.WorkflowOutboundInterceptor):
         if strike.fault in TIMED_OUT:
             input.start_to_close_timeout, input.heartbeat_timeout = TIMEOUT, None
         if strike.fault is Fault.DEAD and input.schedule_to_start_timeout is not None:
-            self._dead, input.schedule_to_start_timeout = input.task_queue, ANSWER
+            input.schedule_to_start_timeout = ANSWER  # also of the tries that come when it is dead
 
 
 class _Activities(temporalio.worker.ActivityInboundInterceptor):
@@ -148,6 +147,8 @@ class _Activities(temporalio.worker.ActivityInboundInterceptor):
                 _die()
             case Fault.KILLED_AFTER | Fault.DEAD:
                 await perform()
+                if fault is Fault.DEAD:
+                    self._injector.book.leave(struck.queue)
                 _die()
             case Fault.CANCELLED:
                 await self._cancel()

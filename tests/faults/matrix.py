@@ -55,11 +55,11 @@ class Matrix:
         if not self.undos:
             revealing = []
         found = await self.run_all({*chosen, *revealing}, wanted, known)
-        self.report(result for result in found if result.case in chosen)
+        self.report(found, chosen)
         undos = [case for case in of_undos([one for one in found if one.case in revealing], known) if self.wants(case)]
         if self.sample is not None:
             undos = sample(undos, self.sample // 3)
-        self.report(await self.run_all(set(undos), wanted, known))
+        self.report(await self.run_all(undos, wanted, known), undos)
         return self.results
 
     async def names(self) -> list[str]:
@@ -72,9 +72,9 @@ class Matrix:
 
     async def learn(self, wanted: dict[str, Operation]) -> dict[str, Faultless]:
         """How the operations go without a fault; one that does not go is a failure by itself."""
-        cases = {Case(name, "", "") for name in wanted}
-        results = sorted(await self.run_all(cases, wanted, {}), key=lambda one: list(wanted).index(one.case.operation))
-        self.report(one for one in results if self.wants(one.case) or not one.passed)
+        cases = [Case(name, "", "") for name in wanted]
+        results = await self.run_all(cases, wanted, {})
+        self.report(results, [one.case for one in results if self.wants(one.case) or not one.passed])
         return {one.case.operation: one.faultless for one in results if one.passed and one.faultless}
 
     async def run_all(
@@ -98,9 +98,10 @@ class Matrix:
 
         return await asyncio.gather(*(one(case) for case in sorted(cases, key=late)))
 
-    def report(self, results: Iterable[Result]) -> None:
-        """These were asked for."""
-        self.results += results
+    def report(self, results: Sequence[Result], asked: Sequence[Case]) -> None:
+        """Take the results of the cases that were asked for, in their order."""
+        by_case = {result.case: result for result in results}
+        self.results += [by_case[case] for case in asked]
 
     def wants(self, case: Case) -> bool:
         """Whether the case was asked for."""

@@ -119,7 +119,8 @@ class Book:
     def __init__(self, directory: Path) -> None:
         self._plan = directory / "plan.json"
         self._struck = directory / "struck.jsonl"
-        self._known: tuple[int, Plan] | None = None
+        self._away = directory / "away"
+        self._known: Plan | None = None
 
     def arm(self, plan: Plan) -> None:
         """From here on the plan's faults strike."""
@@ -135,8 +136,24 @@ class Book:
             except FileNotFoundError:
                 return None
             strikes = tuple(Strike(one["activity"], one["occurrence"], Fault(one["fault"])) for one in read["strikes"])
-            self._known = (0, Plan(read["workflow"], read["workflow_id"], strikes))
-        return self._known[1]
+            self._known = Plan(read["workflow"], read["workflow_id"], strikes)
+        return self._known
+
+    def leave(self, queue: str) -> None:
+        """From here on the host of this queue is away for long: nobody need wait for it."""
+        with self._away.open("a") as file:
+            file.write(f"{queue}\n")
+
+    def come_back(self) -> None:
+        """Nobody is away any more."""
+        self._away.unlink(missing_ok=True)
+
+    def away(self) -> frozenset[str]:
+        """The queues of hosts that are away."""
+        try:
+            return frozenset(self._away.read_text().split())
+        except FileNotFoundError:
+            return frozenset()
 
     def enter(self, struck: Struck) -> None:
         """Write down that a fault strikes now; a SIGKILL does not take it back."""

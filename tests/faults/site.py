@@ -44,7 +44,7 @@ POLL_SECONDS = 0.3  # each look takes the machine some milliseconds
 WATCH_SECONDS = 0.1
 JOBS = 8
 TIMEOUTS = TimeoutSettings(
-    host_answer=timedelta(seconds=15), vif_plugged=timedelta(seconds=15), stop=timedelta(seconds=1)
+    host_answer=timedelta(seconds=60), vif_plugged=timedelta(seconds=60), stop=timedelta(seconds=1)
 )
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBnpsIvMRkxmYT8JfSrGzPVTBpFzbPQhLhTbdrzcBUSz matrix"
 
@@ -195,6 +195,7 @@ class Cell:
 
     def revive(self) -> None:
         """Start those hosts again that are dead."""
+        self.book.come_back()
         for name in list(self.dead):
             if name in self.hosts:
                 self.hosts[name].start()

@@ -1,5 +1,6 @@
 """The matrix itself: it can fail, it says why, and it does not pass over what it does not know."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def struck(activity: str, fault: Fault, occurrence: int = 1) -> Case:
 
 
 @pytest.fixture(scope="module")
-async def faultless(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Faultless:
+def faultless(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Faultless:
     """How a boot goes."""
-    result = await run_case(site, tmp_path_factory.mktemp("boot") / "case", 0, BOOT, Case("boot", "", ""))
+    directory = tmp_path_factory.mktemp("boot") / "case"
+    result = asyncio.run(run_case(site, directory, 0, BOOT, Case("boot", "", "")))
     assert result.passed, result.problems
     assert result.faultless is not None
     return result.faultless
@@ -48,13 +50,15 @@ async def test_an_undo_that_does_nothing_is_found(site: Site, faultless: Faultle
 
 
 async def test_a_row_that_leaks_is_found(site: Site, faultless: Faultless, tmp_path: Path) -> None:
-    broken = replace(site, defect=defects.allocations_are_not_released)
+    broken = replace(site, defect=defects.ports_are_not_released)
 
-    result = await run_case(
-        broken, tmp_path / "case", 0, BOOT, struck("claim_resources", Fault.BEFORE_FINAL), faultless
-    )
+    result = await run_case(broken, tmp_path / "case", 0, BOOT, struck("activate", Fault.BEFORE_FINAL), faultless)
 
-    assert any(line.startswith("+ allocation: ") for line in result.differences), result
+    assert any(line.startswith("+ port: ") for line in result.differences), [
+        result.problems,
+        result.differences,
+        result.history,
+    ]
 
 
 async def test_a_fault_that_strikes_nothing_is_a_failure(site: Site, faultless: Faultless, tmp_path: Path) -> None:
@@ -212,5 +216,5 @@ def test_the_page_shows_a_failure_and_how_to_run_it_again() -> None:
     page = render([report._record("simulated", failed)], 75.0)
 
     assert "+ claim: &lt;server&gt;" in page
-    assert "make faults ARGS=&#34;--site simulated &#39;boot/spawn/killed&#39;&#34;" in page
+    assert "--site simulated 'boot/spawn/killed'" in page
     assert "1:15" in page

@@ -1,5 +1,6 @@
 """A libvirtd of a test's own, which may be killed: in a mount namespace where its directories are not the machine's."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ PLACES = {
     "cache": "/var/cache/libvirt",
     "log": "/var/log/libvirt",
 }
+START_SECONDS, POLL_SECONDS = 60, 0.1
 LIBVIRTD = 'auth_unix_rw = "none"\nunix_sock_rw_perms = "0700"\n'
 # No virtlogd beside it, and nothing that two libvirtds of one machine would fight for.
 QEMU = """
@@ -41,13 +43,13 @@ class Libvirtd:
     async def start(self) -> None:
         """Start it; returns when it answers."""
         self.process.start()
-        await eventually(self.answers, within=60)
+        await eventually(self.answers, within=START_SECONDS)
 
     def answers(self) -> bool:
         """Whether it serves."""
         assert self.process.running, self.process.end_of_log()
         try:
-            return libvirt.open(self.uri).getLibVersion() > 0
+            return bool(libvirt.open(self.uri).getLibVersion())
         except libvirt.libvirtError:
             return False
 
@@ -56,7 +58,12 @@ class Libvirtd:
         return [domain.UUIDString() for domain in libvirt.open(self.uri).listAllDomains()]
 
     def destroy_all(self) -> None:
-        """End what a failed test left running."""
+        """End what a failed test left running, even if it has killed the daemon."""
+        if not self.process.running:
+            self.process.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
         for domain in libvirt.open(self.uri).listAllDomains():
             if domain.isActive():
                 domain.destroy()
@@ -88,6 +95,5 @@ def private_libvirtd(directory: Path) -> Iterator[Libvirtd]:
     try:
         yield libvirtd
     finally:
-        if libvirtd.process.running:
-            libvirtd.destroy_all()
+        libvirtd.destroy_all()
         libvirtd.process.kill()

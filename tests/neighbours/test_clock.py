@@ -69,6 +69,7 @@ def test_the_clock_can_be_set(clock: Clock) -> None:
         assert abs(difference - shift) < timedelta(minutes=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", [DAY, -DAY], ids=["ahead", "back"])
 @pytest.mark.parametrize(
     ("victim", "ready"),

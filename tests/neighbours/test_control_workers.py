@@ -25,6 +25,7 @@ async def test_one_is_killed_in_the_middle_and_the_other_ends_everything(cloud: 
     cloud.controls[0].start()
 
 
+@pytest.mark.slow
 async def test_each_is_killed_in_turn(cloud: ProcessCloud) -> None:
     flight = await Flight.take_off(cloud)
     for control in cloud.controls:

@@ -27,7 +27,9 @@ async def on_sqlite(tmp_path: Path) -> AsyncIterator[ProcessCloud]:
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("seconds", [0, 5], ids=["for a moment", "while every step ends"])
+@pytest.mark.parametrize(
+    "seconds", [0, pytest.param(5, marks=pytest.mark.slow)], ids=["for a moment", "while every step ends"]
+)
 async def test_every_operation_survives_a_kill_of_postgresql(on_postgres: ProcessCloud, seconds: float) -> None:
     assert on_postgres.postgres is not None
     flight = await Flight.take_off(on_postgres)

@@ -19,6 +19,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[ProcessCloud]:
         yield cloud
 
 
+@pytest.mark.slow
 async def test_every_operation_survives_a_kill_of_temporal(cloud: ProcessCloud) -> None:
     flight = await Flight.take_off(cloud)
     cloud.temporal.restart()

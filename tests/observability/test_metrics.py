@@ -9,7 +9,7 @@ from tests.observability.conftest import FIRST, SECOND, Observed
 from tests.observability.exposition import Metric
 
 ROOT = Path(__file__).parents[2]
-ROW = re.compile(r"^\| `(hostler_\w+)` \| (\w+) \| (.*?) \| (.+?) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(hostler_\w+)` \| (\w+) \|(.*?)\| (.+?) \|$", re.MULTILINE)
 OF_TEMPORAL = {"namespace", "task_queue", "workflow_type", "activity_type"}
 """Labels that Temporal's meters add; the queue is a host's UUID."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-")

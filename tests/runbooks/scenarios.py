@@ -171,8 +171,8 @@ async def new_release(directory: Path) -> AsyncIterator[Scene]:
             "SERVER": server_id,
             "HOST": HOST,
             "OTHER": OTHER,
-            "CONTROL1": "control-1",
-            "CONTROL2": "control-2",
+            "FIRST": "control-1",
+            "SECOND": "control-2",
         }
         yield place, variables
         assert (await place.cloud.client.servers.show(server_id)).status == "ACTIVE"

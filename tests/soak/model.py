@@ -1,6 +1,6 @@
 """What should be, by what was asked for and answered; and where that differs from what is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from hostler.contract.states import PowerState, VmState
@@ -101,7 +101,7 @@ class Model:
             yield f"quota: {use.servers} servers are counted, {len(existing)} exist"
 
 
-def _differ(what: str, found: set[object] | frozenset[object], wanted: set[object]) -> Iterator[str]:
+def _differ(what: str, found: Set[object], wanted: Set[object]) -> Iterator[str]:
     for one in sorted(map(str, found - wanted)):
         yield f"{what}: {one} is left over"
     for one in sorted(map(str, wanted - found)):

@@ -3,11 +3,12 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from hostler.settings import SimulatedSettings
 from tests.processes.cloud import ProcessCloud, process_cloud
@@ -143,7 +144,7 @@ async def _runs(cloud: ProcessCloud) -> Counter[str]:
 
 
 @asynccontextmanager
-async def _background(work: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Done meanwhile. What it fails with is raised at the end."""
     task = asyncio.ensure_future(work)
     try:

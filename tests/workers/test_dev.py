@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -218,6 +219,9 @@ class TestForReal:
         try:
             cloud.until("ready after")
             assert "sim-1, sim-2" in cloud.until("hosts ")
+            of_control, of_hosts = re.findall(r"http://\S+/metrics", cloud.until("metrics "))
+            assert "hostler_census_timestamp_seconds" in self.scraped(of_control)
+            assert "temporal_num_pollers" in self.scraped(of_hosts)
 
             second = self.hostler(environment, "dev", "--no-libvirt")
             assert second.returncode == 4
@@ -239,6 +243,11 @@ class TestForReal:
         finally:
             cloud.process.kill()
             cloud.end()
+
+    def scraped(self, url: str) -> str:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
 
     def _one(self, family: list[psutil.Process], word: str) -> psutil.Process:
         return next(process for process in family if word in process.cmdline())

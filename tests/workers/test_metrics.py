@@ -12,7 +12,8 @@ from hostler.settings import MetricsSettings, Settings, TemporalSettings
 from tests.conftest import free_port
 from tests.observability.conftest import scraped
 from workers import dev, dev_metrics
-from workers.gauges import MEANINGS, Gauges, Reading
+from workers.census import Reading
+from workers.gauges import MEANINGS, Gauges
 from workers.metrics import make_runtime
 from workers.processes import Program
 

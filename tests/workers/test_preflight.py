@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler.settings import LibvirtSettings, Settings, TemporalSettings
+from hostler.settings import LibvirtSettings, MetricsSettings, Settings, TemporalSettings
 from tests.conftest import free_port
 from workers import preflight
 from workers.preflight import GIB, Problem
@@ -47,6 +47,17 @@ def test_the_port_of_the_web_ui_is_looked_at_too(tmp_path: Path) -> None:
         temporal = TemporalSettings(address=f"127.0.0.1:{free_port()}", ui_url=ui_url)
         problem = only(preflight.check_ports(Settings(state_dir=tmp_path, temporal=temporal)))
     assert "HOSTLER_TEMPORAL__UI_URL" in problem.remedy
+
+
+@pytest.mark.parametrize("setting", ["control_port", "host_port"])
+def test_the_ports_of_metrics_are_looked_at_where_they_are_set(tmp_path: Path, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        metrics = MetricsSettings.model_validate({setting: port})
+        problem = only(preflight.check_ports(settings(tmp_path).model_copy(update={"metrics": metrics})))
+    assert problem.fatal
+    assert f"port {port} is taken by" in problem.what
+    assert f"metrics.{setting} (HOSTLER_METRICS__{setting.upper()})" in problem.remedy
 
 
 def test_an_address_that_is_not_ours_is_no_place_to_listen() -> None:

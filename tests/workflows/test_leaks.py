@@ -14,7 +14,7 @@ async def test_user_data_is_found_only_where_there_is_no_key(encrypted: bool, st
     leaks = Leaks({"user data": secret})
     cloud = await start_cloud(encrypted=encrypted)
     await cloud.booted(user_data=b"password: " + secret)
-    readable = []
+    readable: list[str] = []
     async for place, message in raw_records(cloud.temporal):
         leaks.look(place.partition(":")[0], message.SerializeToString())
         readable += readable_payloads(message)

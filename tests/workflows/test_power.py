@@ -212,3 +212,18 @@ async def test_a_server_that_was_taken_by_a_step_whose_answer_was_lost_for_good_
 
     assert await cloud.client.servers.show(server.id) == server
     await cloud.deleted(server.id)
+
+
+async def test_a_request_that_was_refused_as_the_server_was_busy_is_good_once_it_is_free(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    held = cloud.stage.hold("reboot_guest")
+    reboot = await cloud.client.servers.reboot(server.id)
+    await held.reached.wait()
+    with pytest.raises(ServerBusy):
+        await cloud.client.servers.stop(server.id, request_id="the same")
+    held.go_on.set()
+    await reboot.result()
+
+    stop = await cloud.client.servers.stop(server.id, request_id="the same")
+
+    assert (await stop.result()).status == "SHUTOFF"

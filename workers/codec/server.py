@@ -6,14 +6,14 @@ Browsers ask from the UI's page, so it answers them by the rules of CORS, and pa
 
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from google.protobuf import json_format
-from temporalio.api.common.v1 import Payloads
+from temporalio.api.common.v1 import Payload, Payloads
 
 from hostler.codec import EncryptionCodec
 from hostler.contract.errors import DecryptionFailed, InvalidRequest
@@ -30,6 +30,7 @@ LARGEST = 16 << 20
 ALLOWED_HEADERS = "Authorization, Authorization-Extras, Content-Type, X-Namespace"
 LOOPBACK_NAMES = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Conversion = Callable[[Sequence[Payload]], Awaitable[list[Payload]]]
 
 
 class CodecServer:
@@ -89,7 +90,7 @@ class CodecServer:
         )
         raise answer
 
-    async def _convert(self, request: web.Request, convert: Callable[..., Awaitable[list[object]]]) -> web.Response:
+    async def _convert(self, request: web.Request, convert: Conversion) -> web.Response:
         name = self._access.who(request)
         if name is None:
             logger.warning("refused", extra={"path": request.path, "peer": request.remote})

@@ -132,7 +132,7 @@ class Audit(interface.Audit):
         reason = await self._missing_elsewhere(suspicion)
         if not reason:
             return suspicion
-        remedy = f"hostler server show {finding.server_id}; see deploy/runbooks: a leaked thing"
+        remedy = f"hostler server show {finding.server_id}; see deploy/runbooks/leaked-thing.md"
         changed = finding.model_copy(update={"safe": False, "reason": reason, "remedy": remedy})
         return suspicion.model_copy(update={"finding": changed})
 

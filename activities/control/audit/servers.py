@@ -200,7 +200,7 @@ def _stranger(host: HostRef, server_id: str, part: Part) -> Suspicion:
         "not there, or a row",
         host=host,
         reason="it may be somebody's: the database may be older than the server, or the machine may be shared",
-        remedy="see deploy/runbooks: a leaked thing; the database restored from a backup",
+        remedy="see deploy/runbooks/leaked-thing.md and database-restored.md",
         evidence=part.evidence(),
     )
 
@@ -216,7 +216,7 @@ def _remains(host: HostRef, server: Server, part: Part, facts: Facts) -> Suspici
             server=server,
             host=host,
             reason="this host did not spawn it, so it is not this host's to remove",
-            remedy="see deploy/runbooks: a leaked thing",
+            remedy="see deploy/runbooks/leaked-thing.md",
             evidence=part.evidence(),
         )
     if server.deleted_at is not None:

@@ -34,7 +34,7 @@ def judge_storage(host: HostRef, holdings: Holdings, facts: Facts) -> Iterator[S
             "not there",
             host=host,
             reason="nobody knows what it is",
-            remedy="look at it on the host; see deploy/runbooks: a leaked thing",
+            remedy="look at it on the host; see deploy/runbooks/leaked-thing.md",
         )
 
 
@@ -48,7 +48,7 @@ def _unknown(host: HostRef, volume_id: str, volume: Volume | None, data: bool, s
         "not there, or a row",
         host=host,
         reason=NEVER,
-        remedy="see deploy/runbooks: a leaked thing; the database restored from a backup",
+        remedy="see deploy/runbooks/leaked-thing.md and database-restored.md",
     )
 
 
@@ -94,7 +94,7 @@ def _export(host: HostRef, volume: Volume, server: Server | None) -> Suspicion:
         host=host,
         safe=safe,
         reason="" if safe else "a guest may use it: the database may be older than its attachment",
-        remedy=f"hostler audit --heal --host {host.id}" if safe else "see deploy/runbooks: a leaked thing",
+        remedy="hostler audit --heal" if safe else "see deploy/runbooks/leaked-thing.md",
     )
 
 

@@ -1,5 +1,7 @@
 """User data in the database: encrypted, bound to its server, encrypted anew when keys change, gone with the server."""
 
+from typing import Any
+
 import pytest
 
 from activities.control.user_data import encrypt_all, seal, unseal
@@ -23,7 +25,7 @@ def stored(database: Database, server_id: str) -> str:
 def server(database: Database, keys: Keys, user_data: str | None = USER_DATA) -> str:
     """A server whose row was written with these keys."""
     server_id = uuid()
-    size = {"flavor": {}, "flavor_id": uuid(), "flavor_name": "tiny", "vcpus": 1, "ram_mib": 128}
+    size: dict[str, Any] = {"flavor": {}, "flavor_id": uuid(), "flavor_name": "tiny", "vcpus": 1, "ram_mib": 128}
     add(database, Server(id=server_id, name="web", user_data=seal(keys, server_id, user_data), **size))
     return server_id
 

@@ -128,6 +128,7 @@ async def test_the_shell_completes_servers_whose_operations_hold(cloud: Cloud) -
         "COMP_CWORD": "3",
         "HOSTLER_TEMPORAL__ADDRESS": cloud.settings.temporal.address,
         "HOSTLER_TEMPORAL__NAMESPACE": cloud.settings.temporal.namespace,
+        "HOSTLER_STATE_DIR": str(cloud.settings.state_dir),
     }
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("hostler"), env={**os.environ, **shell}, stdout=asyncio.subprocess.PIPE

@@ -5,6 +5,7 @@ import base64
 import os
 import subprocess
 from collections.abc import AsyncIterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ class TestBrowsers:
         assert Access({"bob": OTHER}, same_user=False)._cookie_holder(cookie) is None
         longer = f"{int(cookie.partition('.')[0]) + 1}.{cookie.partition('.')[2]}"
         assert both._cookie_holder(longer) is None
-        monkeypatch.setattr(access.time, "time", lambda: 1e11)
+        monkeypatch.setattr("time.time", lambda: 1e11)
         assert both._cookie_holder(cookie) is None
 
 
@@ -197,14 +198,21 @@ except urllib.error.HTTPError as error:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
     async def test_another_user_is_not(self, open_endpoint: TestClient[Any, Any]) -> None:
-        url, sent = f"http://127.0.0.1:{open_endpoint.port}/decode", (await body()).encode()
+        url, sent = f"http://127.0.0.1:{open_endpoint.port}/decode", await body()
         shown = []
         for user in (os.geteuid(), NOBODY):
-            asked = await asyncio.to_thread(
-                *(subprocess.run, ["/usr/bin/env", "python3", "-c", self.ASK, url]),
-                input=sent, user=user, capture_output=True, check=True, cwd="/",
+            ask = partial(
+                subprocess.run,
+                ["/usr/bin/env", "python3", "-c", self.ASK, url],
+                input=sent,
+                text=True,
+                user=user,
+                capture_output=True,
+                check=True,
+                cwd="/",
             )
-            shown.append(asked.stdout.decode().strip())
+            asked = await asyncio.to_thread(ask)
+            shown.append(asked.stdout.strip())
         assert shown == ["200", "401"]
 
     def test_addresses_are_written_as_the_kernel_does(self) -> None:
