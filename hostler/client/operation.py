@@ -180,7 +180,7 @@ async def _ask(
     ]
     if server_name is not None:
         attributes.append(SearchAttributePair(SERVER_NAME, server_name))
-    start = WithStartWorkflowOperation(
+    start: WithStartWorkflowOperation[Any, Server] = WithStartWorkflowOperation(
         operation.value,
         request,
         id=server_workflow_id(request.server_id),

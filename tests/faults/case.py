@@ -187,6 +187,7 @@ class _Course:
         self.cell.scene.host_id = row.host_id
         self.cell.hosts[row.host].kill()
         self.cell.book.leave(host_queue(row.host_id))
+        await self.cell.until_down(row.host)  # nobody shall begin to ask it for what it will owe
         await (await self.cell.client.servers.delete(row.id)).result(LIMIT)
 
     async def succeed(self, operation: Operation) -> None:

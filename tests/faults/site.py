@@ -162,6 +162,14 @@ class Cell:
 
         await self.until(up, f"hosts {', '.join(names)} to be up")
 
+    async def until_down(self, name: str) -> None:
+        """Return when this host is known to be down."""
+
+        async def down() -> bool:
+            return not (await self.client.hosts.show(name)).up
+
+        await self.until(down, f"host {name} to be down")
+
     async def until(self, condition: Callable[[], Any], what: str, limit: timedelta = LIMIT) -> None:
         """Return when the condition holds.
 

@@ -3,6 +3,7 @@
 It yields the site with the page's variables, and asserts what must be true when the page has been followed.
 """
 
+import asyncio
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
@@ -206,6 +207,9 @@ async def held_boot(cloud: ProcessCloud) -> str:
     await cloud.client.hosts.disable(OTHER)
     boot = await cloud.boot(on_failure=OnFailure.HOLD, max_attempts=1)
     await holding(boot)
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        while not await cloud.client.operations.list(held=True):  # Temporal's index lags behind
+            pass
     await cloud.client.hosts.enable(OTHER)
     return boot.server_id
 

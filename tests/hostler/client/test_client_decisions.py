@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import socket
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import uuid4
 
@@ -11,11 +12,14 @@ import temporalio.client
 from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.common import RawValue
+from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 
 from hostler import Client
+from hostler.codec import EncryptionCodec
 from hostler.contract.errors import BuildFailed, Cancelled, InvalidRequest, InvalidState, NotFound, OperationFailed
 from hostler.contract.servers import Choice, OnFailure, OperationName, StepStatus
+from hostler.encryption import load_keys
 from hostler.settings import OperationSettings
 from tests.cloud import LIMIT, Cloud
 from tests.hostler.held import ON_FIRE, held_boot, holding, indexed
@@ -192,7 +196,9 @@ async def test_json_that_a_person_wrote_is_a_decision(cloud: Cloud) -> None:
     """As the Temporal UI sends what is typed into its form."""
     boot = await held_boot(cloud)
     plain = await temporalio.client.Client.connect(
-        cloud.settings.temporal.address, namespace=cloud.settings.temporal.namespace
+        cloud.settings.temporal.address,
+        namespace=cloud.settings.temporal.namespace,
+        data_converter=DataConverter(payload_codec=Reading(load_keys(cloud.settings))),
     )
     handle = plain.get_workflow_handle(f"server:{boot.server_id}")
 
@@ -212,6 +218,14 @@ async def test_json_that_a_person_wrote_is_a_decision(cloud: Cloud) -> None:
     steps = [event.step for event in await cloud.client.servers.events(boot.server_id)]
     assert any(step.note and "retry by me" in step.note for step in steps)
     assert all(step.status is not StepStatus.HELD for step in steps)
+
+
+class Reading(EncryptionCodec):
+    """Decrypts what it reads, as a UI with a codec endpoint, and writes in clear."""
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """The payloads as they are."""
+        return list(payloads)
 
 
 def typed(text: str) -> RawValue:
