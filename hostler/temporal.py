@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
@@ -95,6 +92,8 @@ def tls_config(settings: TlsSettings) -> TLSConfig | bool:
 
 
 def _certificate(file: Path | None, name: str) -> bytes | None:
+    from cryptography import x509  # takes a twentieth of a worker's start: only with TLS
+
     if file is None:
         return None
     try:
@@ -108,6 +107,10 @@ def _certificate(file: Path | None, name: str) -> bytes | None:
 
 
 def _private_key(settings: TlsSettings, certificate: bytes | None) -> bytes | None:
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     file = settings.client_key
     if file is None or certificate is None:
         return None

@@ -32,6 +32,7 @@ from hostler.contract.servers import (
     Step,
     StepStatus,
 )
+from hostler.contract.validation import check_decision
 from workflows.failures import Verdict, judge
 from workflows.refusals import already_decided, choice_makes_no_sense, holds_not, no_host_to_name
 from workflows.runner import StepRunner
@@ -88,6 +89,10 @@ class Holder(StepRunner):
             raise holds_not(self.operation, self.state).to_application_error()
         if self._decision is not None:
             raise already_decided(self.state).to_application_error()
+        try:
+            check_decision(decision)
+        except HostlerError as error:
+            raise error.to_application_error() from None
         if decision.choice not in hold.choices:
             raise choice_makes_no_sense(decision.choice, hold).to_application_error()
         if decision.host is not None and decision.choice is not Choice.MOVE:

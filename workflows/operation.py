@@ -93,7 +93,12 @@ class Operation(FrontDoor[Request]):
         return Cancelled(f"the {self.operation} was cancelled" + (f": {reason}" if reason else ""))
 
     def _continue_as_delete(self, call: OperationCall) -> None:
-        request = DeleteRequest(server_id=call.server_id, request_id=call.request_id, project=self.call.project)
+        request = DeleteRequest(
+            server_id=call.server_id,
+            request_id=call.request_id,
+            project=self.call.project,
+            on_failure=call.on_failure,
+        )
         workflow.continue_as_new(workflow=OperationName.DELETE.value, args=[request])
 
     # What every operation asks of the server's row.

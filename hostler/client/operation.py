@@ -200,6 +200,7 @@ async def _ask(
                     request_id=request.request_id,
                     project=request.project,
                     fingerprint=fingerprint(request),
+                    on_failure=request.on_failure,
                 ),
                 # Temporal answers an update that it knows from the last run as it did then, also when that was a
                 # refusal. A boot is told from others by its workflow; any other operation is the same one if its

@@ -130,6 +130,7 @@ class OperationCall(BaseModel):
     request_id: str
     project: str = ""
     fingerprint: str = ""
+    on_failure: OnFailure | None = None
 
 
 class Accepted(BaseModel):

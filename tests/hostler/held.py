@@ -31,7 +31,7 @@ async def holding(operation: Operation) -> Hold:
 
 async def indexed(cloud: Cloud, server_id: str, filter: str = "HostlerHeld = true") -> None:
     """Return when Temporal's index, which lags behind, has the server's operation under the filter."""
-    query = f"HostlerServer = '{server_id}' AND {filter}"
+    query = f"HostlerServer = '{server_id}' AND ({filter})"
     async with asyncio.timeout(LIMIT.total_seconds()):
         while not (await cloud.temporal.count_workflows(query)).count:
             pass
