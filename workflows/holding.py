@@ -34,7 +34,7 @@ from hostler.contract.servers import (
 )
 from hostler.contract.validation import check_decision
 from workflows.failures import Verdict, judge
-from workflows.refusals import already_decided, choice_makes_no_sense, holds_not, no_host_to_name
+from workflows.refusals import already_decided, choice_makes_no_sense, holds_not
 from workflows.runner import StepRunner
 from workflows.steps import CONTROL_RETRY, CONTROL_UNDO_RETRY, QUICK_STEP
 
@@ -95,8 +95,6 @@ class Holder(StepRunner):
             raise error.to_application_error() from None
         if decision.choice not in hold.choices:
             raise choice_makes_no_sense(decision.choice, hold).to_application_error()
-        if decision.host is not None and decision.choice is not Choice.MOVE:
-            raise no_host_to_name(decision).to_application_error()
         return hold
 
     async def _locate(self, name: str) -> HostRef:

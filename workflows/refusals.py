@@ -1,7 +1,7 @@
 """What a run answers to calls that it does not take."""
 
-from hostler.contract.errors import Conflict, InvalidRequest, InvalidState, NotFound, ServerBusy
-from hostler.contract.servers import Choice, Decision, Hold, OperationCall, OperationName, Progress, StepStatus
+from hostler.contract.errors import Conflict, InvalidState, NotFound, ServerBusy
+from hostler.contract.servers import Choice, Hold, OperationCall, OperationName, Progress, StepStatus
 
 
 def other_request(call: OperationCall) -> Conflict:
@@ -70,14 +70,4 @@ def choice_makes_no_sense(choice: Choice, hold: Hold) -> InvalidState:
         field="choice",
         value=choice,
         remedy=f"choose one of: {', '.join(hold.choices)}",
-    )
-
-
-def no_host_to_name(decision: Decision) -> InvalidRequest:
-    """Only a move has a destination."""
-    return InvalidRequest(
-        f"{decision.choice} takes no host",
-        field="host",
-        value=decision.host,
-        remedy="leave the host out, or decide to move",
     )
