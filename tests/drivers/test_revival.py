@@ -91,9 +91,10 @@ async def test_closing_leaves_no_descriptor_open(daemons: Daemons) -> None:
         links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208
         return [target for link in links if "pidfd" in (target := _target(link))]
 
-    assert len(descriptors()) == 1
+    opened = len(descriptors())
+    assert opened
     await daemons.revival.close()
-    assert descriptors() == []
+    assert len(descriptors()) == opened - 1
 
 
 def _target(link: str) -> str:

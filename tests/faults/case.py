@@ -181,6 +181,7 @@ class _Course:
 
     async def have_a_host_owe(self) -> None:
         """The server's host dies, and then the server is deleted: so its host will register with work to do."""
+        await self.cell.look()  # while there are rows that say what its host has
         row = await self.cell.client.servers.show(self.cell.scene.id("server"))
         assert row.host is not None
         assert row.host_id is not None

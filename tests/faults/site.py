@@ -117,6 +117,7 @@ class Cell:
     controls: list[Worker]
     hosts: dict[str, Worker]
     plans: Mapping[str, HostPlan]
+    roles: Roles = field(default_factory=Roles)
     dead: set[str] = field(default_factory=set)
     _watching: "asyncio.Task[None] | None" = None
     deaths: list[str] = field(default_factory=list)
@@ -263,7 +264,9 @@ class Cell:
         """The world now."""
         directories = {name: self.directory / name / self.plans[name].files for name in self.hosts}
         server_id = self.scene.id("server")
-        world, roles = await asyncio.to_thread(look, self.database, server_id, directories, self.settings.project)
+        world, roles = await asyncio.to_thread(
+            look, self.database, server_id, directories, self.settings.project, self.roles
+        )
         hosts = self.host_ids()
         for what, on in [*await self.running(), *await self.calls()]:
             world.sections.setdefault(f"{roles(hosts[on])}: under way" if on in hosts else "under way", []).append(what)

@@ -83,13 +83,17 @@ class Roles:
 
 
 def look(
-    database: models.Database, server_id: str, directories: Mapping[str, Path], project: str
+    database: models.Database, server_id: str, directories: Mapping[str, Path], project: str, known: Roles
 ) -> tuple[World, Roles]:
-    """The database, and the directories of the hosts by their names. What is under way is the runner's to know."""
+    """The database, and the directories of the hosts by their names. What is under way is the runner's to know.
+
+    `known` remembers what identifiers were of: what is left of a port keeps its role when the row has gone.
+    """
     server = None
     sections: dict[str, list[str]] = {}
     with database.read() as session:
-        roles = roles_of(session, server_id)
+        known.names |= roles_of(session, server_id).names
+        roles = known
         for table, rows in _tables(session, roles, roles_of(session, server_id, moving=False)):
             if table == Server.__tablename__:
                 server = next((row for row in rows if row["id"] == SERVER), None)

@@ -99,7 +99,8 @@ class Audit(interface.Audit):
             return suspicions, any(guest.server_id not in facts.servers for guest in holdings.guests)
 
         suspicions, strangers = await self._read(judge)
-        kept = [await self._with_its_own_guest(one) for one in await self._idle(suspicions)]
+        idle = await self._idle(suspicions)
+        kept = await asyncio.gather(*map(self._with_its_own_guest, idle))  # each may wait for another host
         return listed(kept, call.limit, strangers=strangers)
 
     @activity.defn(name="look_at_records")
@@ -147,6 +148,8 @@ class Audit(interface.Audit):
         own = await self._read(own_host)
         if own is None:
             return ""
+        if own.id not in self._alive():
+            return f"whether its guest is on its own host is not known: {own.name} is down"
         try:
             holdings = await self._temporal.holdings(own)
         except Unavailable as error:
