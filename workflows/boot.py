@@ -117,7 +117,7 @@ class Boot(Operation[BootRequest]):
             else:
                 events = self.event_log(ACTIVATE.name)
                 call = Activate(**dict(self.ref), host_id=host.id, power_state=power_state, events=events)
-                return await self.unbroken(ACTIVATE, call)
+                return await to_the_end(self.must(ACTIVATE, call))
 
     async def schedule(self, plan: BootPlan) -> HostRef:
         """Take the next host: where an operator sends it, an alternate, else the best that a new search finds."""

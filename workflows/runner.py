@@ -118,10 +118,18 @@ class StepRunner(Unwinder):
         else:
             self.end_record(record)
 
-    async def must(self, definition: StepDefinition[Argument, Result], argument: Argument) -> Result:
-        """Run a step of the control plane after the point of no return: it is tried until it works."""
+    async def must(
+        self, definition: StepDefinition[Argument, Result], argument: Argument, *, refusable: bool = False
+    ) -> Result:
+        """Run a step of the control plane that has no undo: it is tried until it works, or is refused."""
         self.closing = True
         record = self.begin_record(definition.name, None)
-        result: Result = await self.insist(definition.activity, argument, record, definition.name)
+        try:
+            result: Result = await self.insist(
+                definition.activity, argument, record, definition.name, refusable=refusable
+            )
+        except ActivityError as failure:
+            self.end_record(record, failure)
+            raise
         self.end_record(record)
         return result

@@ -13,7 +13,7 @@ from activities.interfaces.servers import HostRef, Limits
 from hostler.contract.errors import NotFound
 from hostler.contract.names import host_queue
 from hostler.contract.servers import Step, StepStatus
-from workflows.failures import judge
+from workflows.failures import is_refusal, judge
 from workflows.showing import Shown
 from workflows.steps import CONTROL_UNDO_RETRY, HOST_UNDO_RETRY, Saga, Undo
 
@@ -74,14 +74,17 @@ class Unwinder(Shown):
             summary=f"undo of {undo.record.name} on {host.name}",
         )
 
-    async def insist(self, work: Callable[..., Any], argument: BaseModel, record: Step, summary: str) -> Any:
+    async def insist(
+        self, work: Callable[..., Any], argument: BaseModel, record: Step, summary: str, *, refusable: bool = False
+    ) -> Any:
         """What the control plane must do, whatever it fails with: there is no way back from here.
 
         Temporal retries what may pass; what says that it will not is tried again all the same, with growing pauses,
         since only a repair of the code or of the database can help, and the operation must then end by itself.
 
         Raises:
-            ActivityError: what it is about is not in the database, so there is nothing to do; or a cancellation.
+            ActivityError: what it is about is not in the database, so there is nothing to do; a cancellation; or, where
+                it is `refusable`, one of our own errors, which say that nothing was done.
         """
         pauses = 0
         while True:
@@ -95,7 +98,8 @@ class Unwinder(Shown):
                 )
             except ActivityError as failure:
                 error = judge(failure, host=None).error
-                if is_cancelled_exception(failure) or isinstance(error, NotFound):
+                refused = refusable and is_refusal(failure)
+                if is_cancelled_exception(failure) or isinstance(error, NotFound) or refused:
                     raise
                 record.note = f"{summary} failed, tried again: {error.detail.message}"
                 workflow.logger.error("%s", record.note)

@@ -59,7 +59,7 @@ class DeleteVolume(CatalogueRunner):
         self.title = f"delete volume {request.ref}"
 
         async def carry_out(saga: Saga) -> Nothing:
-            work = await to_the_end(self.step(BEGIN_DELETE, ref, final=True))
+            work = await to_the_end(self.must(BEGIN_DELETE, ref, refusable=True))
             self.limits = work.limits
             return await to_the_end(self._remove(work, ref))
 

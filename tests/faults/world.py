@@ -20,7 +20,7 @@ from sqlmodel import Session, select
 import models
 from hostler.contract.names import bridge_name, is_uuid, tap_name
 from hostler.contract.states import PowerState, VmState
-from models import Host, Network, Port, Server, Volume, quota_use
+from models import Host, Network, OwedWork, Port, Server, ServerEvent, Volume, quota_use
 
 Row = dict[str, str]
 OWED, SERVER = "owed_work", "<server>"
@@ -132,6 +132,10 @@ def roles_of(session: Session, server_id: str, *, moving: bool = True) -> Roles:
         roles.add(row.id, f"{type(row).__name__.lower()} {row.name or 'of the server'}")
     for device in session.exec(select(models.BlockDevice)):
         roles.add(device.id, f"device {device.position}")
+    for work in session.exec(select(OwedWork)):
+        roles.add(work.id, f"owed {work.activity}")
+    for event in session.exec(select(ServerEvent)):
+        roles.add(event.run_id, f"run of {event.operation}")
     roles.add(server_id, "server")
     return roles
 

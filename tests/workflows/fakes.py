@@ -220,6 +220,8 @@ UNDOS = {
 # What stays when the host changes, and so is undone after all that is bound to the host.
 KEPT = ("allocate_ports", "prep_block_devices", "create_volume_data", "export_volume")
 STEPS = [*(step for step in PLANNED if step not in ("accept", WAIT_VIF_PLUGGED)), "set_task_state", *KEPT[2:]]
+# `activate` is past the point of no return: it is neither given up nor interrupted.
+INTERRUPTIBLE = [step for step in STEPS if step != "activate"]
 
 
 Boot = WorkflowHandle[Any, Server]

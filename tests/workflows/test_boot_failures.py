@@ -258,3 +258,13 @@ async def test_a_boot_whose_acceptance_broke_holds_nothing(cloud: Cloud) -> None
 
     assert (await cloud.client.servers.show(server_id)).status == "ERROR"
     assert (await cloud.world()).besides(server_id) == before.besides(server_id)
+
+
+@pytest.mark.parametrize("afterwards", [False, True])
+async def test_a_guest_that_runs_is_activated_whatever_the_last_step_fails_with(cloud: Cloud, afterwards: bool) -> None:
+    cloud.stage.fail("activate", ApplicationError("a defect", non_retryable=True), afterwards=afterwards)
+
+    server = await cloud.booted()
+
+    assert (server.status, server.power_state) == ("ACTIVE", "running")
+    assert (await cloud.world()).guests == {("sim-1", server.id)}

@@ -16,7 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 from hostler.contract.errors import BuildFailed, OperationFailed, RescheduleError
 from hostler.contract.names import SEARCH_ATTRIBUTES
 from hostler.contract.servers import StepStatus
-from tests.workflows.fakes import STEPS, UNDOS, Fakes, a_request, boot, check_undone, failure, steps
+from tests.workflows.fakes import INTERRUPTIBLE, STEPS, UNDOS, Fakes, a_request, boot, check_undone, failure, steps
 from workflows.plugging import WAIT_VIF_PLUGGED
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -56,7 +56,7 @@ async def test_a_boot_that_works_undoes_nothing(fakes: Fakes) -> None:
     assert set(STEPS) <= set(fakes.names())
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", INTERRUPTIBLE)
 @pytest.mark.parametrize(
     "error", [RescheduleError("no"), OperationFailed("no"), ValueError("no")], ids=lambda e: type(e).__name__
 )

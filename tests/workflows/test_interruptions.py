@@ -9,9 +9,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.interfaces.servers import Limits
 from hostler.contract.servers import StepStatus
-from tests.workflows.fakes import STEPS, Fakes, boot, check_undone, failure, released, steps
-
-INTERRUPTIBLE = [step for step in STEPS if step != "activate"]
+from tests.workflows.fakes import INTERRUPTIBLE, Fakes, boot, check_undone, failure, released, steps
 
 
 @pytest.fixture

@@ -238,3 +238,13 @@ async def test_a_volume_whose_data_is_there_is_finished_whatever_the_last_step_f
     cloud.stage.fail("finish_volume", ValueError("no"), afterwards=True)
 
     assert (await cloud.client.volumes.create(size_gib=1)).status == "available"
+
+
+async def test_a_volume_whose_deletion_has_begun_is_deleted_though_the_answer_was_lost_for_good(cloud: Cloud) -> None:
+    before = await cloud.world()
+    volume = await cloud.client.volumes.create("data", size_gib=1)
+    cloud.stage.fail("begin_delete_volume", ValueError("lost"), afterwards=True)
+
+    await cloud.client.volumes.delete(volume.id)
+
+    assert await cloud.world() == before
