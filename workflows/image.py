@@ -3,7 +3,8 @@
 | step | where | leaves behind | undo |
 |---|---|---|---|
 | accept_image | control | the row, saving | forget_image |
-| import_image | control | the file; the row is active | forget_image, of accept_image |
+| import_image | control | the file | forget_image, of accept_image |
+| publish_image | control | the row is active | - : it is the point of no return |
 """
 
 from datetime import timedelta
@@ -12,14 +13,17 @@ from temporalio import workflow
 
 from activities.interfaces.images import ImageId, Images
 from hostler.contract.calls import CREATE_IMAGE
+from hostler.contract.guests import ImageRef
 from hostler.contract.resources import Image, ImageCreate
 from workflows.catalogue import CatalogueRunner
+from workflows.concurrency import to_the_end
 from workflows.steps import Saga, StepDefinition
 
 ACCEPT = StepDefinition[ImageCreate, None](Images.accept_image, undo=Images.forget_image)
-IMPORT = StepDefinition[ImageCreate, Image](
+IMPORT = StepDefinition[ImageCreate, ImageRef](
     Images.import_image, timeout=timedelta(hours=2), heartbeat=timedelta(seconds=60)
 )
+PUBLISH = StepDefinition[ImageRef, Image](Images.publish_image)
 
 
 @workflow.defn(name=CREATE_IMAGE)
@@ -33,6 +37,7 @@ class CreateImage(CatalogueRunner):
 
         async def carry_out(saga: Saga) -> Image:
             await self.step(ACCEPT, request, saga=saga, undo=ImageId(image_id=request.id))
-            return await self.step(IMPORT, request, final=True)
+            imported = await self.step(IMPORT, request)
+            return await to_the_end(self.must(PUBLISH, imported))
 
         return await self.all_or_nothing(carry_out)

@@ -11,6 +11,7 @@ from activities.interfaces.images import ImageId
 from drivers.image.base import ImageStore
 from hostler.contract import resources
 from hostler.contract.errors import Conflict, NotFound
+from hostler.contract.guests import ImageRef
 from hostler.contract.resources import DiskFormat, ImageCreate, ImageStatus
 from hostler.contract.validation import check_image
 from models import Database, Image
@@ -52,18 +53,22 @@ class Images(interface.Images):
         self._database.run(change)
 
     @activity.defn(name="import_image")
-    def import_image(self, call: ImageCreate) -> resources.Image:
+    def import_image(self, call: ImageCreate) -> ImageRef:
         def report(done: int, total: int) -> None:
             activity.heartbeat(f"{done * 100 // max(total, 1)} % of {total // 2**20} MiB")
 
-        stored = self._store.add(call.id, Path(call.path), DiskFormat(call.disk_format), call.checksum, report)
+        disk_format = DiskFormat(call.disk_format)
+        stored = self._store.add(call.id, Path(call.path), disk_format, call.checksum, report)
+        return ImageRef(id=call.id, disk_format=disk_format, **stored.model_dump())
 
+    @activity.defn(name="publish_image")
+    def publish_image(self, call: ImageRef) -> resources.Image:
         def change(session: Session) -> resources.Image:
             row = session.get(Image, call.id, with_for_update=True)
             if row is None:
                 raise NotFound(f"image {call.id} is gone", field="image", value=call.id)
-            row.size_bytes, row.virtual_size_bytes = stored.size_bytes, stored.virtual_size_bytes
-            row.checksum, row.status = stored.checksum, ImageStatus.ACTIVE
+            row.size_bytes, row.virtual_size_bytes = call.size_bytes, call.virtual_size_bytes
+            row.checksum, row.status = call.checksum, ImageStatus.ACTIVE
             return image_view(row)
 
         return self._database.run(change)

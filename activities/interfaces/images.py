@@ -25,8 +25,13 @@ class Images(ABC):
 
     @activity.defn(name="import_image")
     @abstractmethod
-    def import_image(self, call: ImageCreate) -> Image:
-        """Inspect, copy into the store, and make the row active."""
+    def import_image(self, call: ImageCreate) -> ImageRef:
+        """Inspect, and copy into the store."""
+
+    @activity.defn(name="publish_image")
+    @abstractmethod
+    def publish_image(self, call: ImageRef) -> Image:
+        """Make the row active: from now on the image can be used, and is not forgotten."""
 
     @activity.defn(name="forget_image")
     @abstractmethod

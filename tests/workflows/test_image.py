@@ -80,6 +80,15 @@ async def test_an_import_that_is_cancelled_ends_with_a_whole_image_or_none(cloud
     assert (importing.exception() is None) == (row is not None)
 
 
+async def test_an_image_that_was_published_is_not_lost_with_the_answer(cloud: Cloud, disk: Path) -> None:
+    cloud.stage.fail("publish_image", ValueError("it broke"), afterwards=True)
+
+    image = await cloud.client.images.create("mine", disk)
+
+    assert (await cloud.client.images.show("mine")) == image
+    assert image.id in stored(cloud)
+
+
 async def test_the_uuid_of_an_image_is_its_own(cloud: Cloud, disk: Path) -> None:
     image = await cloud.client.images.create("mine", disk)
 

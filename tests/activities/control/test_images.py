@@ -43,8 +43,7 @@ def found(database: Database, image_id: str) -> Image | None:
 
 def import_(images: Images, request: ImageCreate) -> View:
     """Import it, as a worker would."""
-    view: View = ActivityEnvironment().run(images.import_image, request)
-    return view
+    return images.publish_image(ActivityEnvironment().run(images.import_image, request))
 
 
 def test_imported_twice_it_is_imported_once(images: Images, request_: ImageCreate, store: Path) -> None:
