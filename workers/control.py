@@ -17,7 +17,6 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.boundary import ErrorBoundary
 from activities.control.audit.audit import Audit as AuditActivities
-from activities.control.audit.temporal import Temporal
 from activities.control.block_devices import BlockDevices
 from activities.control.calls.flavors import FlavorCalls
 from activities.control.calls.hosts import HostCalls
@@ -32,6 +31,7 @@ from activities.control.ports import Ports
 from activities.control.power import PowerReports
 from activities.control.scheduling import Scheduling
 from activities.control.servers import Servers
+from activities.control.temporal import Temporal
 from activities.telemetry import ActivityTelemetry
 from drivers.image.local import LocalImageStore
 from hostler.contract.calls import REGISTER_HOST
@@ -85,6 +85,7 @@ def control_activities(
 ) -> list[Callable[..., Any]]:
     """Every activity of the control worker."""
     store = LocalImageStore(settings.images_dir)
+    temporal = Temporal(client, settings.timeouts.host_answer)
     families = [
         Servers(database, settings),
         Scheduling(database, Scheduler(database, alive, settings.scheduler)),
@@ -92,10 +93,10 @@ def control_activities(
         BlockDevices(database, alive, settings.timeouts),
         Images(database, store),
         Hosts(database),
-        AuditActivities(database, alive, Temporal(client, settings.timeouts.host_answer), settings.audit.heal),
+        AuditActivities(database, alive, temporal, settings.audit.heal),
         ServerCalls(database),
         FlavorCalls(database),
-        ImageCalls(database, store),
+        ImageCalls(database, store, temporal),
         NetworkCalls(database),
         VolumeCalls(database),
         HostCalls(database, alive),

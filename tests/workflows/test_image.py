@@ -8,6 +8,7 @@ import pytest
 
 from hostler.contract.errors import Conflict, ImageRejected, InvalidRequest, OperationFailed
 from hostler.contract.names import image_workflow_id
+from hostler.contract.resources import DiskFormat
 from models import Image
 from tests.cloud import Cloud
 
@@ -104,3 +105,26 @@ async def test_imports_of_the_same_image_at_once_are_one(cloud: Cloud, disk: Pat
     images = await asyncio.gather(*(cloud.client.images.create("mine", disk, image_id=image_id) for _ in range(3)))
     assert images[0] == images[1] == images[2]
     assert cloud.stage.names().count("import_image") == 1
+
+
+async def test_an_image_that_is_being_imported_is_not_deleted(cloud: Cloud, disk: Path) -> None:
+    held = cloud.stage.hold("import_image")
+    importing = asyncio.create_task(cloud.client.images.create("mine", disk))
+    await held.reached.wait()
+
+    with pytest.raises(Conflict, match="still being imported") as refused:
+        await cloud.client.images.delete("mine")
+
+    assert "cancel the workflow image:" in str(refused.value.detail.remedy)
+    held.go_on.set()
+    assert (await importing).status == "active"
+
+
+async def test_an_image_that_nothing_imports_any_more_can_be_deleted(cloud: Cloud) -> None:
+    image_id = str(uuid4())
+    row = Image(id=image_id, name="lost", project="default", disk_format=DiskFormat.RAW)
+    cloud.database.run(lambda session: session.add(row))
+
+    await cloud.client.images.delete("lost")
+
+    assert rows(cloud, image_id) is None

@@ -14,8 +14,8 @@ from activities.control.audit.records import LONG, OpenRun, judge_records, judge
 from activities.control.audit.servers import judge_servers
 from activities.control.audit.storage import judge_storage
 from activities.control.audit.suspecting import listed
-from activities.control.audit.temporal import Temporal
 from activities.control.find import find_host
+from activities.control.temporal import Temporal
 from activities.interfaces import audit as interface
 from activities.interfaces.audit import (
     AuditPlan,

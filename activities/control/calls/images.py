@@ -1,13 +1,17 @@
 """Images; importing one is a workflow."""
 
+import asyncio
+
 from sqlmodel import Session, col, select
 from temporalio import activity
 
 from activities.control.find import find
+from activities.control.temporal import Temporal
 from activities.control.views import image_view
 from drivers.image.base import ImageStore
 from hostler.contract.calls import DELETE_IMAGE, LIST_IMAGES, SHOW_IMAGE, Filter, Nothing, Ref
 from hostler.contract.errors import Conflict
+from hostler.contract.names import image_workflow_id
 from hostler.contract.resources import Image, ImageStatus
 from models import Database
 from models import Image as Row
@@ -16,9 +20,10 @@ from models import Image as Row
 class ImageCalls:
     """Guests keep a copy of their image on their host, so deleting one harms none of them."""
 
-    def __init__(self, database: Database, store: ImageStore) -> None:
+    def __init__(self, database: Database, store: ImageStore, temporal: Temporal) -> None:
         self._database = database
         self._store = store
+        self._temporal = temporal
 
     @activity.defn(name=LIST_IMAGES.name)
     def list_images(self, call: Filter) -> list[Image]:
@@ -36,25 +41,28 @@ class ImageCalls:
             return image_view(find(session, Row, call.ref, call.project))
 
     @activity.defn(name=DELETE_IMAGE.name)
-    def delete_image(self, call: Ref) -> Nothing:
+    async def delete_image(self, call: Ref) -> Nothing:
         """Remove the file, then the row, so that a call that broke between them can be repeated."""
+        image = await asyncio.to_thread(self.show_image, call)
+        if image.status != ImageStatus.ACTIVE:
+            await self._check_not_importing(image)
+        await asyncio.to_thread(self._remove, image.id)
+        return Nothing()
 
-        def busy(session: Session) -> str:
-            row = find(session, Row, call.ref, call.project)
-            if row.status is not ImageStatus.ACTIVE:
-                raise Conflict(
-                    f"image {row.name} is still being imported",
-                    field="image",
-                    value=call.ref,
-                    remedy=f"wait, or cancel the workflow image:{row.id}",
-                )
-            return row.id
+    async def _check_not_importing(self, image: Image) -> None:
+        """A restored database has images as saving that nothing imports any more: these may be deleted."""
+        workflow_id = image_workflow_id(image.id)
+        if await self._temporal.open_runs([workflow_id]):
+            raise Conflict(
+                f"image {image.name} is still being imported",
+                field="image",
+                value=image.name,
+                remedy=f"wait, or cancel the workflow {workflow_id}",
+            )
 
-        with self._database.read() as session:
-            image_id = busy(session)
+    def _remove(self, image_id: str) -> None:
         self._store.remove(image_id)
         self._database.run(lambda session: _forget(session, image_id))
-        return Nothing()
 
 
 def _forget(session: Session, image_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What the audit asks Temporal: which runs are open, and, over it, what a host has."""
+"""What activities of the control plane ask Temporal: which runs are open, and, over it, what a host has."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
