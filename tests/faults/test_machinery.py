@@ -43,7 +43,7 @@ def faultless(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Faultless
 async def test_an_undo_that_does_nothing_is_found(site: Site, faultless: Faultless, tmp_path: Path) -> None:
     broken = replace(site, defect=defects.guests_are_not_destroyed)
 
-    result = await run_case(broken, tmp_path / "case", 0, BOOT, struck("activate", Fault.BEFORE_FINAL), faultless)
+    result = await run_case(broken, tmp_path / "case", 0, BOOT, struck("resume_guest", Fault.BEFORE_FINAL), faultless)
 
     assert not result.passed
     assert any(line.startswith("+ ") and "guests/<server>.json" in line for line in result.differences)
@@ -52,13 +52,11 @@ async def test_an_undo_that_does_nothing_is_found(site: Site, faultless: Faultle
 async def test_a_row_that_leaks_is_found(site: Site, faultless: Faultless, tmp_path: Path) -> None:
     broken = replace(site, defect=defects.ports_are_not_released)
 
-    result = await run_case(broken, tmp_path / "case", 0, BOOT, struck("activate", Fault.BEFORE_FINAL), faultless)
+    result = await run_case(broken, tmp_path / "case", 0, BOOT, struck("spawn", Fault.CANCELLED), faultless)
 
-    assert any(line.startswith("+ port: ") for line in result.differences), [
-        result.problems,
-        result.differences,
-        result.history,
-    ]
+    assert any(line.startswith("+ port: ") for line in result.differences), (
+        f"{result.outcome}, {result.problems}, {result.differences}, {chr(10).join(result.history)}"
+    )
 
 
 async def test_a_fault_that_strikes_nothing_is_a_failure(site: Site, faultless: Faultless, tmp_path: Path) -> None:
