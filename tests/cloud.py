@@ -56,7 +56,8 @@ from models import (
 from models import Server as ServerRow
 from tests.stage import Stage, eventually
 from workers.control import control_worker
-from workers.host import Machine, make_machines, serve
+from workers.host import serve
+from workers.machine import Machine, make_machines
 
 # Short, so that a host which does not answer costs a test two seconds; long enough for a busy machine.
 TIMEOUTS = TimeoutSettings(

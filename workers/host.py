@@ -1,15 +1,10 @@
-"""The host worker: the activities that touch one machine. It holds no database and no cloud-wide credentials.
-
-With `host.driver` "simulated" one process is any number of hosts, each with its own identity, queue and registration.
-"""
+"""The host worker: serves the activities that touch one machine. It holds no database and no cloud-wide credentials."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client, WorkflowFailureError
@@ -18,28 +13,16 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.boundary import ErrorBoundary
-from activities.host.claims import Claims
-from activities.host.guests import Guests
-from activities.host.holdings import HostHoldings
-from activities.host.images import HostImages
-from activities.host.ports import HostPorts
-from activities.host.volumes import HostVolumes
 from activities.telemetry import ActivityTelemetry
-from drivers.hypervisor.base import HypervisorDriver
-from drivers.image.cache import ImageCache
-from drivers.image.local import LocalImageStore
-from drivers.network.base import NetworkDriver
-from drivers.volume.base import VolumeDriver
 from hostler.client.errors import from_failure
 from hostler.contract.calls import REGISTER_HOST
 from hostler.contract.errors import Conflict, InvalidRequest
 from hostler.contract.names import CONTROL_QUEUE, HOST, host_queue, host_workflow_id, server_workflow_id
-from hostler.contract.resources import HostRegistration, Inventory
 from hostler.contract.servers import VifPlugged
 from hostler.settings import HostSettings, Settings
-from workers.activities import methods
 from workers.admission import admit, is_admitted
-from workers.host_identity import forget_admission, host_id, machine_id
+from workers.host_identity import forget_admission
+from workers.machine import Machine, make_machines
 from workers.metrics import meter_of
 from workers.power_events import forward_power
 from workers.signals import stop_event
@@ -55,56 +38,6 @@ RETRY_SECONDS = 2.0
 POLLERS, POLLERS_OF_MANY = 5, 1
 MANY = 20
 REGISTRATIONS_AT_ONCE = 20
-
-
-@dataclass
-class Machine:
-    """One host: who it is, and its drivers. `takes_volumes`: whether new ones may be kept here."""
-
-    id: str
-    name: str
-    zone: str
-    directory: Path
-    inventory: Inventory
-    hypervisor: HypervisorDriver
-    network: NetworkDriver
-    images: ImageCache
-    volumes: VolumeDriver | None = None
-    takes_volumes: bool = True
-    durable: bool = True
-    machine_id: str | None = None
-
-    def activities(self) -> list[Callable[..., Any]]:
-        """Every activity of this host."""
-        claims = Claims(self.directory / "claims", self.inventory, self.hypervisor, self.durable)
-        families: list[object] = [
-            claims,
-            Guests(self.hypervisor, self.images),
-            HostPorts(self.network),
-            HostImages(self.images),
-            HostHoldings(self.id, claims, self.hypervisor, self.network, self.images, self.volumes),
-        ]
-        if self.volumes is not None:
-            families.append(HostVolumes(self.volumes, self.images))
-        return [method for family in families for method in methods(family)]
-
-    def registration(self) -> HostRegistration:
-        """What the host says of itself."""
-        return HostRegistration(
-            id=self.id,
-            name=self.name,
-            zone=self.zone,
-            inventory=self.inventory,
-            volumes=self.volumes is not None and self.takes_volumes,
-            machine_id=self.machine_id,
-        )
-
-    async def close(self) -> None:
-        """Let go of the drivers' resources."""
-        await self.hypervisor.close()
-        await self.network.close()
-        if self.volumes is not None:
-            await self.volumes.close()
 
 
 async def run(settings: Settings) -> None:
@@ -239,81 +172,3 @@ async def forward_events(client: Client, machine: Machine) -> None:
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
             break
-
-
-async def make_machines(settings: Settings) -> list[Machine]:
-    """This process's hosts with their drivers."""
-    if settings.host.driver == "simulated":
-        return await simulated_machines(settings)
-    return [await libvirt_machine(settings)]
-
-
-async def libvirt_machine(settings: Settings) -> Machine:
-    """The real host that this is."""
-    # libvirt and netlink are imported only where they are used: a simulated cloud needs neither.
-    from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
-    from drivers.network.local import LocalNetwork
-    from drivers.volume.local import LocalVolumes
-
-    directory, host = settings.state_dir, settings.host
-    hypervisor = LibvirtHypervisor(host.libvirt, host, directory, host_id(directory))
-    volumes = LocalVolumes(directory / "volumes", host.volume_address)
-    await volumes.restart_exports()
-    network = LocalNetwork(directory / "network", host_id(directory))
-    await network.restore()
-    return Machine(
-        id=host_id(directory),
-        name=host.name,
-        zone=host.zone,
-        directory=directory,
-        inventory=offered(await hypervisor.inventory(), host),
-        hypervisor=hypervisor,
-        network=network,
-        images=ImageCache(directory / "cache", LocalImageStore(settings.images_dir)),
-        volumes=volumes,
-        takes_volumes=host.volumes,
-        machine_id=machine_id(),
-    )
-
-
-async def simulated_machines(settings: Settings) -> list[Machine]:
-    """As many hosts as the settings say. They share one image cache: its content is not what is simulated."""
-    from drivers.hypervisor.simulated import SimulatedHypervisor
-    from drivers.network.simulated import SimulatedNetwork
-    from drivers.volume.simulated import SimulatedVolumes
-
-    simulated, root = settings.host.simulated, settings.state_dir / "simulated"
-    images = ImageCache(root / "cache", LocalImageStore(settings.images_dir))
-    machines = []
-    for number in range(1, max(1, simulated.hosts) + 1):
-        name = f"{simulated.name_prefix}{number}"
-        network = SimulatedNetwork(simulated, name, root / name)
-        hypervisor = SimulatedHypervisor(simulated, name, root / name, network, host_id(root / name))
-        machines.append(
-            Machine(
-                id=host_id(root / name),
-                name=name,
-                zone=simulated.zone,
-                directory=root / name,
-                inventory=await hypervisor.inventory(),
-                hypervisor=hypervisor,
-                network=network,
-                images=images,
-                volumes=SimulatedVolumes(simulated, name, root / name) if simulated.volumes else None,
-                durable=False,
-            )
-        )
-    return machines
-
-
-def offered(inventory: Inventory, host: HostSettings) -> Inventory:
-    """What the machine has, with what the settings say that Hostler may use of it."""
-    return inventory.model_copy(
-        update={
-            "reserved_ram_mib": host.reserved_ram_mib,
-            "reserved_disk_gib": host.reserved_disk_gib,
-            "cpu_ratio": host.cpu_ratio,
-            "ram_ratio": host.ram_ratio,
-            "disk_ratio": host.disk_ratio,
-        }
-    )

@@ -24,8 +24,9 @@ from hostler.private_files import write_private
 from hostler.settings import HostSettings, Settings, SimulatedSettings, TemporalSettings
 from models import Database, upgrade
 from workers.control import control_worker
-from workers.host import Machine, make_machines, serve
+from workers.host import serve
 from workers.liveness import Liveness
+from workers.machine import Machine, make_machines
 from workers.temporal_server import DYNAMIC_CONFIG, SQLITE_PRAGMAS, find_binary
 
 Driver = Literal["simulated", "libvirt"]

@@ -17,7 +17,7 @@ from drivers.volume.local import LocalVolumes
 from hostler.settings import HostSettings, Settings, SimulatedSettings
 from workers.activities import methods
 from workers.control import control_activities
-from workers.host import make_machines
+from workers.machine import make_machines
 
 
 def families() -> list[type]:

@@ -30,7 +30,7 @@ from tests.processes.postgres import Postgres, run_postgres
 from tests.processes.process import Process
 from tests.stage import Stage
 from workers import dev, temporal_server
-from workers.host import Machine, make_machines
+from workers.machine import Machine, make_machines
 
 LIMIT = timedelta(seconds=120)
 HEARTBEAT_S = 1

@@ -11,8 +11,9 @@ from hostler.contract.errors import Conflict
 from models import Host
 from tests.cloud import Cloud
 from workers.admission import admit, is_admitted
-from workers.host import Machine, make_machines, serve
+from workers.host import serve
 from workers.host_identity import note_admission, was_admitted
+from workers.machine import Machine, make_machines
 
 ONE, OTHER = "1" * 32, "2" * 32
 

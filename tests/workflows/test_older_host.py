@@ -10,7 +10,7 @@ from temporalio.client import ActivityFailureError
 from hostler.contract.errors import RescheduleError, from_application_error
 from hostler.contract.names import host_queue
 from tests.cloud import LIMIT, Cloud
-from workers.host import Machine
+from workers.machine import Machine
 
 
 @pytest.fixture
