@@ -235,6 +235,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     return dev.environment(settings, None) | {
         "HOSTLER_TEMPORAL__UI_URL": settings.temporal.ui_url,
         "HOSTLER_TEMPORAL__HEARTBEAT_INTERVAL": str(HEARTBEAT_S),
+        # It would run at full tens of minutes, and heal what a test is just about to look at.
+        "HOSTLER_AUDIT__INTERVAL": "0",
     }
 
 
