@@ -33,6 +33,7 @@ from hostler.contract.servers import (
     StepStatus,
 )
 from hostler.contract.validation import check_decision
+from workflows.concurrency import to_the_end
 from workflows.failures import Verdict, judge
 from workflows.refusals import already_decided, choice_makes_no_sense, holds_not
 from workflows.runner import StepRunner
@@ -146,8 +147,10 @@ class Holder(StepRunner):
         workflow.logger.warning("holds at %s: %s", step.name, error.detail.message)
         workflow.upsert_search_attributes([HELD.value_set(True)])
         try:
-            await self._tell()
+            await to_the_end(self._tell())
+            self.heed()
             decision = await self._await_decision()
+            self.heed()
         except asyncio.CancelledError as cancelled:
             self._hold_ends()
             self.end_record(record, cancelled)
@@ -156,7 +159,7 @@ class Holder(StepRunner):
         self.end_record(record)
         record.note = f"{record.note}; {spelled(decision)}"
         workflow.logger.warning("%s", spelled(decision))
-        await self._tell()
+        await to_the_end(self._tell())
         return decision
 
     def _hold_ends(self) -> None:

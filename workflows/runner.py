@@ -39,10 +39,10 @@ class StepRunner(Unwinder):
         Once the operation should end early no step begins, and one that completes meanwhile is the last: except a
         `final` one. `again` gives the argument for another try that an operator decided on.
         """
-        self._heed(final)
-        self.closing = final
         entry: Undo | None = None
         while True:
+            self.heed(final)
+            self.closing = final
             record = self.begin_record(definition.name, on)
             if entry is not None:
                 entry.record = record
@@ -57,7 +57,7 @@ class StepRunner(Unwinder):
                 argument = again(decision) if again else argument
             else:
                 self.end_record(record)
-                self._heed(final)
+                self.heed(final)
                 return result
 
     async def _execute(
@@ -87,7 +87,14 @@ class StepRunner(Unwinder):
         """A step has exhausted its retries: returns when it is to be tried again, else raises its failure."""
         raise failure
 
-    def _heed(self, final: bool) -> None:
+    def heed(self, final: bool = False) -> None:
+        """Go no further once the operation should end early.
+
+        To be asked after every wait: Temporal's SDK loses a cancellation that comes together with what is waited for.
+
+        Raises:
+            asyncio.CancelledError: it should.
+        """
         if not final and not self.stopping and self.stop_asked():
             raise asyncio.CancelledError
 

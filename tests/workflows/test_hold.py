@@ -1,21 +1,39 @@
 """Operations that hold instead of giving up, and what operators decide about them."""
 
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from temporalio.exceptions import ApplicationError
+from temporalio.worker import HandleSignalInput, WorkflowInboundInterceptor
 
 from hostler import Server
 from hostler.client import Operation
 from hostler.contract.errors import BuildFailed, Cancelled, HostlerError, InvalidRequest, InvalidState, NotFound
 from hostler.contract.names import HELD
-from hostler.contract.servers import Choice, Hold, OnFailure, StepStatus
+from hostler.contract.servers import Choice, Hold, OnFailure, StepStatus, VifPlugged
 from hostler.settings import OperationSettings
 from tests.cloud import LIMIT, Cloud, refuses
+from tests.stage import Stage
 from tests.workflows.conftest import StartCloud
 
 BROKEN = ApplicationError("the disk is on fire", non_retryable=True)
+
+
+class SlowToHear(WorkflowInboundInterceptor):
+    """While a workflow hears a signal, what else comes is gathered, and then comes together."""
+
+    async def handle_signal(self, input: HandleSignalInput) -> None:
+        """Hear it, slowly."""
+        time.sleep(0.5)  # noqa: ASYNC251 - the workflow's thread is what is to be kept busy
+        await super().handle_signal(input)
+
+
+@pytest.fixture
+def slow_to_hear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the control worker's workflows be so."""
+    monkeypatch.setattr(Stage, "workflow_interceptor_class", lambda self, input: SlowToHear)
 
 
 async def holding(cloud: Cloud, operation: Operation) -> Hold:
@@ -284,3 +302,32 @@ async def test_a_guest_that_may_run_unseen_is_not_moved(cloud: Cloud) -> None:
     await cloud.start_host("sim-1")
     await cloud.client.operations.retry(boot.server_id)
     assert (await outcome(boot)).host == "sim-1"
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["before", "together with"])
+@pytest.mark.parametrize("interruption", ["cancel", "delete"])
+async def test_a_hold_can_be_interrupted_before_it_has_been_told(
+    slow_to_hear: None, cloud: Cloud, interruption: str, together: bool
+) -> None:
+    before = await cloud.world()
+    cloud.stage.fail("spawn", BROKEN)
+    told = cloud.stage.hold("note")
+    boot = await held_boot(cloud, max_attempts=1)
+    await told.reached.wait()
+
+    if together:
+        handle = cloud.temporal.get_workflow_handle(f"server:{boot.server_id}")
+        await handle.signal("vif_plugged", VifPlugged(port_id="another", host_id="another"))
+        told.go_on.set()
+    if interruption == "cancel":
+        await boot.cancel()
+        told.go_on.set()
+        assert isinstance(await cloud.failure(boot), Cancelled)
+    else:
+        deleting = await cloud.client.servers.delete(boot.server_id)
+        told.go_on.set()
+        await outcome(deleting)
+
+    server = await cloud.client.servers.show(boot.server_id)
+    assert server.hold is None
+    assert (await cloud.world()).besides(boot.server_id) == before.besides(boot.server_id)
