@@ -235,11 +235,11 @@ class Cell:
         late = [one for one in struck if plan and plan.strikes[one.number].fault == "late" and one.number not in done]
         found = [f"the late effect of {one.activity}" for one in late]
         with self.database.read() as session:
-            if not owing:
-                found += [f"{OWED}: {one.activity}" for one in session.exec(select(OwedWork))]
             for host in session.exec(select(Host)):
                 if host.registered_at < self.hosts[host.name].started_at:
                     found.append(f"the registration of {host.name}")
+            if not owing:  # after the hosts: who has registered owes an account
+                found += [f"{OWED}: {one.activity}" for one in session.exec(select(OwedWork))]
         return found or [what for what, _ in [*await self.running(), *await self.calls()]]
 
     async def running(self) -> list[tuple[str, str]]:
