@@ -235,9 +235,9 @@ class Cell:
         late = [one for one in struck if plan and plan.strikes[one.number].fault == "late" and one.number not in done]
         found = [f"the late effect of {one.activity}" for one in late]
         with self.database.read() as session:
-            for host in session.exec(select(Host)):
-                if host.registered_at < self.hosts[host.name].started_at:
-                    found.append(f"the registration of {host.name}")
+            hosts = session.exec(select(Host)).all()
+            late_hosts = [one.name for one in hosts if one.registered_at < self.hosts[one.name].started_at]
+            found += [f"the registration of {name}" for name in late_hosts]
             if not owing:  # after the hosts: who has registered owes an account
                 found += [f"{OWED}: {one.activity}" for one in session.exec(select(OwedWork))]
         return found or [what for what, _ in [*await self.running(), *await self.calls()]]
