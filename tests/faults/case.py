@@ -13,7 +13,6 @@ from typing import Any
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import (
-    WorkflowContinuedAsNewError,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
@@ -251,20 +250,19 @@ class _Course:
         return self.cell.temporal.get_workflow_handle(workflow_id, run_id=found[0])
 
     async def ended(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
-        """How the run ended."""
-        while True:
-            waiting = asyncio.ensure_future(run.result(follow_runs=False))
-            try:
-                async with asyncio.timeout(LIMIT.total_seconds()):
-                    while not (await asyncio.wait([waiting], timeout=0.5))[0]:
-                        if self.own_host_is_dead():
-                            waiting.cancel()
-                            return WorkflowExecutionStatus.RUNNING  # it can only wait for that host
-                    with suppress(WorkflowFailureError, WorkflowContinuedAsNewError):
-                        await waiting
-            except TimeoutError:
-                raise NotQuiet(f"the operation has not ended after {LIMIT.total_seconds():g} s") from None
-            return await self.status(run)
+        """How the run ended; what it went on as has ended too."""
+        waiting = asyncio.ensure_future(run.result())
+        try:
+            async with asyncio.timeout(LIMIT.total_seconds()):
+                while not (await asyncio.wait([waiting], timeout=0.5))[0]:
+                    if self.own_host_is_dead():
+                        waiting.cancel()
+                        return WorkflowExecutionStatus.RUNNING  # it can only wait for that host
+                with suppress(WorkflowFailureError):
+                    await waiting
+        except TimeoutError:
+            raise NotQuiet(f"the operation has not ended after {LIMIT.total_seconds():g} s") from None
+        return await self.status(run)
 
     def own_host_is_dead(self) -> bool:
         """Whether the operation is that of a host that is dead."""
