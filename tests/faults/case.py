@@ -146,9 +146,9 @@ class _Course:
         if self.cell.dead & self.cell.hosts.keys():
             await self.look_beside_the_dead(status)
             self.cell.revive()
-        await self.cell.quiet()
         if self.operation.is_its_hosts:  # whoever is interrupted registers anew
-            status = await self.status(self.cell.temporal.get_workflow_handle(run.id))
+            status = await self.registered(run.id)
+        await self.cell.quiet()
         self.result.outcome = status.name.lower().replace("_", "-")
         world = await self.cell.look()
         if self.known is None:
@@ -269,6 +269,16 @@ class _Course:
         if not (self.operation.is_its_hosts and self.cell.dead):
             return False
         return self.cell.host_ids().get(self.cell.scene.host_id) in self.cell.dead
+
+    async def registered(self, workflow_id: str) -> WorkflowExecutionStatus:
+        """How the host's last registration ended, once one has succeeded."""
+        latest = self.cell.temporal.get_workflow_handle(workflow_id)
+
+        async def succeeded() -> bool:
+            return await self.status(latest) is WorkflowExecutionStatus.COMPLETED
+
+        await self.cell.until(succeeded, "the host to register")
+        return await self.status(latest)
 
     async def status(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
         """As Temporal has it."""
