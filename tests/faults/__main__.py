@@ -10,17 +10,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import free_port, run_temporal
 from tests.faults import report
 from tests.faults.case import Result
 from tests.faults.matrix import Matrix
 from tests.faults.plan import OF_STEPS, Fault
+from tests.faults.servers import TemporalServers, temporal_servers
 from tests.faults.site import JOBS, Site, prepare
-from workers.temporal_server import DYNAMIC_CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 SITES = ("simulated", "libvirt")
-SERVER_FLAGS = [word for key, value in DYNAMIC_CONFIG.items() for word in ("--dynamic-config-value", f"{key}={value}")]
 REAL_FAULTS = (Fault.AFTER, Fault.KILLED)
 
 
@@ -33,9 +31,9 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="hostler-faults-", dir="/var/tmp"))
     directory.chmod(0o755)
     try:
-        with run_temporal(free_port(), *SERVER_FLAGS) as address:
+        with temporal_servers() as servers:
             for name in arguments.site or SITES:
-                site = make_site(name, address, directory / name, arguments.jobs)
+                site = make_site(name, servers, directory / name, arguments.jobs)
                 faults = tuple(OF_STEPS) if name == "simulated" else REAL_FAULTS
                 matrix = Matrix(
                     site,
@@ -58,7 +56,7 @@ def main() -> int:
     return _sum_up(results, page)
 
 
-def make_site(name: str, address: str, directory: Path, jobs: int | None = None) -> Site:
+def make_site(name: str, servers: TemporalServers, directory: Path, jobs: int | None = None) -> Site:
     """A site of this name, whose files are in `directory`."""
     template = directory / "template"
     prepare(template)
@@ -67,8 +65,8 @@ def make_site(name: str, address: str, directory: Path, jobs: int | None = None)
     if name == "libvirt":
         from tests.faults.machine import libvirt_site
 
-        return libvirt_site(address, template, disk, jobs)
-    return Site(name, address, template, disk, jobs=jobs or JOBS)
+        return libvirt_site(servers, template, disk, jobs)
+    return Site(name, servers, template, disk, jobs=jobs or JOBS)
 
 
 def _parse() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""A simulated site for the tests of the matrix, on a Temporal server of its own."""
+"""A simulated site for the tests of the matrix, on Temporal servers of its own."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import free_port, run_temporal
-from tests.faults.__main__ import SERVER_FLAGS, make_site
+from tests.faults.__main__ import make_site
+from tests.faults.servers import temporal_servers
 from tests.faults.site import Site
 
 
@@ -16,6 +16,6 @@ def site() -> Iterator[Site]:
     """The site."""
     with (
         tempfile.TemporaryDirectory(prefix="hostler-faults-", ignore_cleanup_errors=True) as directory,
-        run_temporal(free_port(), *SERVER_FLAGS) as address,
+        temporal_servers() as servers,
     ):
-        yield make_site("simulated", address, Path(directory))
+        yield make_site("simulated", servers, Path(directory))

@@ -20,6 +20,7 @@ from drivers.volume.local import LocalVolumes
 from hostler.contract.names import bridge_name, tap_name
 from hostler.settings import HostSettings, LibvirtSettings
 from tests.faults.operations import NETWORKS
+from tests.faults.servers import TemporalServers
 from tests.faults.site import Cell, HostPlan, Site, simulated_host
 from tests.faults.world import Roles, World
 from workers.host_identity import host_id
@@ -30,11 +31,11 @@ PROGRAMS = ("qemu-system", "qemu-nbd", "dnsmasq")
 URI = "qemu:///system"
 
 
-def libvirt_site(address: str, template: Path, disk: Path, jobs: int | None = None) -> Site:
+def libvirt_site(servers: TemporalServers, template: Path, disk: Path, jobs: int | None = None) -> Site:
     """The site; every case has identifiers and subnets of its own, since they share the machine."""
     return Site(
         "libvirt",
-        address,
+        servers,
         template,
         disk,
         hosts=_hosts,

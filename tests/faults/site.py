@@ -37,6 +37,7 @@ from tests.conftest import make_namespace
 from tests.faults import operations
 from tests.faults.plan import Book
 from tests.faults.process import BEAT, Worker
+from tests.faults.servers import TemporalServers
 from tests.faults.world import OWED, Roles, World, look
 
 LIMIT = timedelta(seconds=120)
@@ -82,7 +83,7 @@ class Site:
     """
 
     name: str
-    address: str
+    servers: TemporalServers
     template: Path
     disk: Path
     hosts: Callable[[], list[HostPlan]] = simulated_hosts
@@ -288,12 +289,22 @@ class Cell:
 @asynccontextmanager
 async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1) -> AsyncIterator[Cell]:
     """A cloud for one case, in `directory`. `slot` tells those apart that are open at once."""
-    namespace = await make_namespace(site.address)
+    async with site.servers.lease() as address:
+        cell = await _make_cell(site, address, directory, slot, controls)
+        try:
+            await cell.start()
+            yield cell
+        finally:
+            await cell.close()
+
+
+async def _make_cell(site: Site, address: str, directory: Path, slot: int, controls: int) -> Cell:
+    namespace = await make_namespace(address)
     plans = {plan.name: plan for plan in site.hosts()}
     _make_directories(site, directory, plans)
     shared: dict[str, Any] = {
         "images": directory / "images",
-        "temporal": TemporalSettings(address=site.address, namespace=namespace, heartbeat_interval=BEAT),
+        "temporal": TemporalSettings(address=address, namespace=namespace, heartbeat_interval=BEAT),
         "scheduler": SchedulerSettings(spread=1),
         "timeouts": TIMEOUTS,
         "audit": AuditSettings(interval=timedelta(0)),
@@ -303,7 +314,7 @@ async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1
     database = Database(settings.database_url)
     _fill(database, settings, scene, site.disk, site.subnets(slot))
     connection = Connection(await temporal.connect(settings), settings, settings.project)
-    cell = Cell(
+    return Cell(
         site=site,
         directory=directory,
         settings=settings,
@@ -324,11 +335,6 @@ async def open_cell(site: Site, directory: Path, slot: int, *, controls: int = 1
         },
         plans=plans,
     )
-    try:
-        await cell.start()
-        yield cell
-    finally:
-        await cell.close()
 
 
 def _make_directories(site: Site, directory: Path, hosts: Iterable[str]) -> None:
