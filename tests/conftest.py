@@ -80,9 +80,9 @@ async def make_namespace(address: str) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def temporal_server() -> Iterator[str]:
-    """The address of a Temporal development server that all tests share."""
+    """The address of a Temporal development server that a file's tests share: it slows down with each namespace."""
     with run_temporal(free_port()) as address:
         yield address
 

@@ -7,6 +7,7 @@ sent again until it is answered, as it is by then. A server that an operation ho
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from uuid import uuid4
@@ -101,7 +102,6 @@ class _Forwarder:
         return {server_id: await self._hypervisor.power_state(server_id) for server_id in server_ids}
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._news.wait(), seconds)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()

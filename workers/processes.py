@@ -107,7 +107,8 @@ class Child:
                 delay = FIRST_DELAY
             self._say(self.name, f"{outcome(code)}; starting it again in {delay.total_seconds():g} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay.total_seconds())
+                async with asyncio.timeout(delay.total_seconds()):
+                    await self._stopping.wait()
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _run(self) -> int:

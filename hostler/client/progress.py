@@ -177,5 +177,6 @@ async def _ring(handle: WorkflowHandle[Any, Any], bell: asyncio.Event) -> None:
 
 async def _rung(bell: asyncio.Event) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(bell.wait(), TICK_S)
+        async with asyncio.timeout(TICK_S):
+            await bell.wait()
     await asyncio.sleep(SETTLE_S)

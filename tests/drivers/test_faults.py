@@ -32,7 +32,8 @@ async def test_an_error_fault_is_no_error_that_hostler_knows(tmp_path: Path) -> 
 async def test_a_hanging_call_never_answers_but_can_be_cancelled(tmp_path: Path) -> None:
     struck = faults(tmp_path, SimulatedFault(host="sim-1", call="spawn", kind="hang"))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(struck.before("spawn"), timeout=0.05)
+        async with asyncio.timeout(0.05):
+            await struck.before("spawn")
 
 
 def test_a_kill_fault_ends_the_process_and_does_not_strike_the_next_one(tmp_path: Path) -> None:

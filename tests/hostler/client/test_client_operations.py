@@ -151,6 +151,7 @@ async def test_follow_outlives_the_control_worker(temporal_server: str, namespac
             await asyncio.sleep(0.5)
         await asyncio.sleep(1)
         async with cloud(temporal_server, namespace):
-            await asyncio.wait_for(follower, 60)
+            async with asyncio.timeout(60):
+                await follower
     assert seen[-1].done
     assert seen[-1].steps[0].status is StepStatus.DONE

@@ -1,6 +1,10 @@
 """What Temporal knows of activities is laid over what a workflow tells of its steps."""
 
-from hostler.client.progress import Pending, merge
+import asyncio
+
+import pytest
+
+from hostler.client.progress import Pending, _rung, merge
 from hostler.contract.servers import Progress, Step, StepStatus
 
 
@@ -34,3 +38,16 @@ def test_an_activity_is_known_by_its_id_too() -> None:
 def test_activities_stand_in_for_a_workflow_that_does_not_answer() -> None:
     merged = merge(progress(), [Pending("1", "spawn", attempt=2, error="no space")])
     assert [(s.name, s.status, s.retries) for s in merged.steps] == [("spawn", StepStatus.RUNNING, 1)]
+
+
+async def test_whoever_stops_following_is_heard_also_when_there_is_news() -> None:
+    bell = asyncio.Event()
+    waiting = asyncio.create_task(_rung(bell))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    bell.set()
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

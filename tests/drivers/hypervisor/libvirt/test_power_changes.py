@@ -42,7 +42,8 @@ class Told:
 
     async def next(self) -> frozenset[str]:
         """The next news."""
-        return await asyncio.wait_for(self.news.get(), LIMIT_SECONDS)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            return await self.news.get()
 
 
 @asynccontextmanager
