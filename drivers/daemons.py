@@ -5,10 +5,11 @@ else since is never taken for ours, not even after a crash between the start and
 """
 
 import os
+import select
 import signal
 import subprocess
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,6 @@ from hostler.contract.errors import RescheduleError
 
 START_SECONDS = 60
 STOP_SECONDS = 10
-POLL_SECONDS = 0.02
 
 
 class Daemon:
@@ -38,21 +38,28 @@ class Daemon:
         return None
 
     def handle(self) -> int | None:
-        """A descriptor of the running process, readable when it has ended and for the caller to close; None: dead."""
-        process = self._process()
-        with suppress(ProcessLookupError):
-            handle = os.pidfd_open(process.pid) if process else None
-            if handle is None or self._process():  # it still was ours when the descriptor was made
-                return handle
-            os.close(handle)
+        """A descriptor of the process, readable when it has ended and for the caller to close; None: there is none."""
+        with (
+            suppress(FileNotFoundError, ValueError, psutil.Error, ProcessLookupError),
+            ExitStack() as unless_ours,
+        ):
+            process = psutil.Process(int(self._pid_file.read_text()))
+            descriptor = os.pidfd_open(process.pid)
+            unless_ours.callback(os.close, descriptor)
+            if self._is_ours(process) or self._is_ending(process):  # asked of the process that the descriptor is of
+                unless_ours.pop_all()
+                return descriptor
         return None
 
     def start(self, *arguments: str) -> str:
-        """Start it and wait until it serves; what it complains of, empty when it runs.
+        """Start it, which must not run, and wait until it serves; what it complains of, empty when it runs.
 
         Raises:
             RescheduleError: it is not installed here, or hangs.
         """
+        with self._held() as ending:  # one that has just been killed still has the port and the files
+            if ending is not None:
+                _ended(ending, STOP_SECONDS)
         try:
             done = subprocess.run(
                 [self._program, self._mark, *arguments],
@@ -78,27 +85,47 @@ class Daemon:
                 process.send_signal(number)
 
     def stop(self) -> None:
-        """End it, by force if it does not obey, and remove its PID file."""
-        self.signal(signal.SIGTERM)
-        if not self._gone():
-            self.signal(signal.SIGKILL)
-            self._gone()
+        """End it, by force if it does not obey, and remove its PID file. Its port and files are free afterwards."""
+        with self._held() as descriptor:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if descriptor is not None and not _ended(descriptor, 0):
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(descriptor, number)
+                    _ended(descriptor, STOP_SECONDS)
         self._pid_file.unlink(missing_ok=True)
 
-    def _gone(self) -> bool:
-        """Wait until it has ended. Its zombie counts as ended: whose child it is must not matter."""
-        deadline = time.monotonic() + STOP_SECONDS
-        while self._process():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_SECONDS)
-        return True
+    @contextmanager
+    def _held(self) -> Iterator[int | None]:
+        """See `handle`: it is closed at the end."""
+        descriptor = self.handle()
+        try:
+            yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _process(self) -> psutil.Process | None:
         with suppress(FileNotFoundError, ValueError, psutil.Error):
             process = psutil.Process(int(self._pid_file.read_text()))
-            command = process.cmdline()
-            # The command line of a process that is ending is empty.
-            if self._mark in command and self._program in [Path(part).name for part in command[:1]]:
-                return process
+            return process if self._is_ours(process) else None
         return None
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether it lives and is the daemon of this PID file."""
+        with suppress(psutil.ZombieProcess):
+            command = process.cmdline()
+            return self._mark in command and self._program in [Path(part).name for part in command[:1]]
+        return False
+
+    def _is_ending(self, process: psutil.Process) -> bool:
+        """Whether it looks like the daemon in its last moments: its command line goes before its sockets."""
+        with suppress(psutil.ZombieProcess):
+            return process.name() == self._program and not process.cmdline()
+        return False
+
+
+def _ended(descriptor: int, seconds: float) -> bool:
+    """Whether the process ends within this time. Its zombie counts as ended: whose child it is must not matter."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

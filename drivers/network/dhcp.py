@@ -53,8 +53,7 @@ class DhcpServer:
                 self._daemon.signal(signal.SIGHUP)
             self._release_others(ports)
             return
-        if running is not None:
-            self._daemon.stop()
+        self._daemon.stop()
         self._prepare()
         self._write_hosts(hosts)
         self._forget_leases_of_others(ports)

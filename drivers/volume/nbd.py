@@ -5,7 +5,6 @@ started again.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,6 @@ from hostler.contract.errors import RescheduleError
 
 NO_DIRECT_IO = "O_DIRECT"
 PORT_TAKEN = "Address already in use"
-PATIENCE, PATIENCE_SECONDS = 10, 0.1
 PORT_ARGUMENT = "--port="
 
 
@@ -66,12 +64,10 @@ class NbdServers:
         return sorted(file.stem for file in self._directory.glob("*.json"))
 
     def _candidates(self, name: str) -> Iterator[int]:
-        """The ports to try: the one of before, patiently, then those that belong to nobody, not even a dead server."""
+        """The ports to try: the one of before, then those that belong to nobody, not even a dead server."""
         taken = {other: self._recorded(other) for other in self.wanted()}
         if before := taken.pop(name, None):
-            for _ in range(PATIENCE):  # a server that was killed may not quite have let go of it
-                yield before
-                time.sleep(PATIENCE_SECONDS)
+            yield before
         yield from (port for port in self._ports if port not in taken.values())
 
     def _start(self, name: str, file: Path, port: int) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -49,7 +48,10 @@ def server_of(connection: VolumeConnection) -> psutil.Process:
 
 
 def kill(connection: VolumeConnection) -> None:
-    server_of(connection).send_signal(signal.SIGKILL)
+    """SIGKILL; returns when it has ended."""
+    server = server_of(connection)
+    server.kill()
+    server.wait()
 
 
 def servers_in(directory: Path) -> list[psutil.Process]:
@@ -247,9 +249,7 @@ class TestExport:
         connection = await volumes.export(volume)
         qemu_io(connection, "write -P 0x42 0 512")
         for _ in range(2):
-            server = server_of(connection)
-            server.kill()
-            server.wait()
+            kill(connection)
             await until(lambda: servers_in(directory) != [])
         await until(lambda: accepts(connection))
         qemu_io(connection, "read -P 0x42 0 512")
