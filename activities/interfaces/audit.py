@@ -65,7 +65,7 @@ class JudgeHoldings(BaseModel):
 
 
 class LookAtRecords(BaseModel):
-    """Compare what is on no host: the database with itself, with Temporal, and with who is up."""
+    """Compare what is on no host: the database with itself, the image store, Temporal, and with who is up."""
 
     limit: int = 50
 

@@ -1,6 +1,7 @@
 """What Hostler asks of an image store."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -42,3 +43,9 @@ class ImageStore(Protocol):
 
     def remove(self, image_id: str) -> None:
         """Remove the image, if it is there."""
+
+    def images(self) -> dict[str, datetime]:
+        """The IDs of the images that are here, and when each was last written to."""
+
+    def strays(self) -> list[str]:
+        """Files that are no image: imports that were given up."""

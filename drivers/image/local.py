@@ -3,11 +3,14 @@
 import errno
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from drivers.image import copying
 from drivers.image.base import Progress, StoredImage
 from drivers.image.inspection import inspect
+from drivers.strays import strays
 from hostler.contract.errors import ImageRejected, InvalidRequest, NotFound, Unavailable
 from hostler.contract.names import is_uuid
 from hostler.contract.resources import DiskFormat
@@ -61,6 +64,19 @@ class LocalImageStore:
         """See `ImageStore.remove`."""
         self._path(image_id).unlink(missing_ok=True)
         copying.remove_abandoned(self._directory)
+
+    def images(self) -> dict[str, datetime]:
+        """See `ImageStore.images`."""
+        written: dict[str, datetime] = {}
+        for path in self._directory.iterdir() if self._directory.is_dir() else ():
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if is_uuid(path.name):
+                    written[path.name] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return written
+
+    def strays(self) -> list[str]:
+        """See `ImageStore.strays`. Directories are not Hostler's: `lost+found`, snapshots."""
+        return strays(self._directory, lambda path: is_uuid(path.name) or path.is_dir())
 
     def _path(self, image_id: str) -> Path:
         if not is_uuid(image_id):  # it becomes a file name

@@ -26,9 +26,11 @@ class FindingKind(StrEnum):
     NO_VOLUME_DATA = "no-volume-data"  # a volume's row without data on its host
     UNKNOWN_VOLUME = "unknown-volume"  # data or an export on a host, without a row
     STUCK_VOLUME = "stuck-volume"  # being made or deleted by no workflow
+    NO_IMAGE_DATA = "no-image-data"  # an image's row without a file in the store
+    UNKNOWN_IMAGE = "unknown-image"  # a file in the store, without a row
     STUCK_IMAGE = "stuck-image"  # being imported by no workflow
     CACHED_IMAGE = "cached-image"  # in a host's cache, and no longer in the catalogue
-    STRAY_FILE = "stray-file"  # in a host's directories, and nothing's
+    STRAY_FILE = "stray-file"  # in a host's directories or the image store, and nothing's
     LOST_OPERATION = "lost-operation"  # a server's row that is held by a run that no longer exists
     UNKNOWN_OPERATION = "unknown-operation"  # a run that has been open for long, and does not hold its server's row
     OWED_WORK = "owed-work"  # a host that is up and still owes

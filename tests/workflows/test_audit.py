@@ -1,8 +1,10 @@
 """The audit: each kind of damage is found, healed where that is safe, else only reported, and no more is touched."""
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -311,6 +313,64 @@ async def test_ports_and_disks_of_a_deleted_server_are_given_back(cloud: Cloud) 
 async def test_an_import_that_nobody_carries_out_is_reported(cloud: Cloud) -> None:
     cloud.add(Image(id=str(uuid4()), name="half", disk_format=DiskFormat.QCOW2))
     assert only(await audit(cloud)).kind is K.STUCK_IMAGE
+
+
+def aged(cloud: Cloud, name: str) -> Path:
+    """A file in the image store that nobody has written to for long."""
+    path = cloud.settings.images_dir / name
+    path.touch()
+    os.utime(path, (0, 0))
+    return path
+
+
+async def test_an_image_without_a_row_is_kept_and_can_be_given_one(cloud: Cloud, disk: Path) -> None:
+    image = await cloud.client.images.create("mine", disk)
+    with cloud.database.write() as session:
+        session.exec(delete(Image).where(col(Image.id) == image.id))
+    assert (await audit(cloud)).findings == []
+    file = aged(cloud, image.id)
+
+    finding = only(await audit(cloud))
+
+    assert (finding.kind, finding.subject, finding.host) == (K.UNKNOWN_IMAGE, image.id, None)
+    assert (finding.safe, file.stat().st_size) == (False, image.size_bytes)
+    assert f"hostler image create NAME --id {image.id}" in finding.remedy
+    again = await cloud.client.images.create("mine", disk, image_id=image.id)
+    assert again.checksum == image.checksum
+    assert (await audit(cloud)).findings == []
+
+
+async def test_a_file_whose_import_runs_is_not_found(cloud: Cloud, disk: Path) -> None:
+    image_id = str(uuid4())
+    held = cloud.stage.hold("accept_image")
+    importing = asyncio.create_task(cloud.client.images.create("mine", disk, image_id=image_id))
+    await held.reached.wait()
+    file = aged(cloud, image_id)
+    assert (await audit(cloud)).findings == []
+    file.unlink()
+    held.go_on.set()
+    await importing
+
+
+async def test_an_image_without_its_file_is_reported_and_can_be_deleted(cloud: Cloud) -> None:
+    image = await cloud.client.images.show(DEMO)
+    (cloud.settings.images_dir / image.id).unlink()
+    before = await cloud.world()
+
+    finding = only(await audit(cloud))
+
+    assert (finding.kind, finding.subject, finding.safe) == (K.NO_IMAGE_DATA, image.id, False)
+    assert f"hostler image delete {image.id}" in finding.remedy
+    assert await cloud.world() == before
+    await cloud.client.images.delete(image.id)
+    assert (await audit(cloud)).findings == []
+
+
+async def test_an_abandoned_import_is_reported_and_kept(cloud: Cloud) -> None:
+    file = aged(cloud, f".{uuid4()}.part")
+    finding = only(await audit(cloud))
+    assert (finding.kind, finding.subject, finding.host) == (K.STRAY_FILE, str(file), None)
+    assert file.exists()
 
 
 async def test_an_image_is_evicted_once_it_is_neither_listed_nor_used(cloud: Cloud) -> None:

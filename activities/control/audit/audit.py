@@ -10,6 +10,7 @@ from temporalio import activity
 
 from activities.control.audit import healing, removing
 from activities.control.audit.facts import read_facts
+from activities.control.audit.images import judge_images
 from activities.control.audit.records import LONG, OpenRun, judge_records, judge_runs
 from activities.control.audit.servers import judge_servers
 from activities.control.audit.storage import judge_storage
@@ -29,6 +30,8 @@ from activities.interfaces.audit import (
     Treatment,
 )
 from activities.interfaces.servers import HostRef
+from drivers.blocking import BlockingCalls
+from drivers.image.base import ImageStore
 from hostler.contract.audit import AuditRequest, FindingKind, NotAudited
 from hostler.contract.errors import Unavailable
 from hostler.contract.names import image_workflow_id, server_workflow_id, volume_workflow_id
@@ -45,6 +48,7 @@ OF_VOLUMES = {
     FindingKind.UNKNOWN_VOLUME,
     FindingKind.STUCK_VOLUME,
 }
+OF_IMAGES = {FindingKind.NO_IMAGE_DATA, FindingKind.UNKNOWN_IMAGE, FindingKind.STUCK_IMAGE}
 LISTED, LEAST, MOST = 2000, 5, 50
 """So many suspicions in all; of one look at least and at most."""
 INCOMPLETE = "a guest may use it: not every host was asked, or one has guests that the database does not know"
@@ -53,9 +57,11 @@ INCOMPLETE = "a guest may use it: not every host was asked, or one has guests th
 class Audit(interface.Audit):
     """Compares and heals."""
 
-    def __init__(self, database: Database, alive: Alive, temporal: Temporal, heals: bool) -> None:
+    def __init__(self, database: Database, store: ImageStore, alive: Alive, temporal: Temporal, heals: bool) -> None:
         """`heals`: whether an audit that was not told does."""
         self._database = database
+        self._store = store
+        self._store_calls = BlockingCalls("audit-images", 1)  # of a store that hangs, each retry would keep a thread
         self._alive = alive
         self._temporal = temporal
         self._heals = heals
@@ -105,7 +111,12 @@ class Audit(interface.Audit):
 
     @activity.defn(name="look_at_records")
     async def look_at_records(self, call: LookAtRecords) -> Look:
-        suspicions = await self._idle(await self._read(lambda session: list(judge_records(session, self._alive()))))
+        stored, strays = await self._store_calls.run(lambda: (self._store.images(), self._store.strays()))
+
+        def judge(session: Session) -> list[Suspicion]:
+            return [*judge_records(session, self._alive()), *judge_images(session, stored, strays)]
+
+        suspicions = await self._idle(await self._read(judge))
         runs = await self._long_runs()
         return listed([*suspicions, *await self._read(lambda s: list(judge_runs(s, runs)))], call.limit)
 
@@ -244,6 +255,6 @@ def _workflows(suspicion: Suspicion) -> set[str]:
         ids.add(server_workflow_id(finding.subject))
     if finding.kind in OF_VOLUMES:
         ids.add(volume_workflow_id(finding.subject))
-    if finding.kind is FindingKind.STUCK_IMAGE:
+    if finding.kind in OF_IMAGES:
         ids.add(image_workflow_id(finding.subject))
     return ids

@@ -11,9 +11,9 @@ from activities.control.audit.suspecting import suspect
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import HostRef
 from hostler.contract.audit import FindingKind
-from hostler.contract.resources import ImageStatus, VolumeStatus
+from hostler.contract.resources import VolumeStatus
 from hostler.contract.states import VmState, status
-from models import BlockDevice, Host, Image, OwedWork, Port, Server, Volume, now
+from models import BlockDevice, Host, OwedWork, Port, Server, Volume, now
 
 LONG = timedelta(minutes=5)
 """After this, what is still under way is worth a word; also how long the audit itself may hold a server's row."""
@@ -33,15 +33,6 @@ def judge_records(session: Session, alive: frozenset[str]) -> Iterator[Suspicion
     yield from _homeless(session)
     yield from _of_deleted_servers(session)
     yield from _volumes(session)
-    for image in session.exec(select(Image).where(Image.status == ImageStatus.SAVING)):
-        yield suspect(
-            FindingKind.STUCK_IMAGE,
-            image.id,
-            f"image {image.name} is saving, and nothing imports it",
-            "imported, or not there",
-            reason="its file may be complete: the database may be older than the import",
-            remedy=f"hostler image create {image.name} --id {image.id} --file FILE",
-        )
     yield from _hosts(session, alive)
 
 

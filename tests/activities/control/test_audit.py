@@ -1,6 +1,6 @@
 """The audit's judgement and what heals, on both databases."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
@@ -8,6 +8,7 @@ from sqlmodel import select
 
 from activities.control.audit.facts import read_facts
 from activities.control.audit.healing import CHANGED, HEALED, give_back, release_rows
+from activities.control.audit.images import judge_images
 from activities.control.audit.records import LONG, judge_records
 from activities.control.audit.removing import finish, remove_remains
 from activities.control.audit.servers import judge_servers, lost_operation
@@ -15,12 +16,13 @@ from activities.control.audit.storage import judge_storage
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.holdings import GuestHolding, Holdings
 from activities.interfaces.servers import HostRef
+from drivers.strays import SETTLED
 from hostler.contract.audit import FindingKind
 from hostler.contract.guests import DiskKind
-from hostler.contract.resources import VolumeStatus
+from hostler.contract.resources import DiskFormat, ImageStatus, VolumeStatus
 from hostler.contract.servers import DestinationType, SourceType
 from hostler.contract.states import PowerState, TaskState, VmState
-from models import Allocation, BlockDevice, Database, Network, Port, Server, Volume, now
+from models import Allocation, BlockDevice, Database, Image, Network, Port, Server, Volume, now
 from tests.activities.given import uuid
 from tests.rows import a_host, a_server, add
 
@@ -119,6 +121,51 @@ def test_strays_are_said_and_keep_the_cache_as_it_is(hosts: Database) -> None:
     holdings = Holdings(host_id=HERE.id, strays=["/var/lib/hostler/x"], images=[uuid()])
     found = {one.finding.kind: one.finding.safe for one in judged(hosts, holdings)}
     assert found == {K.STRAY_FILE: False, K.CACHED_IMAGE: False}
+
+
+def image(database: Database, status: ImageStatus = ImageStatus.ACTIVE) -> str:
+    """An image of the catalogue."""
+    image_id = uuid()
+    add(database, Image(id=image_id, name="demo", disk_format=DiskFormat.RAW, status=status))
+    return image_id
+
+
+def image_findings(
+    database: Database, stored: dict[str, datetime], strays: list[str] | None = None
+) -> list[tuple[FindingKind, str]]:
+    """What a look at a store with these files suspects, none of it safe to heal."""
+    with database.read() as session:
+        suspicions = list(judge_images(session, stored, strays or []))
+    assert not any(one.finding.safe or one.finding.host for one in suspicions)
+    return [(one.finding.kind, one.finding.subject) for one in suspicions]
+
+
+def test_images_that_are_all_in_the_store_are_in_order(database: Database) -> None:
+    assert image_findings(database, {image(database): now(), image(database): now() - 2 * SETTLED}) == []
+
+
+def test_an_active_image_is_missed_in_the_store_and_one_that_is_saving_by_its_import(database: Database) -> None:
+    active, saving = image(database), image(database, ImageStatus.SAVING)
+    expected = [(K.NO_IMAGE_DATA, active), (K.STUCK_IMAGE, saving)]
+    assert sorted(image_findings(database, {})) == expected
+
+
+def test_a_file_without_a_row_is_unknown_once_it_has_settled(database: Database) -> None:
+    old, new = uuid(), uuid()
+    assert image_findings(database, {old: now() - 2 * SETTLED, new: now()}) == [(K.UNKNOWN_IMAGE, old)]
+
+
+def test_the_import_of_an_image_that_is_saving_is_repeated_in_its_own_format(database: Database) -> None:
+    """The file may be in the store already, and an import that is refused would remove it."""
+    image_id = image(database, ImageStatus.SAVING)
+    with database.read() as session:
+        [suspicion] = judge_images(session, {}, [])
+    remedy = f"hostler image create demo --id {image_id} --disk-format raw --file FILE"
+    assert suspicion.finding.remedy == remedy
+
+
+def test_strays_of_the_image_store_are_said(database: Database) -> None:
+    assert image_findings(database, {}, ["/srv/images/.x.part"]) == [(K.STRAY_FILE, "/srv/images/.x.part")]
 
 
 def deleted(database: Database) -> Server:

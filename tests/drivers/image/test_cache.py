@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -43,6 +44,12 @@ class CountingStore(ImageStore):
         raise AssertionError("a cache only reads")
 
     def remove(self, image_id: str) -> None:
+        raise AssertionError("a cache only reads")
+
+    def images(self) -> dict[str, datetime]:
+        raise AssertionError("a cache only reads")
+
+    def strays(self) -> list[str]:
         raise AssertionError("a cache only reads")
 
     def read(self, image_id: str) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """The image store in a directory."""
 
 import os
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -126,3 +127,32 @@ class TestRemove:
         (directory / f".{IMAGE}.part").touch()
         store.remove(IMAGE)
         assert names(directory) == []
+
+
+class TestLooking:
+    def test_tells_its_images_and_when_they_were_written(
+        self, store: LocalImageStore, raw: Path, directory: Path
+    ) -> None:
+        store.add(IMAGE, raw, DiskFormat.RAW, None, ignore)
+        os.utime(directory / IMAGE, (0, 0))
+        (directory / f".{uuid4()}.part").touch()
+        assert store.images() == {IMAGE: datetime.fromtimestamp(0, UTC)}
+
+    def test_a_link_to_nowhere_is_no_image(self, store: LocalImageStore, directory: Path) -> None:
+        directory.mkdir()
+        (directory / IMAGE).symlink_to(directory / "nowhere")
+        assert store.images() == {}
+
+    def test_an_abandoned_import_is_a_stray_and_what_the_file_system_keeps_there_is_none(
+        self, store: LocalImageStore, directory: Path
+    ) -> None:
+        abandoned, under_way = directory / f".{IMAGE}.part", directory / f".{uuid4()}.part"
+        (directory / "lost+found").mkdir(parents=True)
+        for path in (abandoned, under_way, directory / IMAGE):
+            path.touch()
+        for path in (abandoned, directory / IMAGE, directory / "lost+found"):
+            os.utime(path, (0, 0))
+        assert store.strays() == [str(abandoned)]
+
+    def test_before_the_first_import_it_is_empty(self, store: LocalImageStore) -> None:
+        assert (store.images(), store.strays()) == ({}, [])

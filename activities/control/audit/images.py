@@ -1,0 +1,75 @@
+"""Judges the images: their rows against the files in the image store, and both against who imports them."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from sqlmodel import Session, select
+
+from activities.control.audit.storage import NEVER
+from activities.control.audit.suspecting import suspect
+from activities.interfaces.audit import Suspicion
+from drivers.strays import SETTLED
+from hostler.contract.audit import FindingKind
+from hostler.contract.resources import ImageStatus
+from models import Image, now
+
+
+def judge_images(session: Session, stored: dict[str, datetime], strays: Sequence[str]) -> Iterator[Suspicion]:
+    """Everything about images, of which these are `stored`, each last written to at its time."""
+    images = {image.id: image for image in session.exec(select(Image))}
+    for image in images.values():
+        if image.status is ImageStatus.SAVING:
+            yield _stuck(image)
+        elif image.id not in stored:
+            yield _without_file(image)
+    for image_id in stored.keys() - images.keys():
+        if stored[image_id] < now() - SETTLED:
+            yield _unknown(image_id)
+    for path in strays:
+        yield suspect(
+            FindingKind.STRAY_FILE,
+            path,
+            "a file in the image store that is no image",
+            "not there",
+            reason="nobody knows what it is",
+            remedy="look at it on a control worker's machine; see deploy/runbooks/leaked-thing.md",
+        )
+
+
+def _stuck(image: Image) -> Suspicion:
+    return suspect(
+        FindingKind.STUCK_IMAGE,
+        image.id,
+        f"image {image.name} is saving, and nothing imports it",
+        "imported, or not there",
+        reason="its file may be complete: the database may be older than the import",
+        remedy=_import(image.id, image.name, image.disk_format),
+    )
+
+
+def _without_file(image: Image) -> Suspicion:
+    return suspect(
+        FindingKind.NO_IMAGE_DATA,
+        image.id,
+        f"image {image.name} is active, and its file is not in the store",
+        f"its file, with SHA-256 {image.checksum}",
+        reason="the store may not be mounted, or the database be older than the image's deletion",
+        remedy=f"is the store mounted? Then hostler image delete {image.id}; to have it again, "
+        + _import(image.id, image.name, image.disk_format),
+    )
+
+
+def _unknown(image_id: str) -> Suspicion:
+    return suspect(
+        FindingKind.UNKNOWN_IMAGE,
+        image_id,
+        "a file in the image store of an image that the database has never heard of",
+        "not there, or a row",
+        reason=NEVER,
+        remedy=f"copy it to FILE, then {_import(image_id, 'NAME', 'FORMAT')}; see deploy/runbooks/leaked-thing.md",
+    )
+
+
+def _import(image_id: str, name: str, disk_format: str) -> str:
+    """The command. When the import is refused, the store's file is removed: FILE must be another."""
+    return f"hostler image create {name} --id {image_id} --disk-format {disk_format} --file FILE"
