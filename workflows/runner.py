@@ -55,8 +55,10 @@ class StepRunner(Unwinder):
                 self._failed(record, on, failure)
                 decision = await self.stuck(record, failure, on)
                 argument = again(decision) if again else argument
+                self.heard(on)  # whoever decides to try again may have repaired the host
             else:
                 self.end_record(record)
+                self.heard(on)
                 self.heed(final)
                 return result
 

@@ -21,7 +21,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 class Unwinder(Shown):
-    """The undos of one run. `silent` are hosts that did not take a step: they are not asked again."""
+    """The undos of one run. `silent` are hosts that did not take a step: they are not asked again until heard of."""
 
     def __init__(self, operation: str, server_id: str, planned: Sequence[str]) -> None:
         super().__init__(operation, server_id, planned)
@@ -62,6 +62,11 @@ class Unwinder(Shown):
         if host is not None and not verdict.answered:
             self.silent.add(host.id)
         return verdict.error.detail.message
+
+    def heard(self, host: HostRef | None) -> None:
+        """The host answers: it may be asked again."""
+        if host is not None:
+            self.silent.discard(host.id)
 
     async def _run_undo(self, undo: Undo, host: HostRef) -> None:
         await workflow.execute_activity_method(

@@ -331,3 +331,21 @@ async def test_a_hold_can_be_interrupted_before_it_has_been_told(
     server = await cloud.client.servers.show(boot.server_id)
     assert server.hold is None
     assert (await cloud.world()).besides(boot.server_id) == before.besides(boot.server_id)
+
+
+async def test_a_host_that_was_silent_and_is_repaired_does_its_undos_again(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    before = await cloud.world()
+    await cloud.stop_host("sim-1")
+    stop = await cloud.client.servers.stop(server.id, on_failure=OnFailure.HOLD)
+    assert "nothing ran there" in (await holding(cloud, stop)).error.message
+    await cloud.start_host("sim-1")
+    cloud.stage.fail("stop_guest", BROKEN, afterwards=True)
+
+    await cloud.client.operations.retry(server.id)
+    assert "on fire" in (await holding(cloud, stop)).error.message
+    await cloud.client.operations.give_up(server.id)
+
+    await cloud.failure(stop)
+    assert await cloud.world() == before
+    assert (await cloud.client.servers.show(server.id)).status == "ACTIVE"
