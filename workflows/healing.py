@@ -22,16 +22,18 @@ HOST_STEP = timedelta(seconds=60)
 """How long one step on the host may take, its retries included: the server may be held meanwhile."""
 
 
-async def heal(suspicion: Suspicion, *, complete: bool = False) -> Finding:
-    """The finding, healed or with the reason why not. Nothing interrupts it half-way.
+async def heal(suspicion: Suspicion, *, complete: bool = False, holder: str | None = None) -> Finding:
+    """The finding, healed or with the reason why not. A cancellation waits for its end.
 
-    `complete`: every host was asked, and none has a guest that the database does not know.
+    `complete`: every host was asked, and none has a guest that the database does not know. `holder`: the UUID by which
+    a server is held meanwhile, None the run's; with one that stays the same, the next run can let go of what a run that
+    was terminated has held.
     """
-    return await to_the_end(_heal(suspicion, complete))
+    return await to_the_end(_heal(suspicion, complete, holder or workflow.info().run_id))
 
 
-async def _heal(suspicion: Suspicion, complete: bool) -> Finding:
-    finding, run_id = suspicion.finding, workflow.info().run_id
+async def _heal(suspicion: Suspicion, complete: bool, run_id: str) -> Finding:
+    finding = suspicion.finding
     try:
         treatment: Treatment = await workflow.execute_activity_method(
             Audit.heal_finding,

@@ -2,7 +2,7 @@
 
 | step | where | undo |
 |---|---|---|
-| register_host | control: the row; answers what the host owes | - |
+| register_host | control: the row; frees what a former account held; answers what the host owes | - |
 | each owed undo, then settle_owed | host, then control | - |
 | look_at_host | control, which asks the host what it holds | - |
 | heal_finding, undos, finish_healing | control, host, control: for what is left of servers that are gone | - |
@@ -83,7 +83,7 @@ class RegisterHost:
                 await self._still_owes(account_of(host.id, ""), look.not_audited.reason)
                 return
             gone = [one for one in look.suspicions if one.finding.kind is FindingKind.REMAINS and one.finding.safe]
-            findings = [await heal(one) for one in gone]
+            findings = [await heal(one, holder=account_of(host.id, "").id) for one in gone]
             # A look is of limited length.
             healed = FindingKind.REMAINS in look.more and any(finding.healed for finding in findings)
         self._tell(host, [*findings, *(one.finding for one in look.suspicions if one.finding.kind in UNKNOWN)])

@@ -11,7 +11,7 @@ from activities.interfaces.hosts import OwedWork as Owed
 from hostler.contract.calls import ADMIT_HOST, HostIdentity, Nothing
 from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration
-from models import Database, Host, OwedWork, bump_generation, now
+from models import Database, Host, OwedWork, Server, bump_generation, now
 
 
 class Hosts(interface.Hosts):
@@ -72,6 +72,8 @@ def _register(session: Session, call: HostRegistration) -> list[Owed]:
     account = account_of(call.id, "it has registered and not yet said what it holds")
     if account.id not in {work.id for work in owed}:
         session.add(OwedWork(**account.model_dump()))
+    for server in session.exec(select(Server).where(Server.operation_id == account.id).with_for_update()):
+        server.operation_id = None
     return [Owed.model_validate(work.model_dump()) for work in owed if work.id != account.id]
 
 

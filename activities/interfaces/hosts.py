@@ -49,6 +49,8 @@ class Hosts(ABC):
     def register_host(self, call: HostRegistration) -> list[OwedWork]:
         """Write what the host says of itself; answer what it owes, besides the account of what it holds.
 
+        A registration takes the place of the one before it, wherever that was: servers that its account held are free.
+
         Raises:
             Conflict: another machine is this host.
         """

@@ -10,7 +10,7 @@ from hostler.contract.errors import NoValidHost, Unavailable
 from hostler.contract.guests import GuestSpec
 from hostler.contract.names import host_workflow_id
 from models import OwedWork
-from tests.cloud import Cloud
+from tests.cloud import LIMIT, Cloud
 from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from workers.control import nudge
@@ -202,3 +202,20 @@ async def test_the_workflow_says_what_was_removed_and_what_not(cloud: Cloud) -> 
         *("destroy_guest", "unbind_ports", "drop_claim", "finish_healing", "settle_owed"),
     ]
     assert cloud.row(server_id) is not None
+
+
+async def test_a_server_is_not_left_held_by_an_account_that_a_restart_broke_off(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-2")
+    await cloud.stop_host("sim-1")
+    await plant_guest(cloud, server.id)
+    held = cloud.stage.hold("destroy_guest")
+    await cloud.start_host_without_waiting("sim-1")
+    await held.reached.wait()
+    assert (await cloud.world()).held_servers == {server.id}
+
+    await cloud.stop_host("sim-1")
+    await cloud.start_host("sim-1")
+
+    assert (await cloud.world()).held_servers == frozenset()
+    assert (await cloud.world()).guests == {("sim-2", server.id)}
+    assert (await (await cloud.client.servers.stop(server.id)).result(LIMIT)).status == "SHUTOFF"
