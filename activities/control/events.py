@@ -27,6 +27,13 @@ def write_events(session: Session, log: EventLog) -> None:
             )
 
 
+def is_late(session: Session, log: EventLog) -> bool:
+    """Whether more has been written of the run than the log knows of: it comes late, or again."""
+    rows = session.exec(select(Row).where(Row.server_id == log.server_id, Row.run_id == log.run_id)).all()
+    written = len(rows), sum(1 for row in rows if row.step["finished_at"] is not None)
+    return (len(log.steps), sum(1 for step in log.steps if step.finished_at is not None)) < written
+
+
 def read_events(session: Session, server_id: str) -> list[ServerEvent]:
     """All of a server's history, oldest first."""
     rows = session.exec(select(Row).where(Row.server_id == server_id).order_by(col(Row.id))).all()

@@ -6,7 +6,7 @@ from sqlmodel import Session, col, select
 from temporalio import activity
 
 from activities.control.disks import GIB, plan_disks
-from activities.control.events import write_events
+from activities.control.events import is_late, write_events
 from activities.control.find import check_zone, find, find_flavor, find_host, find_keypair
 from activities.control.quotas import check_quota
 from activities.control.targets import target_of
@@ -139,7 +139,8 @@ class Servers(interface.Servers):
     def note(self, call: Note) -> None:
         def change(session: Session) -> None:
             row = session.get(Row, call.events.server_id, with_for_update=True)
-            if row is not None and row.operation_id == call.events.run_id:
+            ours = row is not None and row.operation_id == call.events.run_id
+            if row is not None and ours and not is_late(session, call.events):
                 row.hold = None if call.hold is None else call.hold.model_dump(mode="json")
                 write_events(session, call.events)
 

@@ -58,7 +58,9 @@ def check_decision(decision: Decision) -> None:
 
 def check_signature(by: str, note: str) -> None:
     """Who decided something, and why."""
-    check_text("by", by, minimum=0)
+    if not by:
+        reject("by", by, "is empty", "say who decides: it is in the server's events for whoever reads them later")
+    check_text("by", by)
     check_text("note", note, minimum=0, maximum=MAX_NOTE)
 
 

@@ -7,13 +7,13 @@ import pytest
 from sqlmodel import select
 
 from activities.control.servers import Servers
-from activities.interfaces.servers import Activate, Begin, SetTaskState, Settle
+from activities.interfaces.servers import Activate, Begin, Note, SetTaskState, Settle
 from hostler.contract.errors import Conflict, HostlerError, InvalidState, NotFound, OperationFailed, ServerBusy
 from hostler.contract.resources import VolumeStatus
-from hostler.contract.servers import OperationName
+from hostler.contract.servers import Choice, Hold, OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.settings import SchedulerSettings, Settings, TimeoutSettings
-from models import Database, Quota, Server, ServerEvent, Volume
+from models import Database, Quota, Server, ServerEvent, Volume, now
 from tests.activities.given import accept, boot_request, log, uuid
 from tests.rows import a_host, add
 
@@ -232,3 +232,34 @@ class TestTheEnd:
         servers.activate(activation(request.server_id, host.id))
         with catalogue.read() as session:
             assert session.get_one(Volume, volume_id).status is VolumeStatus.IN_USE
+
+
+def test_a_note_that_comes_late_does_not_take_back_what_came_after_it(
+    servers: Servers, active: str, catalogue: Database
+) -> None:
+    servers.begin(begin(active, OTHER_RUN))
+    holding = Step(name="hold", status=StepStatus.HELD)
+    ended = holding.model_copy(update={"status": StepStatus.DONE, "finished_at": now()})
+    hold = Hold(
+        operation=OperationName.STOP,
+        run_id=OTHER_RUN,
+        step="stop_guest",
+        error=OperationFailed("no").detail,
+        since=now(),
+        until=now(),
+        choices=[Choice.RETRY],
+    )
+    early, late = (
+        Note(hold=at, events=log(active, OTHER_RUN).model_copy(update={"steps": [step]}))
+        for at, step in ((hold, holding), (None, ended))
+    )
+
+    servers.note(early)
+    assert row(catalogue, active).hold is not None
+    servers.note(late)
+    servers.note(early)
+
+    assert row(catalogue, active).hold is None
+    with catalogue.read() as session:
+        [event] = session.exec(select(ServerEvent).where(ServerEvent.run_id == OTHER_RUN))
+    assert event.step["status"] == StepStatus.DONE

@@ -206,6 +206,9 @@ async def test_json_that_a_person_wrote_is_a_decision(cloud: Cloud) -> None:
         await handle.execute_update("decide", typed('{"choice": "give-up", "host": "sim-2"}'))
     assert isinstance(caught.value.cause, ApplicationError)
     assert caught.value.cause.type == "InvalidRequest"
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await handle.execute_update("decide", typed('{"choice": "retry"}'))
+    assert "by: is empty" in str(caught.value.cause)
     for nonsense in ('{"choice": "dance"}', "{}", '"retry"'):
         with pytest.raises(WorkflowUpdateFailedError) as caught:
             await handle.execute_update("decide", typed(nonsense))
