@@ -29,6 +29,7 @@ from activities.control.hosts import Hosts, host_ids, owing_hosts
 from activities.control.images import Images
 from activities.control.ports import Ports
 from activities.control.power import PowerReports
+from activities.control.runs import Runs
 from activities.control.scheduling import Scheduling
 from activities.control.servers import Servers
 from activities.control.temporal import Temporal
@@ -93,7 +94,8 @@ def control_activities(
         BlockDevices(database, alive, settings.timeouts),
         Images(database, store),
         Hosts(database),
-        AuditActivities(database, alive, temporal, settings.audit.heal),
+        Runs(temporal),
+        AuditActivities(database, store, alive, temporal, settings.audit.heal),
         ServerCalls(database),
         FlavorCalls(database),
         ImageCalls(database, store, temporal),

@@ -134,6 +134,8 @@ class Operation(FrontDoor[Request]):
 
     def event_log(self, closing: str | None) -> EventLog:
         """The steps so far, for the server's history, with the `closing` one that writes them."""
+        if closing is not None:
+            self._watch.take_back()
         steps = [step.model_copy() for step in self.state.steps]
         if closing is not None:
             now, attempt = workflow.now(), self.state.attempt

@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.interfaces.holdings import Holdings, HoldingsQuery, HostHoldings
 from activities.interfaces.servers import HostRef
+from hostler.client.progress import pending_activities
 from hostler.contract.errors import Unavailable
 from hostler.contract.names import host_queue
 
@@ -47,6 +48,15 @@ class Temporal:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise
+
+    async def failing(self, workflow_id: str, run_id: str) -> list[str]:
+        """What of a run has failed and is tried again, each with its last failure."""
+        run = await self.client.get_workflow_handle(workflow_id, run_id=run_id).describe()
+        return [
+            f"{one.type} failed {one.attempt - 1} times: {one.error}"
+            for one in await pending_activities(run, run.data_converter)
+            if one.error
+        ]
 
     async def listed(self, query: str) -> AsyncIterator[str]:
         """The IDs of the workflows that the list of workflows has for a query; as of some moments ago."""

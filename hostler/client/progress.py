@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
+from temporalio.api.failure.v1 import Failure
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 from temporalio.converter import DataConverter
-from temporalio.exceptions import TemporalError
+from temporalio.exceptions import FailureError, TemporalError
 from temporalio.service import RPCError
 
 from hostler.client.errors import is_transient
@@ -83,10 +84,18 @@ async def _pending(info: PendingActivityInfo, converter: DataConverter) -> Pendi
         id=info.activity_id,
         type=info.activity_type.name,
         attempt=info.attempt,
-        error=info.last_failure.message or None,
+        error=await _message(info.last_failure, converter) if info.HasField("last_failure") else None,
         note=_note(details[0]) if details else None,
         scheduled_at=info.scheduled_time.ToDatetime(UTC) if info.HasField("scheduled_time") else None,
     )
+
+
+async def _message(failure: Failure, converter: DataConverter) -> str:
+    """A failure's message, which is encrypted where there is a key."""
+    decoded = Failure()
+    decoded.CopyFrom(failure)  # decoding changes it
+    error = await converter.decode_failure(decoded)
+    return error.message if isinstance(error, FailureError) else str(error)
 
 
 def _note(detail: Any) -> str:

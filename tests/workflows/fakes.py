@@ -140,6 +140,7 @@ class Fakes:
         answers: dict[str, Callable[[], Any]] = {
             "accept": lambda: a_plan(call.request, self.limits),
             "schedule": lambda: _place(call),
+            "failing_steps": list,
             "explain": lambda: Story(considered=len(HOSTS), filters=[]),
             "allocate_ports": lambda: [a_port(call.server_id)],
             "prep_block_devices": lambda: [a_volume()],

@@ -28,6 +28,19 @@ async def test_an_operation_that_lasts_raises_an_alert_with_its_step_and_takes_i
     assert not (await handle.describe()).typed_search_attributes.get(OVERDUE)
     steps = {event.step.name: event.step for event in await cloud.client.servers.events(boot.server_id)}
     assert steps["spawn"].finished_at is not None
+    assert "taken back when the operation ended" in (steps["overdue"].note or "")
+
+
+async def test_it_tells_the_reason_of_a_step_that_temporal_tries_again_and_again(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(operations=QUICKLY)
+    cloud.stage.fail("allocate_ports", ConnectionError("the database is away"), times=3)
+    boot = await cloud.boot()
+
+    await boot.result(LIMIT)
+
+    steps = {event.step.name: event.step for event in await cloud.client.servers.events(boot.server_id)}
+    assert "still at allocate_ports" in (steps["overdue"].note or "")
+    assert "the database is away" in (steps["overdue"].note or "")
 
 
 async def test_an_operation_that_ends_in_time_raises_none(start_cloud: StartCloud) -> None:
