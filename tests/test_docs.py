@@ -19,6 +19,7 @@ import models
 from hostler.cli.app import Root
 from hostler.cli.exits import Exit
 from hostler.client import Client, Operation
+from hostler.contract.names import SEARCH_ATTRIBUTES
 from hostler.settings import Settings
 from tests.cloud import DEMO, Cloud, run_cloud
 from workers import commands
@@ -105,6 +106,12 @@ def test_the_reference_has_every_setting_with_its_default(monkeypatch: pytest.Mo
 
 def _public(kind: type) -> set[str]:
     return {name for name in vars(kind) if not name.startswith("_")}
+
+
+def test_every_search_attribute_is_in_the_commands_that_register_them() -> None:
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    for key in SEARCH_ATTRIBUTES:
+        assert re.search(rf"\b{key.name}\b", operations), key.name
 
 
 def test_the_clients_page_has_every_method() -> None:

@@ -19,7 +19,7 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.service import RPCError, RPCStatusCode
 
-from hostler.contract.errors import Conflict, Unavailable
+from hostler.contract.errors import Conflict, InvalidState, Unavailable
 from hostler.contract.names import SEARCH_ATTRIBUTES
 from hostler.encryption import Keys
 from hostler.settings import TemporalSettings
@@ -158,6 +158,14 @@ async def ensure_search_attributes(client: Client) -> None:
                 AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
             )
         except RPCError as error:
+            if error.status is RPCStatusCode.PERMISSION_DENIED:
+                raise InvalidState(
+                    f"Temporal lacks the search attributes {', '.join(missing)}, and this worker may not add them",
+                    field="temporal.namespace",
+                    value=client.namespace,
+                    remedy="let somebody who may add them: temporal operator search-attribute create, see "
+                    "docs/operations.md",
+                ) from error
             if error.status is not RPCStatusCode.ALREADY_EXISTS:  # another worker was faster
                 raise
 

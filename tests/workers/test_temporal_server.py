@@ -16,8 +16,9 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
-from hostler.contract.errors import Conflict, Unavailable
+from hostler.contract.errors import Conflict, InvalidState, Unavailable
 from hostler.contract.names import SEARCH_ATTRIBUTES, SERVER_ID
 from hostler.settings import TemporalSettings
 from tests.conftest import free_port
@@ -99,6 +100,20 @@ async def test_an_attribute_of_another_type_is_a_conflict(temporal_server: str) 
     )
     with pytest.raises(Conflict, match="HostlerServer is not of the type Keyword"):
         await server.ensure_search_attributes(client)
+
+
+async def test_who_may_not_register_them_is_told_which_are_missing(
+    temporal_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await empty_namespace(temporal_server)
+
+    async def refuse(request: AddSearchAttributesRequest) -> None:
+        raise RPCError("not you", RPCStatusCode.PERMISSION_DENIED, b"")
+
+    monkeypatch.setattr(client.operator_service, "add_search_attributes", refuse)
+    with pytest.raises(InvalidState, match="HostlerServer.*HostlerOverdue") as caught:
+        await server.ensure_search_attributes(client)
+    assert "temporal operator search-attribute create" in str(caught.value.remedy)
 
 
 async def test_a_server_that_is_not_there_is_named(temporal_server: str) -> None:
