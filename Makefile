@@ -37,7 +37,7 @@ soak: setup  ## kill every process at random for MINUTES=10, under every operati
 faults: setup image  ## strike every step of every operation with every fault, on real guests too
 	@deploy/setup/packages development
 	@$(PYTHON) -m tests.faults $(ARGS)
-	@$(PYTHON) -m pytest tests/neighbours tests/soak
+	@$(if $(ARGS),true,$(PYTHON) -m pytest tests/neighbours tests/soak)
 
 lint:  ## check style, types, import rules and shell scripts
 	@deploy/setup/packages development

@@ -11,20 +11,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlmodel import delete
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
 )
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from hostler.client.operation import begin
+from hostler.contract.audit import AUDIT
+from hostler.contract.calls import REGISTER_HOST
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import CONTROL_QUEUE, host_queue
-from hostler.contract.servers import OperationName, OperationRequest
-from tests.faults.operations import NoFiller, Operation, operations
+from hostler.contract.servers import Choice, OperationName, OperationRequest, Progress
+from models import OwedWork
+from tests.faults.operations import FORGOTTEN, NoFiller, Operation, plain_operations
 from tests.faults.plan import KILLS, Fault, Plan, Step, Strike
 from tests.faults.site import Cell, NotQuiet, Site, open_cell
 from tests.faults.world import OWED, World, has_failed, is_gone, is_like, roles_of
@@ -124,8 +130,7 @@ class _Course:
 
     async def run(self) -> None:
         await self.make_ready()
-        await self.cell.quiet(owing=self.operation.is_its_hosts)
-        former = await self.cell.look()
+        former = await self.look_in_peace(owing=self.operation.is_its_hosts)
         if self.known is not None and (strange := former.differences(self.known.former)):
             self.result.problems.append("the world before is not that of the faultless run")
             self.result.differences += strange
@@ -140,17 +145,28 @@ class _Course:
         finally:
             await self.read_history(run)
 
+    async def look_in_peace(self, *, owing: bool = False) -> World:
+        """The world when nothing goes on. A host that was asked again just as it had registered may do so once more."""
+        while True:
+            await self.cell.quiet(owing=owing)
+            world = await self.cell.look()
+            lines = [line for one in world.sections.values() for line in one]
+            if f"workflow {REGISTER_HOST}" not in lines and (owing or OWED not in world.sections):
+                return world
+
     async def follow(self, run: WorkflowHandle[Any, Any], former: World) -> None:
         """See how it ends, and what the world is then."""
         status = await self.ended(run)
         if self.cell.dead & self.cell.hosts.keys():
-            await self.look_beside_the_dead(status)
+            if not self.operation.heals:  # what is on the dead is the next audit's
+                await self.look_beside_the_dead(status)
             self.cell.revive()
         if self.operation.is_its_hosts:  # whoever is interrupted registers anew
             status = await self.registered(run.id)
-        await self.cell.quiet()
+        if self.operation.heals:
+            await self.audit()  # what a fault kept it from mending, the next one does
+        world = await self.look_in_peace()
         self.result.outcome = status.name.lower().replace("_", "-")
-        world = await self.cell.look()
         if self.known is None:
             if status is not WorkflowExecutionStatus.COMPLETED:
                 self.result.problems.append(f"without a fault it ended as {self.result.outcome}")
@@ -159,14 +175,20 @@ class _Course:
         self.check_strikes()
         self.result.differences += self.compare(world, status)
 
+    async def audit(self) -> None:
+        """Have everything audited and mended."""
+
+        async def audited() -> bool:
+            return not (await self.cell.client.audit(heal=True)).not_audited
+
+        await self.cell.until(audited, "every host to be audited")
+
     # Before.
 
     async def make_ready(self) -> None:
         """Make what the operation works on, by the operations that make such things."""
-        known = {one.workflow: one for one in operations()}
-        boots = self.operation.is_its_hosts
-        way = [known[OperationName.BOOT]] if boots else self.operation.way(self.cell.scene)
-        for one in (*way, *([] if boots else [self.operation])):
+        known, way, returns = plain_operations(), self.operation.way(self.cell.scene), self.operation.is_its_hosts
+        for one in (*way, *([] if returns else [self.operation])):
             one.request(self.cell.scene)
         for need in self.cell.scene.needs:
             await self.succeed(known[need])
@@ -175,8 +197,13 @@ class _Course:
             self.origin = await self.cell.look()
         for one in way:
             await self.succeed(one)
-        if boots:
+        if returns:
             await self.have_a_host_owe()
+        if self.operation.after == FORGOTTEN:
+            with self.cell.database.write() as session:
+                session.exec(delete(OwedWork))
+        if self.operation.workflow == AUDIT:  # the image in the caches is nobody's then
+            await self.cell.client.images.delete(self.cell.scene.id("image"))
 
     async def have_a_host_owe(self) -> None:
         """The server's host dies, and then the server is deleted: so its host will register with work to do."""
@@ -255,6 +282,8 @@ class _Course:
         try:
             async with asyncio.timeout(LIMIT.total_seconds()):
                 while not (await asyncio.wait([waiting], timeout=0.5))[0]:
+                    if self.operation.holds:
+                        await self.decide(run)
                     if self.own_host_is_dead():
                         waiting.cancel()
                         return WorkflowExecutionStatus.RUNNING  # it can only wait for that host
@@ -263,6 +292,19 @@ class _Course:
         except TimeoutError:
             raise NotQuiet(f"the operation has not ended after {LIMIT.total_seconds():g} s") from None
         return await self.status(run)
+
+    async def decide(self, run: WorkflowHandle[Any, Any]) -> None:
+        """What an operator does about an operation that holds: elsewhere where that helps, else once more."""
+        with suppress(RPCError, WorkflowQueryFailedError, WorkflowQueryRejectedError, HostlerError):
+            progress = await run.query("progress", result_type=Progress, rpc_timeout=timedelta(seconds=2))
+            if progress.hold is None:
+                return
+            server, operations = progress.server_id, self.cell.client.operations
+            if Choice.MOVE in progress.hold.choices:
+                others = [name for name in self.cell.hosts if name != progress.hold.host]
+                await operations.move(server, host=others[0], by="the matrix")
+            else:
+                await operations.retry(server, by="the matrix")
 
     def own_host_is_dead(self) -> bool:
         """Whether the operation is that of a host that is dead."""
@@ -278,7 +320,7 @@ class _Course:
             return await self.status(latest) is WorkflowExecutionStatus.COMPLETED
 
         await self.cell.until(succeeded, "the host to register")
-        return await self.status(latest)
+        return WorkflowExecutionStatus.COMPLETED  # by now it may be asked once more
 
     async def status(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
         """As Temporal has it."""
@@ -329,7 +371,7 @@ class _Course:
         does not undo it: the row then follows the guest, so its success is right as well.
         """
         assert self.known is not None
-        if status is WorkflowExecutionStatus.COMPLETED:
+        if status is WorkflowExecutionStatus.COMPLETED or self.operation.heals:
             return [self.known.success]
         if status is WorkflowExecutionStatus.CONTINUED_AS_NEW:
             return [self.known.origin]

@@ -5,6 +5,7 @@ from temporalio import activity
 from activities.control.ports import Ports
 from activities.interfaces.servers import ServerRef
 from drivers.hypervisor.simulated import SimulatedHypervisor
+from drivers.image.local import LocalImageStore
 
 
 def guests_are_not_destroyed() -> None:
@@ -24,3 +25,12 @@ def ports_are_not_released() -> None:
         """Nothing."""
 
     Ports.release_ports = release_ports  # type: ignore[method-assign]
+
+
+def images_stay_in_the_store() -> None:
+    """The undo of `import_image` removes the row only."""
+
+    def remove(self: LocalImageStore, image_id: str) -> None:
+        """Nothing."""
+
+    LocalImageStore.remove = remove  # type: ignore[method-assign]

@@ -7,14 +7,16 @@ What is left on the machine is looked for from outside: by virsh, ip, nft and /p
 import asyncio
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
+from drivers.network import nat
 from drivers.network.local import LocalNetwork
 from drivers.volume.local import LocalVolumes
 from hostler.contract.names import bridge_name, tap_name
@@ -29,6 +31,10 @@ REAL = "real"
 JOBS = 3
 PROGRAMS = ("qemu-system", "qemu-nbd", "dnsmasq")
 URI = "qemu:///system"
+# How nft lists a ruleset.
+TABLE = re.compile(r"^table .*?^}", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^\t(?:set|chain) .*?^\t}", re.MULTILINE | re.DOTALL)
+ELEMENTS = re.compile(r"elements = \{ (.*?) }")
 
 
 def libvirt_site(servers: TemporalServers, template: Path, disk: Path, jobs: int | None = None) -> Site:
@@ -50,13 +56,39 @@ def libvirt_site(servers: TemporalServers, template: Path, disk: Path, jobs: int
 def _hosts() -> list[HostPlan]:
     # Its guests have nothing to boot from, which TCG serves as well as KVM.
     real = HostSettings(name=REAL, driver="libvirt", libvirt=LibvirtSettings(uri=URI, virt_type="qemu"))
-    return [HostPlan(REAL, real, "."), simulated_host("second", 2048)]
+    return [HostPlan(REAL, real), simulated_host("second", 2048)]
 
 
 async def _look(cell: Cell, world: World, roles: Roles) -> None:
     found = await asyncio.to_thread(_of_machine, cell)
     for what, lines in found.items():
         world.sections[f"{roles(REAL)}: {what}"] = sorted(roles(line) for line in lines)
+    world.sections[f"{roles(REAL)}: nftables"] = await asyncio.to_thread(_nftables, cell, roles)
+
+
+def _nftables(cell: Cell, roles: Roles) -> list[str]:
+    """The table of the real host, and whatever else has to do with the case's bridges."""
+    marks = [bridge_name(cell.scene.id(name)) for name in NETWORKS]
+    for owner in (one for one, name in cell.host_ids().items() if name == REAL):
+        own = nat.table(owner)
+        marks.append(own)
+        roles.add(own, "Hostler's own")
+    return rules(_run("nft", "--stateless", "list", "ruleset"), marks, roles)
+
+
+def rules(ruleset: str, marks: Iterable[str], roles: Roles) -> list[str]:
+    """The nftables tables that bear one of the marks: a line for each, and one for each of its sets and chains."""
+    found = []
+    for table in TABLE.findall(ruleset):
+        if any(mark in table for mark in marks):
+            found.append(roles(table.partition(" {")[0]))
+            found += [ELEMENTS.sub(_in_order, roles(" ".join(block.split()))) for block in BLOCK.findall(table)]
+    return sorted(found)
+
+
+def _in_order(elements: "re.Match[str]") -> str:
+    """nft sorts by names that are others in every case."""
+    return f"elements = {{ {', '.join(sorted(elements[1].split(', ')))} }}"
 
 
 def _of_machine(cell: Cell) -> dict[str, list[str]]:
@@ -64,12 +96,10 @@ def _of_machine(cell: Cell) -> dict[str, list[str]]:
     bridges = {bridge_name(cell.scene.id(name)) for name in NETWORKS}
     server_id = cell.scene.id("server")
     taps = {tap_name(str(uuid5(NAMESPACE_URL, f"{server_id}/port/{number}"))) for number in range(len(NETWORKS))}
-    rules = _run("nft", "list", "ruleset")
     links = [one for one in json.loads(_run("ip", "-json", "link")) if _is_ours(one, bridges, taps)]
     return {
         "domains": list(_domains(server_id)),
         "links": [f"{one['ifname']} in {one.get('master', 'nothing')}" for one in links],
-        "nftables": [f"{one} in {rules.count(one)} sets" for one in bridges if one in rules],
         "processes": list(_processes(cell.directory)),
     }
 

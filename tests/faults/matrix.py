@@ -22,6 +22,8 @@ UNDO, RETREAT = "undo:", "retreat:"
 UNDO_NAMES = {Fault.BEFORE: "fails-once"}
 REVEALING = Fault.BEFORE_FINAL
 """The fault that brings an operation to its undos."""
+FINAL = (Fault.BEFORE_FINAL, Fault.AFTER_FINAL)
+"""The faults that make a step fail for good."""
 SLOW = (Fault.DEAD, Fault.LATE, Fault.FAILS_LONG, Fault.HANG, Fault.KILLED, Fault.KILLED_AFTER)
 
 
@@ -113,13 +115,17 @@ class Matrix:
 
 
 def of_steps(operation: str, steps: Sequence[Step], faults: Sequence[Fault]) -> list[Case]:
-    """Every step with every fault that makes sense there: only servers can be deleted in the middle of something."""
+    """Every step with every fault that makes sense there.
+
+    Only servers can be deleted in the middle of something.
+    """
     on_server = {one.name for one in operations() if one.on_server}
+    failing = {one.name for one in operations() if one.differs_by_failure}
     return [
         Case(operation, step.name, fault, (Strike(step.activity, step.occurrence, fault),))
         for step in steps
         for fault in faults
-        if fault is not Fault.DELETED or operation in on_server
+        if (fault is not Fault.DELETED or operation in on_server) and (fault in FINAL or operation not in failing)
     ]
 
 

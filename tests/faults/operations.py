@@ -8,6 +8,7 @@ import base64
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, get_type_hints
 from uuid import NAMESPACE_URL, uuid5
 
@@ -15,12 +16,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import workers.control
+from hostler.contract.audit import AUDIT
 from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, REGISTER_HOST
 from hostler.contract.names import host_workflow_id, image_workflow_id, server_workflow_id, volume_workflow_id
-from hostler.contract.servers import BlockDeviceMapping, NetworkRequest, OperationName, OperationRequest
+from hostler.contract.servers import BlockDeviceMapping, NetworkRequest, OnFailure, OperationName, OperationRequest
 from hostler.contract.states import VmState
 
 DEFINITION = "__temporal_workflow_definition"
+HOLD, FORGOTTEN = "hold", "forgotten"
+"""The operation holds rather than give up; the database is older than what the hosts have."""
 FLAVOR, IMAGE, KEY, NETWORKS = "tiny", "demo", "key", ("net-a", "net-b")
 
 
@@ -50,13 +54,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: a workflow type, and the options with which it is asked for."""
+    """One operation: a workflow type, the options with which it is asked for, and what befell the cloud before."""
 
     name: str
     workflow: str
     definition: type
     model: type[BaseModel]
     options: tuple[tuple[str, Any], ...] = ()
+    after: str = ""
 
     @property
     def on_server(self) -> bool:
@@ -67,6 +72,21 @@ class Operation:
     def is_its_hosts(self) -> bool:
         """Whether it is no client's but a host's, which asks for it when its worker starts."""
         return self.workflow == REGISTER_HOST
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds rather than give up; then an operator decides."""
+        return ("on_failure", OnFailure.HOLD) in self.options
+
+    @property
+    def differs_by_failure(self) -> bool:
+        """Whether all that is particular to it comes after a step has failed for good."""
+        return any(option in dict(self.options) for option in ("on_failure", "max_attempts"))
+
+    @property
+    def heals(self) -> bool:
+        """Whether it is there to mend the world; what it cannot mend, the next audit does."""
+        return self.workflow == AUDIT or self.after == FORGOTTEN
 
     @property
     def makes_server(self) -> bool:
@@ -113,10 +133,15 @@ class Operation:
         return states
 
     def way(self, scene: Scene) -> list["Operation"]:
-        """The operations that lead to a server from which this one may begin."""
+        """The operations that lead to a server from which this one may begin, or leave something to be healed."""
+        known = plain_operations()
+        if self.is_its_hosts:
+            return [known[OperationName.BOOT]]
+        if self.workflow == AUDIT:
+            return [known[OperationName.BOOT], known[OperationName.DELETE]]
         if not self.on_server or self.makes_server:
             return []
-        goals, known = self.allowed(scene), {one.workflow: one for one in operations()}
+        goals = self.allowed(scene)
         ways: deque[tuple[VmState, list[Operation]]] = deque([(VmState.ACTIVE, [known[OperationName.BOOT]])])
         seen = {VmState.ACTIVE}
         while ways:
@@ -145,13 +170,24 @@ def operations() -> list[Operation]:
             raise NoFiller(f'the matrix cannot ask for "{name}": its `run` takes no model, but {model}')
         found.append(Operation(name, name, definition, model))
         if found[-1].is_its_hosts:
+            found.append(Operation(f"{name}+{FORGOTTEN}", name, definition, model, after=FORGOTTEN))
             continue
         found += [
             Operation(f"{name}+{flag}", name, definition, model, ((flag, True),))
             for flag, described in model.model_fields.items()
             if described.annotation is bool and described.default is False
         ]
+        if "on_failure" in model.model_fields:
+            once = (("max_attempts", 1),) if "max_attempts" in model.model_fields else ()
+            options = (("on_failure", OnFailure.HOLD), *once)
+            found.append(Operation(f"{name}+{HOLD}", name, definition, model, options))
+            found += [Operation(f"{name}+once", name, definition, model, once)] if once else []
     return found
+
+
+def plain_operations() -> dict[str, Operation]:
+    """Every workflow without options, by its type."""
+    return {one.workflow: one for one in operations() if one.name == one.workflow}
 
 
 def _disks(scene: Scene) -> list[BlockDeviceMapping]:
@@ -176,6 +212,8 @@ FILLERS: dict[str, Callable[[Scene], Any]] = {
     "user_data": lambda scene: base64.b64encode(b"#!/bin/sh\n").decode(),
     "metadata": lambda scene: {"role": "web"},
     "size_gib": lambda scene: 1,
+    "audit.heal": lambda scene: True,
+    "pause": lambda scene: timedelta(seconds=0.1),
     "path": lambda scene: scene.image_file,
     "create-volume.id": lambda scene: scene.id(CREATE_VOLUME),
     "create-image.id": lambda scene: scene.id(CREATE_IMAGE),

@@ -5,7 +5,7 @@ The sites differ in their hosts alone. `simulated` has three, of which the last 
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -56,11 +56,10 @@ class NotQuiet(Exception):
 
 @dataclass(frozen=True)
 class HostPlan:
-    """A host of a site: its settings, and where below its state directory its own files are."""
+    """A host of a site."""
 
     name: str
     settings: HostSettings
-    files: str
 
 
 def simulated_hosts() -> list[HostPlan]:
@@ -71,8 +70,7 @@ def simulated_hosts() -> list[HostPlan]:
 def simulated_host(prefix: str, ram_mib: int, *, volumes: bool = False) -> HostPlan:
     """A host that exists only as numbers."""
     simulated = SimulatedSettings(hosts=1, name_prefix=f"{prefix}-", ram_mib=ram_mib, volumes=volumes)
-    settings = HostSettings(driver="simulated", simulated=simulated)
-    return HostPlan(f"{prefix}-1", settings, f"simulated/{prefix}-1")
+    return HostPlan(f"{prefix}-1", HostSettings(driver="simulated", simulated=simulated))
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,6 @@ class Cell:
     book: Book
     controls: list[Worker]
     hosts: dict[str, Worker]
-    plans: Mapping[str, HostPlan]
     roles: Roles = field(default_factory=Roles)
     dead: set[str] = field(default_factory=set)
     _watching: "asyncio.Task[None] | None" = None
@@ -263,10 +260,10 @@ class Cell:
 
     async def look(self) -> World:
         """The world now."""
-        directories = {name: self.directory / name / self.plans[name].files for name in self.hosts}
-        server_id = self.scene.id("server")
+        directories = {name: self.directory / name for name in self.hosts}
+        store, project = self.settings.images_dir, self.settings.project
         world, roles = await asyncio.to_thread(
-            look, self.database, server_id, directories, self.settings.project, self.roles
+            look, self.database, self.scene.id("server"), directories, store, project, self.roles
         )
         hosts = self.host_ids()
         for what, on in [*await self.running(), *await self.calls()]:
@@ -333,7 +330,6 @@ async def _make_cell(site: Site, address: str, directory: Path, slot: int, contr
             )
             for name, plan in plans.items()
         },
-        plans=plans,
     )
 
 

@@ -1,6 +1,7 @@
 """The matrix itself: it can fail, it says why, and it does not pass over what it does not know."""
 
 import asyncio
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from temporalio import workflow
 import workers.control
 from tests.faults import defects
 from tests.faults.case import Case, Faultless, Result, run_case
+from tests.faults.files import held, stored
+from tests.faults.machine import rules
 from tests.faults.matrix import Matrix, of_steps, of_undos, sample
 from tests.faults.operations import NoFiller, Scene, operations
 from tests.faults.plan import OF_STEPS, OF_UNDOS, Fault, Plan, Step, Strike
 from tests.faults.report import render
 from tests.faults.site import Site
-from tests.faults.world import World, has_failed, is_gone
+from tests.faults.world import Roles, World, has_failed, is_gone
 
-BOOT = next(one for one in operations() if one.name == "boot")
+BOOT, IMPORT = (next(one for one in operations() if one.name == name) for name in ("boot", "create-image"))
 WORLD = World({})
 
 
@@ -59,6 +62,19 @@ async def test_a_row_that_leaks_is_found(site: Site, faultless: Faultless, tmp_p
     )
 
 
+async def test_a_file_that_stays_in_the_image_store_is_found(site: Site, tmp_path: Path) -> None:
+    broken = replace(site, defect=defects.images_stay_in_the_store)
+    known = (await run_case(broken, tmp_path / "known", 0, IMPORT, Case(IMPORT.name, "", ""))).faultless
+    strike = Strike("import_image", 1, Fault.AFTER_FINAL)
+    case = Case(IMPORT.name, strike.activity, strike.fault, (strike,))
+
+    result = await run_case(broken, tmp_path / "case", 0, IMPORT, case, known)
+
+    assert not result.problems
+    [line] = result.differences
+    assert line.startswith(f"+ image store: {Scene(site.name, '').id(IMPORT.name)}: ")
+
+
 async def test_a_fault_that_strikes_nothing_is_a_failure(site: Site, faultless: Faultless, tmp_path: Path) -> None:
     result = await run_case(site, tmp_path / "case", 0, BOOT, struck("spawn", Fault.BEFORE, 7), faultless)
 
@@ -79,6 +95,117 @@ def test_a_server_that_failed_holds_nothing_and_says_why() -> None:
     assert is_gone({"vm_state": "deleted", "operation_id": "4711"}) == [
         "+ server: operation_id=4711",
         "- server: operation_id=none",
+    ]
+
+
+# It looks at what is in files, and at rules.
+
+IMAGE = "0f2c9a52-94c5-4a43-a8a1-64b1b9a3c2de"
+MAC, LEASE = "fa:16:3e:00:00:01", "1763748000 fa:16:3e:00:00:01 10.11.0.5 web *"
+ROLES = Roles({IMAGE: "<image demo>", MAC: "<mac 0>", "10.11.0.": "<net-a.>", "brhaa": "<a>", "brhbb": "<b>"})
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file, and make its directory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def test_the_image_store_is_compared_by_content(tmp_path: Path) -> None:
+    write(tmp_path / IMAGE, "image")
+    write(tmp_path / f".{IMAGE}.part", "")
+
+    part, whole = sorted(stored(tmp_path, ROLES))
+
+    assert part.startswith(".<image demo>.part: 0 bytes, ")
+    assert whole == f"<image demo>: 5 bytes, SHA-256 {hashlib.sha256(b'image').hexdigest()}"
+
+
+def test_only_a_whole_image_that_there_is_may_be_in_a_cache(tmp_path: Path) -> None:
+    images = {IMAGE: hashlib.sha256(b"image").hexdigest()}
+    write(tmp_path / "cache" / IMAGE, "image")
+    assert held(tmp_path, ROLES, images) == []
+
+    write(tmp_path / "cache" / f".{IMAGE}.part", "")
+    assert held(tmp_path, ROLES, images) == ["cache/.<image demo>.part: empty"]
+    (tmp_path / "cache" / f".{IMAGE}.part").unlink()
+
+    assert held(tmp_path, ROLES, {}) == ["cache/<image demo>: image"]  # its row has gone
+    write(tmp_path / "cache" / IMAGE, "im")
+    assert held(tmp_path, ROLES, images) == ["cache/<image demo>: im"]
+
+
+def test_what_a_dhcp_server_was_told_is_compared(tmp_path: Path) -> None:
+    write(tmp_path / "hosts", f"{MAC},10.11.0.5,web\n")
+    write(tmp_path / "leases", f"{LEASE}\n")
+    there = World({"files": held(tmp_path, ROLES, {})})
+
+    write(tmp_path / "leases", f"{LEASE.replace('1763748000', '1763748360')}\n")
+    assert World({"files": held(tmp_path, ROLES, {})}).differences(there) == []
+
+    write(tmp_path / "hosts", f"{MAC},10.11.0.6,web\n")
+    write(tmp_path / "leases", "")
+    assert World({"files": held(tmp_path, ROLES, {})}).differences(there) == [
+        "+ files: hosts: <mac 0>,<net-a.>6,web",
+        "+ files: leases: empty",
+        "- files: hosts: <mac 0>,<net-a.>5,web",
+        "- files: leases: <mac 0> <net-a.>5 web *",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pid", "4711\n"),
+        ("volume-1.pid", "4711\n"),
+        ("console.log", "login: "),
+        ("console.log.0", "login: "),
+        ("disk", b"QFI\xfb"),
+        ("volume.raw", bytes(512)),
+        ("large", b"x" * 100_000),
+    ],
+)
+def test_what_varies_and_disks_are_compared_by_name(tmp_path: Path, name: str, content: str | bytes) -> None:
+    write(tmp_path / name, content)
+
+    assert held(tmp_path, ROLES, {}) == [name]
+
+
+RULESET = """\
+table inet another {
+	chain input {
+		type filter hook input priority filter; policy accept;
+	}
+}
+table inet hostler-1 {
+	set bridges {
+		type ifname
+		elements = { "brhbb",
+				"brhaa" }
+	}
+
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname != @bridges ip saddr 10.11.0.0/24 masquerade
+	}
+}
+"""
+
+
+def test_nftables_rules_are_compared_with_their_order_and_without_that_of_names() -> None:
+    there = World({"nftables": rules(RULESET, ["hostler-1"], ROLES)})
+
+    assert there.sections["nftables"] == [
+        "chain postrouting { type nat hook postrouting priority srcnat; policy accept; "
+        "oifname != @bridges ip saddr <net-a.>0/24 masquerade }",
+        'set bridges { type ifname elements = { "<a>", "<b>" } }',
+        "table inet hostler-1",
+    ]
+    assert rules(RULESET, ["brhaa"], ROLES) == there.sections["nftables"]
+    lost = RULESET.replace("oifname != @bridges ip saddr 10.11.0.0/24 masquerade", "")
+    assert World({"nftables": rules(lost, ["hostler-1"], ROLES)}).differences(there) == [
+        "+ nftables: chain postrouting { type nat hook postrouting priority srcnat; policy accept; }",
+        f"- nftables: {there.sections['nftables'][0]}",
     ]
 
 

@@ -1,12 +1,11 @@
 """The world of one case: everything that operations take and must give back, in lines that can be compared.
 
-Rows come from every table of the database, files from every directory of every host: what is added to the product
-later is looked at without a word here. Identifiers are replaced by what they are of, so that two runs of one
-operation give the same lines; an identifier of nothing that is known stays, and shows as a difference.
+Rows come from every table of the database, files from every directory of every host and from the image store: what is
+added to the product later is looked at without a word here. Identifiers are replaced by what they are of, so that two
+runs of one operation give the same lines; an identifier of nothing that is known stays, and shows as a difference.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,18 +17,15 @@ from typing import Any
 from sqlmodel import Session, select
 
 import models
-from hostler.contract.names import bridge_name, is_uuid, tap_name
+from hostler.contract.names import bridge_name, tap_name
 from hostler.contract.states import PowerState, VmState
-from models import Host, Network, OwedWork, Port, Server, ServerEvent, Volume, quota_use
+from models import Host, Image, Network, OwedWork, Port, Server, ServerEvent, Volume, quota_use
+from tests.faults.files import VOLATILE, held, stored
 
 Row = dict[str, str]
 OWED, SERVER = "owed_work", "<server>"
-# What says when, how often and by whom, but not what is held.
-VOLATILE = {"generation", "request_fingerprint", "machine_id", "reason", "boots", "console", "port", "host_port"}
 # Histories grow with everything that happens.
 HISTORIES = {"server_event"}
-IGNORED_FILES = re.compile(r"(^|/)(host_id|faults\.log|[^/]*\.lock|[^/]*\.db(-wal|-shm)?)$")
-CACHE = re.compile(r"(^|/)cache/([^/]+)$")
 
 
 @dataclass
@@ -83,9 +79,9 @@ class Roles:
 
 
 def look(
-    database: models.Database, server_id: str, directories: Mapping[str, Path], project: str, known: Roles
+    database: models.Database, server_id: str, directories: Mapping[str, Path], store: Path, project: str, known: Roles
 ) -> tuple[World, Roles]:
-    """The database, and the directories of the hosts by their names. What is under way is the runner's to know.
+    """The database, the directories of the hosts by their names, the image store. What is under way the runner knows.
 
     `known` remembers what identifiers were of: what is left of a port keeps its role when the row has gone.
     """
@@ -102,10 +98,10 @@ def look(
                 sections[table] = [", ".join(f"{key}={value}" for key, value in row.items()) for row in rows]
         use = quota_use(session, project)
         sections["quota"] = [f"{use.servers} servers, {use.vcpus} vCPUs, {use.ram_mib} MiB, {use.volumes} volumes"]
+        images = {image.id: image.checksum for image in session.exec(select(Image))}
+    sections["image store"] = stored(store, roles)
     for name, directory in directories.items():
-        for path in files(directory):
-            line = roles(_file(directory, path))
-            sections.setdefault(f"{roles(name)}: files", []).append(line)
+        sections[f"{roles(name)}: files"] = held(directory, roles, images)
     return World({where: sorted(lines) for where, lines in sections.items()}, server), roles
 
 
@@ -127,7 +123,7 @@ def roles_of(session: Session, server_id: str, *, moving: bool = True) -> Roles:
         roles.add(port.id, label)
         roles.add(tap_name(port.id), f"tap {port.position}")
         roles.add(port.mac, f"mac {port.position}")
-    named = [*session.exec(select(models.Image)), *session.exec(select(models.Flavor)), *session.exec(select(Volume))]
+    named = [*session.exec(select(Image)), *session.exec(select(models.Flavor)), *session.exec(select(Volume))]
     for row in named:
         roles.add(row.id, f"{type(row).__name__.lower()} {row.name or 'of the server'}")
     for device in session.exec(select(models.BlockDevice)):
@@ -138,37 +134,6 @@ def roles_of(session: Session, server_id: str, *, moving: bool = True) -> Roles:
         roles.add(event.run_id, f"run of {event.operation}")
     roles.add(server_id, "server")
     return roles
-
-
-def files(directory: Path) -> Iterable[Path]:
-    """Every file below a host's directory that says that something is held."""
-    for root, _, names in os.walk(directory):
-        for name in names:
-            path = Path(root) / name
-            relative = str(path.relative_to(directory))
-            if IGNORED_FILES.search(relative):
-                continue
-            cached = CACHE.search(relative)
-            if cached and is_uuid(cached.group(2)):
-                continue  # a whole image in a cache is nobody's: it stays for whoever comes next
-            yield path
-
-
-def _file(directory: Path, path: Path) -> str:
-    relative = str(path.relative_to(directory))
-    if path.suffix != ".json":
-        return relative
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return f"{relative}: not whole"
-    return f"{relative}: {json.dumps(_steady(content), sort_keys=True)}"
-
-
-def _steady(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _steady(value) for key, value in content.items() if key not in VOLATILE}
-    return content
 
 
 def _tables(session: Session, roles: Roles, names: Roles) -> Iterable[tuple[str, list[Row]]]:
