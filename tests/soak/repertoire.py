@@ -11,14 +11,15 @@ from hostler import Client
 from hostler.client import Operation
 from hostler.contract.audit import AUDIT
 from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
-from hostler.contract.servers import OperationName
+from hostler.contract.servers import OnFailure, OperationName
 from hostler.contract.states import VmState
 from workers.control import WORKFLOWS
 from workflows.operation import Operation as OperationWorkflow
 
 ACTIVE, STOPPED = VmState.ACTIVE, VmState.STOPPED
+HOLD = OnFailure.HOLD
 Ask = Callable[[Client, str, str], Awaitable[Operation]]
-"""Asks for the operation on the server of this UUID, with this request ID."""
+"""Asks for the operation on the server of this UUID, with this request ID. It holds rather than fail."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,29 @@ ACTIONS = (
         OperationName.START,
         frozenset({STOPPED}),
         ACTIVE,
-        lambda client, server, request: client.servers.start(server, request_id=request),
+        lambda client, server, request: client.servers.start(server, request_id=request, on_failure=HOLD),
     ),
     Action(
         OperationName.STOP,
         frozenset({ACTIVE}),
         STOPPED,
-        lambda client, server, request: client.servers.stop(server, timeout=timedelta(seconds=5), request_id=request),
+        lambda client, server, request: client.servers.stop(
+            server, timeout=timedelta(seconds=5), request_id=request, on_failure=HOLD
+        ),
     ),
     Action(
         OperationName.REBOOT,
         frozenset({ACTIVE}),
         ACTIVE,
-        lambda client, server, request: client.servers.reboot(server, timeout=timedelta(seconds=5), request_id=request),
+        lambda client, server, request: client.servers.reboot(
+            server, timeout=timedelta(seconds=5), request_id=request, on_failure=HOLD
+        ),
     ),
     Action(
         OperationName.REBOOT,
         frozenset({ACTIVE, STOPPED}),
         ACTIVE,
-        lambda client, server, request: client.servers.reboot(server, hard=True, request_id=request),
+        lambda client, server, request: client.servers.reboot(server, hard=True, request_id=request, on_failure=HOLD),
     ),
 )
 # Each tenant's life begins with a boot and ends with a delete.

@@ -16,6 +16,7 @@ from tests.soak import audit
 from tests.soak.chaos import Chaos
 from tests.soak.journal import Journal
 from tests.soak.model import Model
+from tests.soak.operator import Operator
 from tests.soak.repertoire import missing, workflow_types
 from tests.soak.tenant import Tenant
 
@@ -40,6 +41,7 @@ class Report:
     deaths: Counter[str] = field(default_factory=Counter)
     runs: Counter[str] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
+    decisions: Counter[str] = field(default_factory=Counter)
     outages: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -52,6 +54,7 @@ class Report:
         lines.append(f"{sum(self.outcomes.values())} operations; {self.outages} calls repeated after an outage")
         lines += [f"  {name:14} {outcome:16} {n:5}" for (name, outcome), n in sorted(self.outcomes.items())]
         lines.append(f"{sum(self.runs.values())} workflow runs: {_counts(self.runs)}")
+        lines.append(f"{sum(self.decisions.values())} decisions about held operations: {_counts(self.decisions)}")
         lines.append(f"audits during the kills found: {_counts(self.findings) or 'nothing'}")
         lines += [f"  {n:4} × {reason[:200]}" for reason, n in self.reasons.most_common(12)]
         lines.append(f"{len(self.faults)} faults" + ":" * bool(self.faults))
@@ -91,7 +94,8 @@ async def soak(directory: Path, minutes: float, seed: int, tenants: int = TENANT
             )
             for number in range(1, tenants + 1)
         ]
-        async with _background(chaos.supervise()):
+        operator = Operator(cloud.client, journal, random.Random(rng.random()))
+        async with _background(chaos.supervise()), _background(operator.work()):
             lives = [asyncio.create_task(tenant.live(), name=tenant.name) for tenant in crowd]
             async with _background(chaos.rage()):
                 began = journal.seconds
@@ -107,6 +111,7 @@ async def soak(directory: Path, minutes: float, seed: int, tenants: int = TENANT
         report.outcomes += tenant.outcomes
         report.reasons += tenant.reasons
         report.outages += tenant.outages
+    report.decisions = operator.decisions
     report.kills, report.deaths, report.faults = chaos.kills, chaos.deaths, journal.faults
     return report
 
