@@ -111,7 +111,7 @@ async def test_who_may_not_register_them_is_told_which_are_missing(
         raise RPCError("not you", RPCStatusCode.PERMISSION_DENIED, b"")
 
     monkeypatch.setattr(client.operator_service, "add_search_attributes", refuse)
-    with pytest.raises(InvalidState, match="HostlerServer.*HostlerOverdue") as caught:
+    with pytest.raises(InvalidState, match=r"HostlerServer.*HostlerOverdue") as caught:
         await server.ensure_search_attributes(client)
     assert "temporal operator search-attribute create" in str(caught.value.remedy)
 
