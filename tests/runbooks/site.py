@@ -1,7 +1,8 @@
 """The place where an operator works: a shell from which the machines of a cloud of processes are reached.
 
-`ssh MACHINE COMMAND` runs the command with that machine's environment, `systemctl` and `journalctl` there are about its
-worker, and `pip install` puts the next release on it. All else on the path is the real thing.
+`ssh MACHINE COMMAND` runs the command with that machine's environment. For want of systemd `systemctl` and `journalctl`
+there are stand-ins, which start, stop and read the machine's real worker. `pip` is the real one, kept to the machine's
+own directory and from the network. All else on the path is the real thing.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hostler.settings import LibvirtSettings
 from tests.processes.cloud import ProcessCloud
 from tests.processes.process import Process
-from tests.upgrades.next_release import Release
 
 READY = {"hostler-control": "control worker ready", "hostler-host": "registered"}
 INACTIVE = 3
@@ -36,7 +37,10 @@ with socket.socket(socket.AF_UNIX) as asked:
 print(answer["text"], end="")
 sys.exit(answer["code"])
 """
-PROGRAMS = {"ssh": SSH, "systemctl": ASK, "journalctl": ASK, "pip": ASK}
+PIP = """#!/bin/bash
+exec python -m pip "$1" --no-index --no-deps --no-build-isolation --upgrade --target "$PYTHONPATH" "${@:2}"
+"""
+PROGRAMS = {"ssh": SSH, "systemctl": ASK, "journalctl": ASK, "pip": PIP}
 
 
 @dataclass
@@ -45,7 +49,6 @@ class Site:
 
     cloud: ProcessCloud
     directory: Path
-    next_release: Release | None = None
     units: dict[str, tuple[str, Process]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,20 +79,18 @@ class Site:
         return ours | {"PATH": path, "HOSTLER_TEMPORAL__ADDRESS": address, "TEMPORAL_ADDRESS": address}
 
     def add(self, machine: str, unit: str, process: Process) -> None:
-        """A machine, and what its one unit runs."""
+        """A machine, and what its one unit runs; from its next start on it has what was installed there."""
         self.units[machine] = (unit, process)
-        exports = {"MACHINE": machine, **process.environment}
+        packages = self.directory / f"{machine}.packages"
+        packages.mkdir()
+        process.environment = {**process.environment, "PYTHONPATH": str(packages)}
+        exports = {"MACHINE": machine, "LIBVIRT_DEFAULT_URI": LibvirtSettings().uri, **process.environment}
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in exports.items())
         (self.directory / f"{machine}.env").write_text("".join(lines))
 
     async def answer(self, machine: str, program: str, *words: str) -> tuple[int, str]:
-        """What systemctl, journalctl and pip of a machine do."""
+        """What systemctl and journalctl of a machine do."""
         unit, process = self.units[machine]
-        if program == "pip":
-            assert self.next_release is not None, "there is no next release here"
-            process.environment = {**process.environment, **self.next_release.environment()}
-            self.add(machine, unit, process)
-            return 0, "Successfully installed hostler hostler-server\n"
         if unit not in words:
             return 5, f"Unit {words[-1]} could not be found.\n"
         if program == "journalctl":
@@ -112,9 +113,9 @@ class Site:
 
 
 @asynccontextmanager
-async def site(cloud: ProcessCloud, directory: Path, next_release: Release | None = None) -> AsyncIterator[Site]:
+async def site(cloud: ProcessCloud, directory: Path) -> AsyncIterator[Site]:
     """The site of a cloud: control-1, control-2... and the hosts by their names."""
-    place = Site(cloud, directory, next_release)
+    place = Site(cloud, directory)
     for number, control in enumerate(cloud.controls, start=1):
         place.add(f"control-{number}", "hostler-control", control)
     for number, host in enumerate(cloud.hosts, start=1):
