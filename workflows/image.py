@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from activities.interfaces.images import ImageId, Images
+from activities.interfaces.images import ForgetImage, Images
 from hostler.contract.calls import CREATE_IMAGE
 from hostler.contract.guests import ImageRef
 from hostler.contract.resources import Image, ImageCreate
@@ -36,7 +36,8 @@ class CreateImage(CatalogueRunner):
         self.title = f"import image {request.name}"
 
         async def carry_out(saga: Saga) -> Image:
-            await self.step(ACCEPT, request, saga=saga, undo=ImageId(image_id=request.id))
+            undo = ForgetImage(image_id=request.id, since=workflow.info().start_time)
+            await self.step(ACCEPT, request, saga=saga, undo=undo)
             imported = await self.step(IMPORT, request)
             return await to_the_end(self.must(PUBLISH, imported))
 

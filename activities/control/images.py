@@ -1,5 +1,6 @@
 """Images: into the store, with a row that says so."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from sqlmodel import Session
@@ -7,7 +8,7 @@ from temporalio import activity
 
 from activities.control.views import image_view
 from activities.interfaces import images as interface
-from activities.interfaces.images import ImageId
+from activities.interfaces.images import ForgetImage
 from drivers.image.base import ImageStore
 from hostler.contract import resources
 from hostler.contract.errors import Conflict, NotFound
@@ -15,6 +16,9 @@ from hostler.contract.guests import ImageRef
 from hostler.contract.resources import DiskFormat, ImageCreate, ImageStatus
 from hostler.contract.validation import check_image
 from models import Database, Image
+
+SKEW = timedelta(minutes=1)
+"""By which the clocks of Temporal and of the store's file system may differ."""
 
 
 class Images(interface.Images):
@@ -74,7 +78,7 @@ class Images(interface.Images):
         return self._database.run(change)
 
     @activity.defn(name="forget_image")
-    def forget_image(self, call: ImageId) -> None:
+    def forget_image(self, call: ForgetImage) -> None:
         """An image that became active is left: then this is the undo of a repeated, refused import."""
 
         def change(session: Session) -> bool:
@@ -85,5 +89,10 @@ class Images(interface.Images):
                 session.delete(row)
             return True
 
-        if self._database.run(change):
+        if self._database.run(change) and not self._was_there_before(call):
             self._store.remove(call.image_id)
+
+    def _was_there_before(self, call: ForgetImage) -> bool:
+        """Whether somebody tried to give a file that is in the store its row again; it is still the only copy."""
+        written = self._store.images().get(call.image_id)
+        return written is not None and call.since is not None and written < call.since - SKEW

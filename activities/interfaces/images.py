@@ -1,6 +1,7 @@
 """Images: imported on the control worker, cached on hosts."""
 
 from abc import ABC, abstractmethod
+from datetime import datetime
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -13,6 +14,12 @@ class ImageId(BaseModel):
     """One image."""
 
     image_id: str
+
+
+class ForgetImage(ImageId):
+    """An image whose import began at `since`: what was in the store before that is not the import's to remove."""
+
+    since: datetime | None = None
 
 
 class Images(ABC):
@@ -35,8 +42,8 @@ class Images(ABC):
 
     @activity.defn(name="forget_image")
     @abstractmethod
-    def forget_image(self, call: ImageId) -> None:
-        """Remove the file and the row of an image that did not become active."""
+    def forget_image(self, call: ForgetImage) -> None:
+        """Remove the row of an image that did not become active, and the file that its import made."""
 
 
 class HostImages(ABC):

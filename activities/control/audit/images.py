@@ -66,10 +66,11 @@ def _unknown(image_id: str) -> Suspicion:
         "a file in the image store of an image that the database has never heard of",
         "not there, or a row",
         reason=NEVER,
-        remedy=f"copy it to FILE, then {_import(image_id, 'NAME', 'FORMAT')}; see deploy/runbooks/leaked-thing.md",
+        remedy=f"give it a row again, FILE being that file: {_import(image_id, 'NAME', 'FORMAT')}; "
+        "see deploy/runbooks/leaked-thing.md",
     )
 
 
 def _import(image_id: str, name: str, disk_format: str) -> str:
-    """The command. When the import is refused, the store's file is removed: FILE must be another."""
+    """The command."""
     return f"hostler image create {name} --id {image_id} --disk-format {disk_format} --file FILE"

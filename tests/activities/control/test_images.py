@@ -1,14 +1,16 @@
 """Images: a row and a file, both or neither."""
 
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.control.images import Images
-from activities.interfaces.images import ImageId
+from activities.interfaces.images import ForgetImage
 from drivers.image.local import LocalImageStore
-from hostler.contract.errors import Conflict, NotFound
+from hostler.contract.errors import Conflict, ImageRejected, NotFound
 from hostler.contract.resources import Image as View
 from hostler.contract.resources import ImageCreate
 from models import Database, Image
@@ -62,7 +64,7 @@ def test_an_active_image_is_not_accepted_again_and_not_forgotten(
     import_(images, request_)
     with pytest.raises(Conflict):
         images.accept_image(request_)
-    images.forget_image(ImageId(image_id=request_.id))
+    images.forget_image(ForgetImage(image_id=request_.id))
     assert found(database, request_.id) is not None
     assert (store / request_.id).exists()
 
@@ -72,9 +74,27 @@ def test_one_that_did_not_become_active_is_forgotten(
 ) -> None:
     images.accept_image(request_)
     for _ in range(2):
-        images.forget_image(ImageId(image_id=request_.id))
+        images.forget_image(ForgetImage(image_id=request_.id))
     assert found(database, request_.id) is None
     with pytest.raises(NotFound):
         import_(images, request_)
-    images.forget_image(ImageId(image_id=request_.id))
+    images.forget_image(ForgetImage(image_id=request_.id))
     assert list(store.iterdir()) == []
+
+
+def test_a_refused_import_leaves_the_file_that_was_in_the_store_before(
+    images: Images, request_: ImageCreate, database: Database, store: Path
+) -> None:
+    store.mkdir()
+    orphan = store / request_.id
+    orphan.write_bytes(b"the only copy")
+    long_ago = (datetime.now(UTC) - timedelta(days=1)).timestamp()
+    os.utime(orphan, (long_ago, long_ago))
+    images.accept_image(request_.model_copy(update={"checksum": "0" * 64}))
+    with pytest.raises(ImageRejected):
+        ActivityEnvironment().run(images.import_image, request_.model_copy(update={"checksum": "0" * 64}))
+
+    images.forget_image(ForgetImage(image_id=request_.id, since=datetime.now(UTC)))
+
+    assert found(database, request_.id) is None
+    assert orphan.read_bytes() == b"the only copy"
