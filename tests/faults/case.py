@@ -25,7 +25,6 @@ from temporalio.service import RPCError
 
 from hostler.client.operation import begin
 from hostler.contract.audit import AUDIT
-from hostler.contract.calls import REGISTER_HOST
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import CONTROL_QUEUE, host_queue
 from hostler.contract.servers import Choice, OperationName, OperationRequest, Progress
@@ -33,7 +32,7 @@ from models import OwedWork
 from tests.faults.operations import FORGOTTEN, NoFiller, Operation, plain_operations
 from tests.faults.plan import KILLS, Fault, Plan, Step, Strike
 from tests.faults.site import Cell, NotQuiet, Site, open_cell
-from tests.faults.world import OWED, World, has_failed, is_gone, is_like, roles_of
+from tests.faults.world import OWED, UNDER_WAY, World, has_failed, is_gone, is_like, roles_of
 
 LIMIT = timedelta(seconds=180)
 """Within which an operation must have ended, whatever befalls it."""
@@ -146,12 +145,12 @@ class _Course:
             await self.read_history(run)
 
     async def look_in_peace(self, *, owing: bool = False) -> World:
-        """The world when nothing goes on. A host that was asked again just as it had registered may do so once more."""
+        """The world when nothing goes on. Just then a host may register once more, or report a power state."""
         while True:
             await self.cell.quiet(owing=owing)
             world = await self.cell.look()
-            lines = [line for one in world.sections.values() for line in one]
-            if f"workflow {REGISTER_HOST}" not in lines and (owing or OWED not in world.sections):
+            goes_on = any(where.endswith(UNDER_WAY) for where in world.sections)
+            if not goes_on and (owing or OWED not in world.sections):
                 return world
 
     async def follow(self, run: WorkflowHandle[Any, Any], former: World) -> None:

@@ -38,7 +38,7 @@ from tests.faults import operations
 from tests.faults.plan import Book
 from tests.faults.process import BEAT, Worker
 from tests.faults.servers import TemporalServers
-from tests.faults.world import OWED, Roles, World, look
+from tests.faults.world import OWED, UNDER_WAY, Roles, World, look
 
 LIMIT = timedelta(seconds=120)
 POLL_SECONDS = 0.3  # each look takes the machine some milliseconds
@@ -267,7 +267,7 @@ class Cell:
         )
         hosts = self.host_ids()
         for what, on in [*await self.running(), *await self.calls()]:
-            world.sections.setdefault(f"{roles(hosts[on])}: under way" if on in hosts else "under way", []).append(what)
+            world.sections.setdefault(f"{roles(hosts[on])}: {UNDER_WAY}" if on in hosts else UNDER_WAY, []).append(what)
         if self.site.look is not None:
             await self.site.look(self, world, roles)
         return World({where: lines for where, lines in world.sections.items() if lines}, world.server)

@@ -23,7 +23,7 @@ from models import Host, Image, Network, OwedWork, Port, Server, ServerEvent, Vo
 from tests.faults.files import VOLATILE, held, stored
 
 Row = dict[str, str]
-OWED, SERVER = "owed_work", "<server>"
+OWED, SERVER, UNDER_WAY = "owed_work", "<server>", "under way"
 # Histories grow with everything that happens.
 HISTORIES = {"server_event"}
 
