@@ -148,7 +148,8 @@ class _Activities(temporalio.worker.ActivityInboundInterceptor):
             case Fault.KILLED:
                 _die()
             case Fault.KILLED_AFTER | Fault.DEAD:
-                await perform()
+                with suppress(Exception):  # a step may have nothing to do, and say so
+                    await perform()
                 if fault is Fault.DEAD:
                     self._injector.book.leave(struck.queue)
                 _die()
