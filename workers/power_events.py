@@ -2,6 +2,8 @@
 
 What is sent is the state at that moment, never a change, so nothing depends on what was sent before, or twice. It is
 sent again until it is answered, as it is by then. A server that an operation holds is left to it, and sent afterwards.
+Where it is news, the guest is looked at once more, with the version of the server's row in hand: an operation that came
+and went while the first report was on its way has changed that.
 """
 
 import asyncio
@@ -70,7 +72,13 @@ class _Forwarder:
         """Send these; False when some must be sent again."""
         try:
             states = await self._states(server_ids)
-            busy = await self._report(states)
+            receipt = await self._report(states, {})
+            busy = set(receipt.busy)
+            if receipt.doubted:
+                states |= await self._states(receipt.doubted)
+                doubted = {server_id: states[server_id] for server_id in receipt.doubted}
+                second = await self._report(doubted, receipt.doubted)
+                busy |= {*second.busy, *second.doubted}
             now = await self._states(server_ids)
         except (RPCError, ActivityFailureError, HostlerError) as error:
             logger.warning("power states are not passed on yet: %s", getattr(error, "cause", None) or error)
@@ -82,12 +90,15 @@ class _Forwarder:
         self._pending.update(dict.fromkeys(again))
         return not again
 
-    async def _report(self, states: dict[str, PowerState]) -> set[str]:
-        """Those that are busy."""
-        guests = [GuestPower(server_id=server_id, power_state=state) for server_id, state in states.items()]
+    async def _report(self, states: dict[str, PowerState], versions: dict[str, str]) -> PowerReceipt:
+        """Report; `versions` are those of the servers' rows, where they were known before the guests were looked at."""
+        guests = [
+            GuestPower(server_id=server_id, power_state=state, version=versions.get(server_id))
+            for server_id, state in states.items()
+        ]
         receipt: PowerReceipt = await self._client.execute_activity(
             REPORT_POWER_STATES.name,
-            PowerReport(host_id=self._host_id, guests=guests),
+            PowerReport(host_id=self._host_id, guests=guests, confirms=True),
             id=f"{REPORT_POWER_STATES.name}:{uuid4()}",
             task_queue=CONTROL_QUEUE,
             result_type=PowerReceipt,
@@ -96,9 +107,9 @@ class _Forwarder:
             retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=2)),
             summary="power states",
         )
-        return set(receipt.busy)
+        return receipt
 
-    async def _states(self, server_ids: list[str]) -> dict[str, PowerState]:
+    async def _states(self, server_ids: Iterable[str]) -> dict[str, PowerState]:
         return {server_id: await self._hypervisor.power_state(server_id) for server_id in server_ids}
 
     async def _pause(self, seconds: float) -> None:

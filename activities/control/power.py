@@ -28,22 +28,30 @@ class PowerReports:
     def report_power_states(self, call: PowerReport) -> PowerReceipt:
         """Take over what a host sees of its own servers; a call of its worker, no step.
 
-        A server that is busy is left to its operation, whose outcome the host cannot know.
+        A server that is busy is left to its operation, whose outcome the host cannot know. A report that was on its way
+        while an operation came and went is no longer true: the row has another version then.
         """
-        busy = [guest.server_id for guest in call.guests if self._database.run(partial(_follow, call.host_id, guest))]
-        return PowerReceipt(busy=busy)
+        receipts = [self._database.run(partial(_follow, call, guest)) for guest in call.guests]
+        return PowerReceipt(
+            busy=[server_id for one in receipts for server_id in one.busy],
+            doubted={server_id: version for one in receipts for server_id, version in one.doubted.items()},
+        )
 
 
-def _follow(host_id: str, guest: GuestPower, session: Session) -> bool:
-    """Let the server follow its guest; True when it is busy."""
+def _follow(call: PowerReport, guest: GuestPower, session: Session) -> PowerReceipt:
+    """Let the server follow its guest, or say why not yet."""
+    host_id = call.host_id
     server = session.get(Server, guest.server_id, with_for_update=True)
     if server is None or server.deleted_at is not None:
-        return False
+        return PowerReceipt()
     if is_busy(server):
-        return True
+        return PowerReceipt(busy=[server.id])
     follows = FOLLOWED.get((server.vm_state, guest.power_state), server.vm_state)
     if server.host_id != host_id or (server.vm_state, server.power_state) == (follows, guest.power_state):
-        return False
+        return PowerReceipt()
+    version = server.updated_at.isoformat()
+    if call.confirms and guest.version != version:
+        return PowerReceipt(doubted={server.id: version})
     was, before, after = server.power_state, status(server.vm_state, None), status(follows, None)
     server.vm_state, server.power_state = follows, guest.power_state
     host = session.get(Host, host_id)
@@ -59,4 +67,4 @@ def _follow(host_id: str, guest: GuestPower, session: Session) -> bool:
         session,
         EventLog(server_id=server.id, run_id=str(uuid4()), operation=OperationName.HYPERVISOR, steps=[step]),
     )
-    return False
+    return PowerReceipt()

@@ -77,23 +77,33 @@ class HostIdentity(BaseModel):
 
 
 class GuestPower(BaseModel):
-    """A guest's power state."""
+    """A guest's power state. `version` is the one of the server's row that was known before the state was looked at."""
 
     server_id: str
     power_state: PowerState
+    version: str | None = None
 
 
 class PowerReport(BaseModel):
-    """The power states that a host sees now, of guests that it did not itself bring there."""
+    """The power states that a host sees now, of guests that it did not itself bring there.
+
+    `confirms`: the host looks again where the receipt asks it to; older workers do not.
+    """
 
     host_id: str
     guests: list[GuestPower]
+    confirms: bool = False
 
 
 class PowerReceipt(BaseModel):
-    """The servers that an operation held: the host reports them again."""
+    """The servers that an operation held: the host reports them again.
+
+    `doubted` are those whose rows say otherwise, with the rows' versions. The report may have been on its way for long,
+    so the host looks again, knowing the version, and reports at once.
+    """
 
     busy: list[str] = []
+    doubted: dict[str, str] = {}
 
 
 LIST_SERVERS = Call("list_servers", ServerFilter, list[Server])

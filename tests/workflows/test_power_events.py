@@ -120,3 +120,21 @@ async def test_only_the_servers_own_host_is_believed_and_repetition_is_no_event(
     await cloud.deleted(server.id)
     assert report("sim-1", RUNNING) == []
     assert state(cloud, server) == ("deleted", "nostate")
+
+
+async def test_a_report_that_was_on_its_way_while_an_operation_came_and_went_is_doubted(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    late = PowerReport(
+        host_id=server.host_id or "", guests=[GuestPower(server_id=server.id, power_state=RUNNING)], confirms=True
+    )
+    await (await cloud.client.servers.stop(server.id)).result()
+
+    receipt = PowerReports(cloud.database).report_power_states(late)
+
+    assert state(cloud, server) == ("stopped", "shutdown")
+    assert list(receipt.doubted) == [server.id]
+    [guest] = late.guests
+    confirmed = late.model_copy(update={"guests": [guest.model_copy(update={"version": receipt.doubted[server.id]})]})
+    assert PowerReports(cloud.database).report_power_states(confirmed).doubted == {}
+    assert state(cloud, server) == ("active", "running")
+    assert list(PowerReports(cloud.database).report_power_states(confirmed).doubted) == []
