@@ -156,7 +156,7 @@ def test_a_file_without_a_row_is_unknown_once_it_has_settled(database: Database)
 
 
 def test_the_import_of_an_image_that_is_saving_is_repeated_in_its_own_format(database: Database) -> None:
-    """The file may be in the store already, and an import that is refused would remove it."""
+    """Declared as another format, the file that may be in the store already would be refused."""
     image_id = image(database, ImageStatus.SAVING)
     with database.read() as session:
         [suspicion] = judge_images(session, {}, [])
