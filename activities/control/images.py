@@ -94,5 +94,5 @@ class Images(interface.Images):
 
     def _was_there_before(self, call: ForgetImage) -> bool:
         """Whether somebody tried to give a file that is in the store its row again; it is still the only copy."""
-        written = self._store.images().get(call.image_id)
+        written = self._store.written_at(call.image_id)
         return written is not None and call.since is not None and written < call.since - SKEW

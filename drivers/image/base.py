@@ -44,6 +44,9 @@ class ImageStore(Protocol):
     def remove(self, image_id: str) -> None:
         """Remove the image, if it is there."""
 
+    def written_at(self, image_id: str) -> datetime | None:
+        """When the image was written last; None when the store does not have it."""
+
     def images(self) -> dict[str, datetime]:
         """The IDs of the images that are here, and when each was last written to."""
 

@@ -65,14 +65,17 @@ class LocalImageStore:
         self._path(image_id).unlink(missing_ok=True)
         copying.remove_abandoned(self._directory)
 
+    def written_at(self, image_id: str) -> datetime | None:
+        """See `ImageStore.written_at`."""
+        with suppress(FileNotFoundError):
+            return datetime.fromtimestamp(self._path(image_id).stat().st_mtime, UTC)
+        return None
+
     def images(self) -> dict[str, datetime]:
-        """See `ImageStore.images`."""
-        written: dict[str, datetime] = {}
-        for path in self._directory.iterdir() if self._directory.is_dir() else ():
-            with suppress(FileNotFoundError):  # removed meanwhile
-                if is_uuid(path.name):
-                    written[path.name] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        return written
+        """See `ImageStore.images`. One that is removed meanwhile is none."""
+        names = [path.name for path in self._directory.iterdir()] if self._directory.is_dir() else []
+        written = {name: self.written_at(name) for name in names if is_uuid(name)}
+        return {name: at for name, at in written.items() if at is not None}
 
     def strays(self) -> list[str]:
         """See `ImageStore.strays`. Directories are not Hostler's: `lost+found`, snapshots."""

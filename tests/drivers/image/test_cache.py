@@ -46,6 +46,9 @@ class CountingStore(ImageStore):
     def remove(self, image_id: str) -> None:
         raise AssertionError("a cache only reads")
 
+    def written_at(self, image_id: str) -> datetime | None:
+        raise AssertionError("a cache only reads")
+
     def images(self) -> dict[str, datetime]:
         raise AssertionError("a cache only reads")
 
