@@ -88,7 +88,7 @@ async def test_who_is_not_wanted_may_die(daemons: Daemons, how: str) -> None:
 
 async def test_closing_leaves_no_descriptor_open(daemons: Daemons) -> None:
     def descriptors() -> list[str]:
-        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names, not paths
         return [target for link in links if "pidfd" in (target := _target(link))]
 
     opened = len(descriptors())
@@ -99,6 +99,6 @@ async def test_closing_leaves_no_descriptor_open(daemons: Daemons) -> None:
 
 def _target(link: str) -> str:
     try:
-        return os.readlink(link)  # noqa: PTH115
+        return os.readlink(link)  # noqa: PTH115 - its target is no path
     except FileNotFoundError:
         return ""

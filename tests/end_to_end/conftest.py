@@ -77,7 +77,7 @@ latency = {{ spawn = 3 }}
 async def _until_ready(dev: "subprocess.Popen[bytes]", log: Path) -> None:
     async with asyncio.timeout(START_LIMIT):
         while "ready after" not in log.read_text():  # noqa: ASYNC240 - another process writes it
-            assert dev.poll() is None, log.read_text()  # noqa: ASYNC240
+            assert dev.poll() is None, log.read_text()  # noqa: ASYNC240 - as above
             await asyncio.sleep(0.1)
 
 

@@ -146,12 +146,17 @@ class _Course:
 
     async def look_in_peace(self, *, owing: bool = False) -> World:
         """The world when nothing goes on. Just then a host may register once more, or report a power state."""
-        while True:
+        world = World({})
+
+        async def seen() -> bool:
+            nonlocal world
             await self.cell.quiet(owing=owing)
             world = await self.cell.look()
             goes_on = any(where.endswith(UNDER_WAY) for where in world.sections)
-            if not goes_on and (owing or OWED not in world.sections):
-                return world
+            return not goes_on and (owing or OWED not in world.sections)
+
+        await self.cell.until(seen, "a look while nothing goes on", LIMIT)
+        return world
 
     async def follow(self, run: WorkflowHandle[Any, Any], former: World) -> None:
         """See how it ends, and what the world is then."""

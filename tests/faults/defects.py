@@ -14,7 +14,7 @@ def guests_are_not_destroyed() -> None:
     async def destroy(self: SimulatedHypervisor, server_id: str) -> None:
         """Nothing."""
 
-    SimulatedHypervisor.destroy = destroy  # type: ignore[method-assign]
+    SimulatedHypervisor.destroy = destroy  # type: ignore[method-assign]  # the product, broken on purpose
 
 
 def ports_are_not_released() -> None:
@@ -24,7 +24,7 @@ def ports_are_not_released() -> None:
     def release_ports(self: Ports, call: ServerRef) -> None:
         """Nothing."""
 
-    Ports.release_ports = release_ports  # type: ignore[method-assign]
+    Ports.release_ports = release_ports  # type: ignore[method-assign]  # the product, broken on purpose
 
 
 def images_stay_in_the_store() -> None:
@@ -33,4 +33,4 @@ def images_stay_in_the_store() -> None:
     def remove(self: LocalImageStore, image_id: str) -> None:
         """Nothing."""
 
-    LocalImageStore.remove = remove  # type: ignore[method-assign]
+    LocalImageStore.remove = remove  # type: ignore[method-assign]  # the product, broken on purpose

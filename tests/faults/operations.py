@@ -164,7 +164,7 @@ def operations() -> list[Operation]:
     found = []
     for definition in workers.control.WORKFLOWS:
         name = getattr(definition, DEFINITION).name
-        hints = get_type_hints(definition.run)  # type: ignore[attr-defined]
+        hints = get_type_hints(definition.run)  # type: ignore[attr-defined]  # each has one
         model = next((hint for key, hint in hints.items() if key != "return"), None)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise NoFiller(f'the matrix cannot ask for "{name}": its `run` takes no model, but {model}')

@@ -196,7 +196,7 @@ async def test_a_list_without_heartbeats_is_no_list(client: Client, monkeypatch:
     whole = client.workflow_service.list_workers
 
     async def shortened(*args: object, **kwargs: object) -> ListWorkersResponse:
-        answer = await whole(*args, **kwargs)  # type: ignore[arg-type]
+        answer = await whole(*args, **kwargs)  # type: ignore[arg-type]  # passed on as they come
         answer.ClearField("workers_info")
         return answer
 

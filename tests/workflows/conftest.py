@@ -50,7 +50,7 @@ async def start_cloud(
     async with AsyncExitStack() as stack:
 
         async def start(**options: object) -> Cloud:
-            cloud = run_cloud(temporal_server, namespace, tmp_path, tables, disk, **options)  # type: ignore[arg-type]
+            cloud = run_cloud(temporal_server, namespace, tmp_path, tables, disk, **options)  # type: ignore[arg-type]  # passed on as they come
             return await stack.enter_async_context(cloud)
 
         yield start

@@ -49,7 +49,7 @@ async def _cloud(address: str, directory: Path) -> AsyncIterator[Cloud]:
     database = models.Database(f"sqlite:///{tables}")
     models.upgrade(database)
     database.close()
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)  # noqa: ASYNC221
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)  # noqa: ASYNC221 - nor here
     namespace = await make_namespace(address)
     async with run_cloud(address, namespace, directory, tables, disk, volumes=True, encrypted=False) as cloud:
         yield cloud

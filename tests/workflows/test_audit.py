@@ -476,7 +476,7 @@ async def test_a_lost_delete_whose_guest_is_gone_ends_in_error(cloud: Cloud) -> 
 
     shown = await cloud.client.servers.show(server.id)
     assert shown.status == "ERROR"
-    assert "no guest on its host" in shown.fault.error.message  # type: ignore[union-attr]
+    assert "no guest on its host" in shown.fault.error.message  # type: ignore[union-attr]  # the test fails without one
 
 
 async def test_a_run_that_does_not_hold_its_server_is_reported(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ async def test_a_step_that_a_host_does_not_know_is_refused_at_once(older: Cloud)
             task_queue=host_queue(older.machine("sim-1").id),
             start_to_close_timeout=timedelta(seconds=20),
         )
-    error = from_application_error(caught.value.cause)  # type: ignore[arg-type]
+    error = from_application_error(caught.value.cause)  # type: ignore[arg-type]  # the test fails without one
     assert isinstance(error, RescheduleError)
     assert "sim-1 does not know the step warm_up" in str(error)
     assert "upgrade the worker of sim-1" in (error.remedy or "")

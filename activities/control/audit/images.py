@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlmodel import Session, select
 
 from activities.control.audit.storage import NEVER
-from activities.control.audit.suspecting import suspect
+from activities.control.audit.suspecting import stray, suspect
 from activities.interfaces.audit import Suspicion
 from drivers.strays import SETTLED
 from hostler.contract.audit import FindingKind
@@ -26,14 +26,7 @@ def judge_images(session: Session, stored: dict[str, datetime], strays: Sequence
         if stored[image_id] < now() - SETTLED:
             yield _unknown(image_id)
     for path in strays:
-        yield suspect(
-            FindingKind.STRAY_FILE,
-            path,
-            "a file in the image store that is no image",
-            "not there",
-            reason="nobody knows what it is",
-            remedy="look at it on a control worker's machine; see deploy/runbooks/leaked-thing.md",
-        )
+        yield stray(path, "a file in the image store that is no image", "a control worker's machine")
 
 
 def _stuck(image: Image) -> Suspicion:

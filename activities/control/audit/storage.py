@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from activities.control.audit.facts import Facts, is_busy
-from activities.control.audit.suspecting import suspect
+from activities.control.audit.suspecting import stray, suspect
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.holdings import Holdings
 from activities.interfaces.servers import HostRef
@@ -27,15 +27,7 @@ def judge_storage(host: HostRef, holdings: Holdings, facts: Facts) -> Iterator[S
             yield from _volume(host, volume, volume.id in here, volume.id in served, facts)
     yield from _images(host, holdings, facts)
     for path in holdings.strays:
-        yield suspect(
-            FindingKind.STRAY_FILE,
-            path,
-            "a file that belongs to nothing",
-            "not there",
-            host=host,
-            reason="nobody knows what it is",
-            remedy="look at it on the host; see deploy/runbooks/leaked-thing.md",
-        )
+        yield stray(path, "a file that belongs to nothing", "the host", host)
 
 
 def _unknown(host: HostRef, volume_id: str, volume: Volume | None, data: bool, served: bool) -> Suspicion:

@@ -42,6 +42,19 @@ def suspect(
     return Suspicion(finding=finding, evidence=evidence)
 
 
+def stray(path: str, found: str, where: str, host: HostRef | None = None) -> Suspicion:
+    """A file at `path` that has no business there; whoever looks at it does so on `where`."""
+    return suspect(
+        FindingKind.STRAY_FILE,
+        path,
+        found,
+        "not there",
+        host=host,
+        reason="nobody knows what it is",
+        remedy=f"look at it on {where}; see deploy/runbooks/leaked-thing.md",
+    )
+
+
 def listed(suspicions: list[Suspicion], limit: int, *, strangers: bool = False) -> Look:
     """The look that suspects this, no longer than `limit`."""
     order = sorted(suspicions, key=lambda one: (not one.finding.safe, one.finding.kind, one.finding.subject))

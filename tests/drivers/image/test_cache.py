@@ -108,7 +108,7 @@ async def test_many_builds_share_one_download_and_all_hear_of_it(
 ) -> None:
     reports: list[list[tuple[int, int]]] = [[] for _ in range(20)]
     fetches = [
-        cache.fetch(ref, lambda done, total, mine=mine: mine.append((done, total)))  # type: ignore[misc]
+        cache.fetch(ref, lambda done, total, mine=mine: mine.append((done, total)))  # type: ignore[misc]  # mypy infers no such lambda
         for mine in reports
     ]
     assert len(set(await asyncio.gather(*fetches))) == 1

@@ -565,7 +565,7 @@ class TestPlugged:
         reports = Reports(network)
         for port in ports:
             guests.start(port)
-            await until(lambda port=port: port.port_id in reports.ports)  # type: ignore[misc]
+            await until(lambda port=port: port.port_id in reports.ports)  # type: ignore[misc]  # mypy infers no such lambda
         await quiet()
         assert reports.ports == [port.port_id for port in ports]
         await reports.close()
