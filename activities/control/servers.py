@@ -25,7 +25,7 @@ from activities.interfaces.servers import (
     Settle,
     Target,
 )
-from hostler.contract.errors import Conflict, InvalidState, NotFound, ServerBusy
+from hostler.contract.errors import Conflict, HostlerError, InvalidState, NotFound, ServerBusy
 from hostler.contract.resources import Flavor, VolumeStatus
 from hostler.contract.servers import BootRequest, Fault, NetworkRequest, OnFailure, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState, status
@@ -60,7 +60,11 @@ class Servers(interface.Servers):
     @activity.defn(name="accept")
     def accept(self, call: AcceptBoot) -> BootPlan:
         check_boot(call.request)
-        return self._database.run(partial(self._accept, call=call))
+        try:
+            return self._database.run(partial(self._accept, call=call))
+        except HostlerError as refusal:
+            self._database.run(partial(_refuse_accepted, call=call, error=refusal))
+            raise
 
     def _accept(self, session: Session, call: AcceptBoot) -> BootPlan:
         request = call.request
@@ -226,6 +230,14 @@ class Servers(interface.Servers):
             return server_view(session, row)
 
         return self._database.run(change)
+
+
+def _refuse_accepted(session: Session, call: AcceptBoot, error: HostlerError) -> None:
+    """A row that this run entered in a try whose answer was lost, before it was refused now: in error, and free."""
+    row = session.get(Row, call.request.server_id, with_for_update=True)
+    if row is not None and row.operation_id == call.run_id:
+        row.vm_state, row.task_state, row.operation_id = VmState.ERROR, None, None
+        row.fault = Fault(created_at=now(), error=error.detail).model_dump(mode="json")
 
 
 def _settle(row: Row, call: Settle) -> None:

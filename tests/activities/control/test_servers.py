@@ -13,7 +13,7 @@ from hostler.contract.resources import VolumeStatus
 from hostler.contract.servers import Choice, Hold, OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.settings import SchedulerSettings, Settings, TimeoutSettings
-from models import Database, Quota, Server, ServerEvent, Volume, now
+from models import Database, Image, Quota, Server, ServerEvent, Volume, now
 from tests.activities.given import accept, boot_request, log, uuid
 from tests.rows import a_host, add
 
@@ -135,6 +135,19 @@ class TestAccept:
         assert all(plan == plans[0] for plan in plans)
         with catalogue.read() as session:
             assert len(session.exec(select(Server)).all()) == 1
+
+    def test_what_it_took_in_a_try_whose_answer_was_lost_is_free_when_it_refuses_now(
+        self, servers: Servers, catalogue: Database
+    ) -> None:
+        request = boot_request()
+        accept(servers, request, RUN)
+        with catalogue.write() as session:
+            session.delete(session.exec(select(Image)).one())
+        with pytest.raises(NotFound, match="no image 'demo'"):
+            accept(servers, request, RUN)
+        left = row(catalogue, request.server_id)
+        assert (left.vm_state, left.task_state, left.operation_id) == (VmState.ERROR, None, None)
+        assert "no image 'demo'" in str(left.fault)
 
 
 class TestBegin:
