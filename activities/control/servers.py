@@ -1,5 +1,6 @@
 """The server's row: accepted, taken, given back."""
 
+from contextlib import suppress
 from functools import partial
 
 from sqlmodel import Session, col, select
@@ -63,7 +64,12 @@ class Servers(interface.Servers):
         try:
             return self._database.run(partial(self._accept, call=call))
         except HostlerError as refusal:
-            self._database.run(partial(_refuse_accepted, call=call, error=refusal))
+            # A try before this one, whose answer was lost, may have entered the row for this run.
+            if not refusal.retryable:
+                ours = {"server_id": call.request.server_id, "run_id": call.run_id}
+                events = EventLog(**ours, operation=OperationName.BOOT, steps=[])
+                with suppress(NotFound):
+                    self.settle(Settle(**ours, vm_state=VmState.ERROR, error=refusal.detail, events=events))
             raise
 
     def _accept(self, session: Session, call: AcceptBoot) -> BootPlan:
@@ -230,14 +236,6 @@ class Servers(interface.Servers):
             return server_view(session, row)
 
         return self._database.run(change)
-
-
-def _refuse_accepted(session: Session, call: AcceptBoot, error: HostlerError) -> None:
-    """A row that this run entered in a try whose answer was lost, before it was refused now: in error, and free."""
-    row = session.get(Row, call.request.server_id, with_for_update=True)
-    if row is not None and row.operation_id == call.run_id:
-        row.vm_state, row.task_state, row.operation_id = VmState.ERROR, None, None
-        row.fault = Fault(created_at=now(), error=error.detail).model_dump(mode="json")
 
 
 def _settle(row: Row, call: Settle) -> None:

@@ -8,7 +8,15 @@ from sqlmodel import select
 
 from activities.control.servers import Servers
 from activities.interfaces.servers import Activate, Begin, Note, SetTaskState, Settle
-from hostler.contract.errors import Conflict, HostlerError, InvalidState, NotFound, OperationFailed, ServerBusy
+from hostler.contract.errors import (
+    Conflict,
+    HostlerError,
+    InvalidState,
+    NotFound,
+    OperationFailed,
+    ServerBusy,
+    Unavailable,
+)
 from hostler.contract.resources import VolumeStatus
 from hostler.contract.servers import Choice, Hold, OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState
@@ -148,6 +156,22 @@ class TestAccept:
         left = row(catalogue, request.server_id)
         assert (left.vm_state, left.task_state, left.operation_id) == (VmState.ERROR, None, None)
         assert "no image 'demo'" in str(left.fault)
+
+    def test_what_it_took_stays_its_own_while_it_will_be_tried_again(
+        self, servers: Servers, catalogue: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        request = boot_request()
+        accept(servers, request, RUN)
+
+        def away(*_: object, **__: object) -> None:
+            raise Unavailable("the database does not answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(servers, "_plan", away)
+            with pytest.raises(Unavailable):
+                accept(servers, request, RUN)
+        assert row(catalogue, request.server_id).operation_id == RUN
+        assert accept(servers, request, RUN).repeated is None
 
 
 class TestBegin:
