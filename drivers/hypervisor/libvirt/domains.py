@@ -163,7 +163,10 @@ class Domains:
         """The guest's power state; NOSTATE without a guest."""
         with libvirt_errors(Unavailable):
             domain = self._find(server_id)
-            return PowerState.NOSTATE if domain is None else _state(domain)
+            if domain is not None:
+                with ignoring(libvirt.VIR_ERR_NO_DOMAIN):  # it went between the two looks
+                    return _state(domain)
+        return PowerState.NOSTATE
 
     def _get(self, server_id: str) -> libvirt.virDomain:
         domain = self._find(server_id)
