@@ -14,6 +14,7 @@ from drivers.durable import put_in_place
 from drivers.image.base import Progress
 
 PIECE_BYTES = 1 << 20
+PIECES_PER_SYNC = 64
 PART_SUFFIX = ".part"
 LOCK_POLL_SECONDS = 0.1
 _ZEROS = bytes(PIECE_BYTES)
@@ -35,17 +36,23 @@ def pieces(path: Path) -> Iterator[bytes]:
 
 
 def write_out(source: Iterable[bytes], target: Path, total_bytes: int, progress: Progress) -> Digest:
-    """Write the stream into the empty file `target`, sparsely, and force it to the disk."""
+    """Write the stream into the empty file `target`, sparsely, and force it to the disk.
+
+    It is forced there as it goes, so that the last time is short and what `progress` is told is so.
+    """
     digest = hashlib.sha256()
     done = 0
     with target.open("rb+") as file:
-        for piece in source:
+        for number, piece in enumerate(source, start=1):
             digest.update(piece)
             if piece == _ZEROS[: len(piece)]:
                 file.seek(len(piece), os.SEEK_CUR)
             else:
                 file.write(piece)
             done += len(piece)
+            if number % PIECES_PER_SYNC == 0:
+                file.flush()
+                os.fdatasync(file.fileno())
             progress(done, total_bytes)
         file.truncate(done)
         file.flush()
