@@ -38,7 +38,7 @@ def pieces(path: Path) -> Iterator[bytes]:
 def write_out(source: Iterable[bytes], target: Path, total_bytes: int, progress: Progress) -> Digest:
     """Write the stream into the empty file `target`, sparsely, and force it to the disk.
 
-    It is forced there as it goes, so that the last time is short and what `progress` is told is so.
+    It is forced there as it goes, before `progress` is told, so that no single time is long.
     """
     digest = hashlib.sha256()
     done = 0

@@ -21,7 +21,7 @@ def test_what_is_written_is_what_came_and_zeros_take_no_room(tmp_path: Path) -> 
     assert target.stat().st_blocks * 512 < len(whole)
 
 
-def test_progress_tells_of_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_forced_to_the_disk_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, told = tmp_path / "image", []
     target.touch()
     fdatasync = os.fdatasync
