@@ -99,12 +99,17 @@ class OperationSettings(Section):
     """What an operation does that cannot go on, and when somebody is told that it lasts.
 
     `on_failure` is what requests get that do not say; `hold` how long one waits for a decision before it gives up;
-    `overdue` after how long an operation of this name raises an alert ("*": any other).
+    `overdue` after how long an operation of this name raises an alert ("*": any other). `confirm_after` is when a
+    resize or a migration confirms itself (0: never), `resize_on_same_host` whether a resize may stay on its host,
+    `offload_after` how long a shelved server keeps its host (0: not at all, -1: for good).
     """
 
     on_failure: Literal["give-up", "hold"] = "give-up"
     hold: Duration = timedelta(days=1)
     overdue: dict[str, Duration] = {"boot": timedelta(minutes=10), "*": timedelta(minutes=30)}
+    confirm_after: Duration = timedelta(0)
+    resize_on_same_host: bool = False
+    offload_after: Duration = timedelta(0)
 
 
 class AuditSettings(Section):
@@ -189,7 +194,11 @@ class LibvirtSettings(Section):
 
 
 class HostSettings(Section):
-    """This host."""
+    """This host.
+
+    `overlay_address` is its address in the network over which hosts join their guests' networks (None: each network is
+    the host's own); all hosts of a cloud have one or none has. `overlay_group` is the cloud's multicast group there.
+    """
 
     name: str = Field(default_factory=socket.gethostname)
     zone: str = DEFAULT_ZONE
@@ -201,6 +210,9 @@ class HostSettings(Section):
     disk_ratio: float = Field(default=1.0, gt=0)
     volumes: bool = True
     volume_address: str = "127.0.0.1"
+    migration_address: str = "127.0.0.1"
+    overlay_address: str | None = None
+    overlay_group: str = "239.72.83.84"
     concurrency: PositiveInt = 20
     libvirt: LibvirtSettings = LibvirtSettings()
     simulated: SimulatedSettings = SimulatedSettings()

@@ -16,7 +16,7 @@ class Root(LazyGroup):
     """`hostler` itself."""
 
     builtins = {  # noqa: RUF012 - its base says so
-        "server": Builtin("hostler.cli.server", "Servers: create, watch, start, stop, reboot, delete."),
+        "server": Builtin("hostler.cli.server", "Servers: create, watch, change, move, delete."),
         "operation": Builtin("hostler.cli.operation", "Operations that run: list, decide about held ones, cancel."),
         "image": Builtin("hostler.cli.image", "Images that servers are made from."),
         "flavor": Builtin("hostler.cli.flavor", "Sizes of servers."),

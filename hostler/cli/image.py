@@ -20,6 +20,7 @@ COLUMNS: Columns[Image] = {
     "Format": lambda i: i.disk_format,
     "Size MiB": lambda i: f"{i.size_bytes / 2**20:.1f}",
     "Disk GiB": lambda i: f"{i.virtual_size_bytes / 2**30:.4g}",
+    "Type": lambda i: i.properties.image_type,
     "Project": lambda i: i.project,
 }
 FIELDS: Columns[Image] = {
@@ -29,6 +30,8 @@ FIELDS: Columns[Image] = {
     "Min RAM MiB": lambda i: i.min_ram_mib,
     "Architecture": lambda i: i.properties.architecture,
     "Hypervisor": lambda i: i.properties.hypervisor_type,
+    "Backup type": lambda i: i.properties.backup_type,
+    "Server": lambda i: i.properties.instance_uuid,
     "Created": lambda i: i.created_at,
 }
 Picked = Annotated[list[str] | None, column_option(FIELDS)]

@@ -26,7 +26,7 @@ Running = Annotated[
     str, typer.Argument(metavar="SERVER", help="Name or UUID.", autocompletion=names("operations", "server_name"))
 ]
 Note = Annotated[str, typer.Option("--note", help="Why, for those who read the server's events later.")]
-By = Annotated[str | None, typer.Option("--by", help="Who decides [default: USER@MACHINE].")]
+By = Annotated[str | None, typer.Option("--by", help="Who decides; else USER@MACHINE.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Watch until the operation has ended.")]
 
 COLUMNS: Columns[RunningOperation] = {

@@ -1,6 +1,11 @@
-"""Options whose value is itself made of `key=value` parts."""
+"""Options whose value needs reading: `key=value` parts, numbers, truths, durations."""
+
+from datetime import timedelta
+
+from pydantic import TypeAdapter, ValidationError
 
 from hostler.contract.errors import InvalidRequest
+from hostler.settings import Duration
 
 
 def pairs(option: str, value: str, known: dict[str, str], *, bare: str | None = None) -> dict[str, str]:
@@ -67,3 +72,22 @@ def truth(option: str, key: str, value: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise InvalidRequest(f"{option}: {key} is true or false", field=option, value=value)
     return value.lower() == "true"
+
+
+def duration(option: str, value: str | None) -> timedelta | None:
+    """A duration as in the settings; None stays None.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    if value is None:
+        return None
+    try:
+        return TypeAdapter[timedelta](Duration).validate_python(value)
+    except ValidationError:
+        raise InvalidRequest(
+            f"{option}: {value!r} is not a duration",
+            field=option,
+            value=value,
+            remedy="give a number of seconds, or ISO 8601 such as PT20M",
+        ) from None

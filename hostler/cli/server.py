@@ -1,32 +1,28 @@
 """`hostler server`."""
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
 
 from hostler.cli.completion import names
 from hostler.cli.failures import fail
-from hostler.cli.output import Format, FormatOption, column_option, note, printable, show_list
-from hostler.cli.server_create import OnFailureOption, create
+from hostler.cli.operating import OnFailureOption, ServerArgument, ServersArgument, WaitOption, operate
+from hostler.cli.output import Format, FormatOption, column_option, printable, show_list
+from hostler.cli.server_create import create
+from hostler.cli.server_images import backup, rebuild, snapshot
+from hostler.cli.server_moves import confirm, migrate, resize, revert, shelve, shelve_offload, unshelve
 from hostler.cli.server_views import COLUMNS, EVENT_COLUMNS, FIELDS, LONG_COLUMNS, show_server
 from hostler.cli.session import session
 from hostler.cli.watching import watch
-from hostler.client import Client, Operation
+from hostler.client import Client
 from hostler.contract.errors import HostlerError
 from hostler.contract.servers import Server
 
-app = typer.Typer(no_args_is_help=True, help="Servers: create, watch, start, stop, reboot, delete.")
+app = typer.Typer(no_args_is_help=True, help="Servers: create, watch, change, move, delete.")
 
-ServerArgument = Annotated[str, typer.Argument(metavar="SERVER", help="Name or UUID.", autocompletion=names("servers"))]
-ServersArgument = Annotated[
-    list[str], typer.Argument(metavar="SERVER...", help="Names or UUIDs.", autocompletion=names("servers"))
-]
 PickedFields = Annotated[list[str] | None, column_option(FIELDS)]
 PickedEvents = Annotated[list[str] | None, column_option(EVENT_COLUMNS)]
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Watch until it has ended.")]
 
 
 app.command()(create)
@@ -57,7 +53,7 @@ def list_(
 def show(
     ctx: typer.Context, server: ServerArgument, format: FormatOption = Format.TABLE, columns: PickedFields = None
 ) -> None:
-    """Show a server, the fault of one in ERROR, and what an operation on it that holds waits for."""
+    """Show a server, the fault of one in ERROR, and what waits: a move to be confirmed, an operation that holds."""
     show_server(session(ctx).run(lambda client: client.servers.show(server)), format, columns)
 
 
@@ -66,7 +62,7 @@ def start(
     ctx: typer.Context, servers: ServersArgument, on_failure: OnFailureOption = None, wait: WaitOption = False
 ) -> None:
     """Power servers on."""
-    _operate(ctx, servers, wait, lambda client, server: client.servers.start(server, on_failure=on_failure))
+    operate(ctx, servers, wait, lambda client, server: client.servers.start(server, on_failure=on_failure))
 
 
 @app.command()
@@ -74,7 +70,7 @@ def stop(
     ctx: typer.Context, servers: ServersArgument, on_failure: OnFailureOption = None, wait: WaitOption = False
 ) -> None:
     """Power servers off; their guests are asked first."""
-    _operate(ctx, servers, wait, lambda client, server: client.servers.stop(server, on_failure=on_failure))
+    operate(ctx, servers, wait, lambda client, server: client.servers.stop(server, on_failure=on_failure))
 
 
 @app.command()
@@ -86,7 +82,11 @@ def reboot(
     wait: WaitOption = False,
 ) -> None:
     """Reboot servers; their guests are asked first, unless --hard."""
-    _operate(ctx, servers, wait, lambda client, server: client.servers.reboot(server, hard=hard, on_failure=on_failure))
+    operate(ctx, servers, wait, lambda client, server: client.servers.reboot(server, hard=hard, on_failure=on_failure))
+
+
+for command in (snapshot, backup, rebuild, shelve, shelve_offload, unshelve, resize, migrate, confirm, revert):
+    app.command()(command)
 
 
 @app.command()
@@ -94,7 +94,7 @@ def delete(
     ctx: typer.Context, servers: ServersArgument, on_failure: OnFailureOption = None, wait: WaitOption = False
 ) -> None:
     """Delete servers, also in the middle of their boot."""
-    _operate(ctx, servers, wait, lambda client, server: client.servers.delete(server, on_failure=on_failure))
+    operate(ctx, servers, wait, lambda client, server: client.servers.delete(server, on_failure=on_failure))
 
 
 @app.command()
@@ -130,33 +130,3 @@ def console_log(
         log = "".join(log.splitlines(keepends=True)[-lines:])
     # The guest is not to write escape sequences to the operator's terminal.
     sys.stdout.write(printable(log.replace("\r\n", "\n")) if sys.stdout.isatty() else log)
-
-
-def _operate(
-    ctx: typer.Context,
-    servers: list[str],
-    wait: bool,
-    act: Callable[[Client, str], Awaitable[Operation]],
-) -> None:
-    """Begin one operation on each server, all at once, and report on each."""
-
-    async def begin(client: Client, server: str) -> Operation | HostlerError:
-        try:
-            return await act(client, server)
-        except HostlerError as error:
-            return error
-
-    async def work(client: Client) -> tuple[list[HostlerError], list[HostlerError]]:
-        wanted = list(dict.fromkeys(servers))
-        answers = dict(zip(wanted, await asyncio.gather(*(begin(client, s) for s in wanted)), strict=True))
-        refused = [answer for answer in answers.values() if isinstance(answer, HostlerError)]
-        begun = {server: answer for server, answer in answers.items() if isinstance(answer, Operation)}
-        if wait and begun:
-            return refused, [end for end in (await watch(begun)).values() if isinstance(end, HostlerError)]
-        for server, operation in begun.items():
-            note(f"{operation.operation} of {server} accepted; watch it with: hostler server follow {server}")
-        return refused, []
-
-    refused, failed = session(ctx).run(work)
-    if refused or failed:
-        fail(refused, failed)

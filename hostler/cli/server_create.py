@@ -8,6 +8,7 @@ import typer
 from hostler.cli.boot_options import block_device, boot_volume, ephemeral, network, new_boot_volume, swap, with_ids
 from hostler.cli.completion import names
 from hostler.cli.failures import fail
+from hostler.cli.operating import OnFailureOption
 from hostler.cli.output import Format, FormatOption, column_option, note
 from hostler.cli.pairs import properties
 from hostler.cli.server_views import FIELDS, show_server
@@ -15,12 +16,7 @@ from hostler.cli.session import session
 from hostler.cli.watching import watch
 from hostler.client import Client, Operation
 from hostler.contract.errors import HostlerError, InvalidRequest
-from hostler.contract.servers import OnFailure, Server
-
-OnFailureOption = Annotated[
-    OnFailure | None,
-    typer.Option(help="When a step cannot be done: give up, or hold for a decision [default: the control worker's]."),
-]
+from hostler.contract.servers import Server
 
 
 def create(

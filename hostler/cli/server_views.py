@@ -1,6 +1,6 @@
 """How servers and their events are shown."""
 
-from hostler.cli import holds
+from hostler.cli import holds, migrations
 from hostler.cli.failures import reasons
 from hostler.cli.output import Columns, Format, cell, console, show_one
 from hostler.contract.servers import Server, ServerEvent
@@ -51,6 +51,7 @@ FIELDS: Columns[Server] = {
     "Power": lambda s: s.power_state,
     "Fault": lambda s: s.fault and s.fault.error.message,
     "Hold": lambda s: s.hold and holds.summary(s.hold),
+    "Migration": lambda s: s.migration and migrations.summary(s.migration),
     "Host": lambda s: s.host,
     "Zone": lambda s: s.availability_zone,
     "Flavor": lambda s: s.flavor,
@@ -63,6 +64,8 @@ FIELDS: Columns[Server] = {
     "Project": lambda s: s.project,
     "Created": lambda s: s.created_at,
     "Launched": lambda s: s.launched_at,
+    "Shelved": lambda s: s.shelved_at,
+    "Shelved image": lambda s: s.shelved_image_id,
     "Deleted": lambda s: s.deleted_at,
 }
 
@@ -86,7 +89,7 @@ EVENT_COLUMNS: Columns[ServerEvent] = {
 
 
 def show_server(server: Server, format: Format, picked: list[str] | None) -> None:
-    """Print a server, and below it all that its fault and its hold say."""
+    """Print a server, and below it all that its fault and its hold say, and what a migration waits for."""
     show_one(server, FIELDS, format, picked)
     if picked or format is not Format.TABLE:
         return
@@ -101,4 +104,8 @@ def show_server(server: Server, format: Format, picked: list[str] | None) -> Non
         for part in reasons(server.hold.error):
             out.print(part)
         for command in holds.commands(server.hold, server.id):
+            out.print(f"  {command}", markup=False, highlight=False)
+    if server.migration is not None and (commands := migrations.commands(server.migration, server.id)):
+        out.print(f"{migrations.summary(server.migration)}. Decide:", style="bold yellow", markup=False)
+        for command in commands:
             out.print(f"  {command}", markup=False, highlight=False)

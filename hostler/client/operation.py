@@ -28,6 +28,7 @@ from hostler.contract.servers import (
     OperationRequest,
     Progress,
     Server,
+    SnapshotRequest,
 )
 
 UPDATE = "request"
@@ -44,13 +45,15 @@ class Operation:
         server_id: the server's UUID.
         run_id: the Temporal run that took it.
         preempts: the operation that it cuts short first (only a delete does that).
+        image_id: the UUID of the image that `snapshot` or `backup` makes, where it was they that returned this.
     """
 
-    def __init__(self, connection: Connection, accepted: Accepted) -> None:
+    def __init__(self, connection: Connection, accepted: Accepted, image_id: str | None = None) -> None:
         self.operation = accepted.operation
         self.server_id = accepted.server_id
         self.run_id = accepted.run_id
         self.preempts = accepted.preempts
+        self.image_id = image_id
         self._connection = connection
 
     def __repr__(self) -> str:
@@ -220,7 +223,7 @@ async def _ask(
         # The start's own failure is the update's, too. If nobody asked for it, asyncio would tell everybody.
         started.cancel()
         await asyncio.gather(started, return_exceptions=True)
-    return Operation(connection, accepted)
+    return Operation(connection, accepted, request.image_id if isinstance(request, SnapshotRequest) else None)
 
 
 async def latest(connection: Connection, server_id: str) -> Operation:

@@ -3,11 +3,10 @@
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
-from hostler.client.connection import Connection
 from hostler.client.identify import identify
+from hostler.client.moves import Moves
 from hostler.client.operation import Operation, begin, latest
 from hostler.contract.calls import (
     CONSOLE_LOG,
@@ -21,33 +20,31 @@ from hostler.contract.calls import (
 from hostler.contract.errors import InvalidState
 from hostler.contract.names import host_queue
 from hostler.contract.servers import (
+    BackupRequest,
     BlockDeviceMapping,
     BootRequest,
     DeleteRequest,
     NetworkRequest,
     OnFailure,
     OperationName,
-    OperationRequest,
     RebootRequest,
+    RebuildRequest,
     Server,
     ServerEvent,
+    SnapshotRequest,
     StartRequest,
     StopRequest,
 )
-from hostler.contract.validation import check_boot, check_operation
+from hostler.contract.validation import check_boot
 
 
-class Servers:
+class Servers(Moves):
     """Servers are named by UUID or, where only one has it, by name.
 
     Each operation returns once it is accepted, as an `Operation` to follow or await, and raises `InvalidRequest`,
     `NotFound`, `InvalidState`, `ServerBusy`, `Conflict`, `QuotaExceeded` or `Unavailable` when it is not. A call with
     the `request_id` of a former one joins that one instead of doing it twice.
     """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._project = connection.project
 
     async def boot(
         self,
@@ -87,7 +84,7 @@ class Servers:
             networks=[NetworkRequest(network=n) if isinstance(n, str) else n for n in networks],
             block_device_mapping=list(block_devices),
             key_name=key_name,
-            user_data=base64.b64encode(user_data).decode() if isinstance(user_data, bytes) else user_data,
+            user_data=_base64(user_data),
             metadata=dict(sorted((metadata or {}).items())),
             availability_zone=availability_zone,
             host=host,
@@ -138,26 +135,106 @@ class Servers:
             OperationName.REBOOT, RebootRequest, server, request_id, on_failure=on_failure, timeout=timeout, hard=hard
         )
 
+    async def snapshot(
+        self,
+        server: str,
+        name: str,
+        *,
+        image_id: str | None = None,
+        quiesce: bool = False,
+        on_failure: OnFailure | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Make an image of a server's root disk; the server goes on. The operation tells the image's UUID.
+
+        Args:
+            image_id: the UUID to give it; None makes one.
+            quiesce: fail where the guest has no agent that freezes its file systems for the moment.
+        """
+        return await self._operate(
+            OperationName.SNAPSHOT,
+            SnapshotRequest,
+            server,
+            request_id,
+            detail=f" as {name}",
+            on_failure=on_failure,
+            image_id=image_id,
+            name=name,
+            quiesce=quiesce,
+        )
+
+    async def backup(
+        self,
+        server: str,
+        name: str,
+        *,
+        backup_type: str,
+        rotation: int,
+        image_id: str | None = None,
+        quiesce: bool = False,
+        on_failure: OnFailure | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Make a snapshot of a kind, and delete those of the server's backups of it that are no longer to be kept.
+
+        Args:
+            backup_type: the kind: "daily", say.
+            rotation: how many of the kind to keep, this one included.
+            image_id, quiesce: as in `snapshot`.
+        """
+        return await self._operate(
+            OperationName.BACKUP,
+            BackupRequest,
+            server,
+            request_id,
+            detail=f" as {name}, {backup_type}",
+            on_failure=on_failure,
+            image_id=image_id,
+            name=name,
+            quiesce=quiesce,
+            backup_type=backup_type,
+            rotation=rotation,
+        )
+
+    async def rebuild(
+        self,
+        server: str,
+        *,
+        image: str | None = None,
+        key_name: str | None = None,
+        user_data: bytes | str | None = None,
+        admin_password: str | None = None,
+        preserve_ephemeral: bool = False,
+        on_failure: OnFailure | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Make a server's root disk anew; what is on it is lost, the server's UUID, addresses and volumes stay.
+
+        Args:
+            image: None is the one that it has.
+            key_name, user_data: as in `boot`; None leaves what there is, an empty one takes it away.
+            admin_password: for the guest's cloud-init; None leaves what there is.
+            preserve_ephemeral: keep its ephemeral disks as they are.
+        """
+        return await self._operate(
+            OperationName.REBUILD,
+            RebuildRequest,
+            server,
+            request_id,
+            detail=f", image {image}" if image else "",
+            on_failure=on_failure,
+            image=image,
+            key_name=key_name,
+            user_data=_base64(user_data),
+            admin_password=admin_password,
+            preserve_ephemeral=preserve_ephemeral,
+        )
+
     async def delete(
         self, server: str, *, on_failure: OnFailure | None = None, request_id: str | None = None
     ) -> Operation:
         """Delete a server, also in the middle of its boot."""
         return await self._operate(OperationName.DELETE, DeleteRequest, server, request_id, on_failure=on_failure)
-
-    async def _operate(
-        self,
-        operation: OperationName,
-        kind: type[OperationRequest],
-        server: str,
-        request_id: str | None,
-        **options: Any,
-    ) -> Operation:
-        server_id, name = await identify(self._connection, server)
-        request_id = request_id or str(uuid4())
-        request = kind(server_id=server_id, request_id=request_id, project=self._project, **options)
-        check_operation(request)
-        summary = f"{operation} {name or server_id}"
-        return await begin(self._connection, operation, request, summary=summary, server_name=name)
 
     async def list(
         self,
@@ -219,3 +296,7 @@ class Servers:
         """
         server_id, _ = await identify(self._connection, server)
         return await latest(self._connection, server_id)
+
+
+def _base64(user_data: bytes | str | None) -> str | None:
+    return base64.b64encode(user_data).decode() if isinstance(user_data, bytes) else user_data

@@ -55,7 +55,9 @@ class GuestDisk(BaseModel):
 
 
 class PortBinding(BaseModel):
-    """A port with all that a host needs to plug it. `prefix` is the subnet's prefix length."""
+    """A port with all that a host needs to plug it. `prefix` is the subnet's prefix length, `vni` the network's number
+    in the overlay.
+    """
 
     port_id: str
     server_id: str
@@ -67,11 +69,19 @@ class PortBinding(BaseModel):
     gateway: str
     dns: list[str] = []
     mtu: int = 1500
+    vni: int | None = None
     hostname: str = ""
 
 
+SECRETS = ("user_data", "admin_password", "key")
+
+
 class GuestSpec(BaseModel):
-    """A guest, complete. `user_data` is base64; secret, so it is masked wherever it would be printed."""
+    """A guest, complete. `user_data` is base64; secrets are masked wherever they would be printed.
+
+    `received`: its disks came from another host and wait beside it. `preserve_ephemeral`: its ephemeral disks are those
+    of the guest that was set aside for it.
+    """
 
     server_id: str
     name: str
@@ -86,14 +96,42 @@ class GuestSpec(BaseModel):
     user_data: str | None = None
     config_drive: bool = True
     availability_zone: str | None = None
+    admin_password: str | None = None
+    received: bool = False
+    preserve_ephemeral: bool = False
 
     def __repr_args__(self) -> list[tuple[str | None, object]]:
-        return [(k, "***" if k == "user_data" and v else v) for k, v in super().__repr_args__()]
+        return [(k, "***" if k in SECRETS and v else v) for k, v in super().__repr_args__()]
 
     @property
     def local_disk_bytes(self) -> int:
         """What the guest's disks may grow to on the host."""
         return sum(d.size_bytes for d in self.disks if d.volume_id is None)
+
+
+class DiskOffer(BaseModel):
+    """A file of a guest's that its host serves to the next one: byte for byte, over NBD with TLS.
+
+    `file` is its name among the guest's, the same on every host; `checksum` the SHA-256 of its content.
+    """
+
+    file: str
+    size_bytes: int
+    checksum: str
+    host: str
+    port: int
+    export: str
+
+
+class DisksOffer(BaseModel):
+    """All that a guest's host serves of it. `key` is the TLS pre-shared key, hexadecimal: a secret."""
+
+    server_id: str
+    disks: list[DiskOffer]
+    key: str
+
+    def __repr_args__(self) -> list[tuple[str | None, object]]:
+        return [(k, "***" if k in SECRETS and v else v) for k, v in super().__repr_args__()]
 
 
 class ClaimSpec(BaseModel):

@@ -46,6 +46,11 @@ def volume_workflow_id(volume_id: str) -> str:
     return f"volume:{volume_id}"
 
 
+def later_workflow_id(server_id: str) -> str:
+    """The ID under which an operation on a server waits for its time."""
+    return f"later:{server_id}"
+
+
 def host_workflow_id(host_id: str) -> str:
     """The ID under which a host registers."""
     return f"host:{host_id}"

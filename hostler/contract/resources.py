@@ -38,11 +38,26 @@ class ImageStatus(StrEnum):
     ACTIVE = "active"
 
 
+class ImageType(StrEnum):
+    """How an image was made of a server, as in Nova. `shelved` ones keep a server's disk, and go with its return."""
+
+    SNAPSHOT = "snapshot"
+    BACKUP = "backup"
+    SHELVED = "shelved"
+
+
 class ImageProperties(BaseModel):
-    """What an image asks of its host. Named as in Glance: `hw_architecture` is `architecture` there."""
+    """What an image asks of its host, and where it comes from. Named as in Glance and Nova.
+
+    `image_type` is an `ImageType` for an image that was made of the server `instance_uuid`; `backup_type` the kind of
+    backup, "daily" say.
+    """
 
     architecture: str | None = None
     hypervisor_type: str | None = None
+    image_type: str | None = None
+    backup_type: str | None = None
+    instance_uuid: str | None = None
 
 
 class ImageCreate(BaseModel):

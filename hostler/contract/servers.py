@@ -60,6 +60,16 @@ class OperationName(StrEnum):
     START = "start"
     STOP = "stop"
     REBOOT = "reboot"
+    SNAPSHOT = "snapshot"
+    BACKUP = "backup"
+    REBUILD = "rebuild"
+    SHELVE = "shelve"
+    SHELVE_OFFLOAD = "shelve-offload"
+    UNSHELVE = "unshelve"
+    RESIZE = "resize"
+    MIGRATE = "migrate"
+    CONFIRM_RESIZE = "confirm-resize"
+    REVERT_RESIZE = "revert-resize"
     DELETE = "delete"
     AUDIT = "audit"
     HYPERVISOR = "hypervisor"
@@ -70,6 +80,10 @@ class OnFailure(StrEnum):
 
     GIVE_UP = "give-up"
     HOLD = "hold"
+
+
+NEVER = timedelta(seconds=-1)
+"""A shelved server keeps its host for good, as Nova has it."""
 
 
 class OperationRequest(BaseModel):
@@ -116,6 +130,90 @@ class RebootRequest(OperationRequest):
 
     hard: bool = False
     timeout: timedelta | None = None
+
+
+class SnapshotRequest(OperationRequest):
+    """Make an image, of the UUID `image_id`, of the server's root disk; the server goes on.
+
+    A guest with an agent is asked to flush and freeze its file systems for that moment. `quiesce`: one that cannot be
+    is no good, and the snapshot fails.
+    """
+
+    image_id: str
+    name: str
+    quiesce: bool = False
+
+
+class BackupRequest(SnapshotRequest):
+    """A snapshot of a kind (`backup_type`: "daily", say) of which the server keeps the `rotation` latest."""
+
+    backup_type: str
+    rotation: int
+
+
+class RebuildRequest(OperationRequest):
+    """Make the server's root disk anew; identity, addresses and volumes stay.
+
+    `image` None is the one that it has. `key_name`, `user_data` (base64) and `admin_password` None leave what there is;
+    an empty key name or user data takes it away. Ephemeral disks are made anew too, unless `preserve_ephemeral`.
+    """
+
+    image: str | None = None
+    key_name: str | None = None
+    user_data: str | None = Field(default=None, repr=False)
+    admin_password: str | None = Field(default=None, repr=False)
+    preserve_ephemeral: bool = False
+
+
+class ShelveRequest(OperationRequest):
+    """Stop the server and keep its root disk as an image; then it gives its host up.
+
+    `offload_after` is how long it first keeps its host; `NEVER`: for good; None is the control worker's setting.
+    """
+
+    offload_after: timedelta | None = None
+
+
+class ShelveOffloadRequest(OperationRequest):
+    """Take a shelved server off its host."""
+
+
+class UnshelveRequest(OperationRequest):
+    """Bring a shelved server back: where it is, or on the host or in the availability zone that are named."""
+
+    availability_zone: str | None = None
+    host: str | None = None
+    max_attempts: int | None = None
+
+
+class MoveRequest(OperationRequest):
+    """What resize and cold migrate share. `confirm_after` is when the move confirms itself, zero: never.
+
+    None is the control worker's setting.
+    """
+
+    max_attempts: int | None = None
+    confirm_after: timedelta | None = None
+
+
+class ResizeRequest(MoveRequest):
+    """Give the server another flavor, on whichever host has room for it."""
+
+    flavor: str
+
+
+class MigrateRequest(MoveRequest):
+    """Move the server, powered off meanwhile, to the host named or to the scheduler's choice."""
+
+    host: str | None = None
+
+
+class ConfirmResizeRequest(OperationRequest):
+    """Keep a resized or migrated server as it is now; what it left behind is removed."""
+
+
+class RevertResizeRequest(OperationRequest):
+    """Bring a resized or migrated server back to where and what it was; what happened to it since is lost."""
 
 
 class DeleteRequest(OperationRequest):
@@ -216,8 +314,39 @@ class AttachedDevice(BaseModel):
     delete_on_termination: bool = False
 
 
+class MigrationKind(StrEnum):
+    """What moved a server."""
+
+    RESIZE = "resize"
+    MIGRATION = "migration"
+
+
+class MigrationStatus(StrEnum):
+    """Nova's, as far as they apply. A migration is open until it is confirmed, reverted or given up."""
+
+    MIGRATING = "migrating"
+    FINISHED = "finished"
+    CONFIRMED = "confirmed"
+    REVERTED = "reverted"
+    ERROR = "error"
+
+
+class Migration(BaseModel):
+    """A move of a server. `confirms_at` is when it confirms itself, None: not by itself."""
+
+    id: str
+    kind: MigrationKind
+    status: MigrationStatus
+    source: str
+    target: str | None = None
+    old_flavor: str
+    new_flavor: str
+    confirms_at: datetime | None = None
+    created_at: datetime
+
+
 class Server(BaseModel):
-    """A server."""
+    """A server. `migration` is the one that waits to be confirmed or reverted."""
 
     id: str
     name: str
@@ -238,8 +367,11 @@ class Server(BaseModel):
     metadata: dict[str, str] = {}
     fault: Fault | None = None
     hold: Hold | None = None
+    migration: Migration | None = None
+    shelved_image_id: str | None = None
     created_at: datetime | None = None
     launched_at: datetime | None = None
+    shelved_at: datetime | None = None
     deleted_at: datetime | None = None
 
 

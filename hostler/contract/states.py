@@ -12,6 +12,9 @@ class VmState(StrEnum):
     BUILDING = "building"
     ACTIVE = "active"
     STOPPED = "stopped"
+    RESIZED = "resized"
+    SHELVED = "shelved"
+    SHELVED_OFFLOADED = "shelved_offloaded"
     ERROR = "error"
     DELETED = "deleted"
 
@@ -27,6 +30,17 @@ class TaskState(StrEnum):
     POWERING_OFF = "powering-off"
     REBOOTING = "rebooting"
     REBOOTING_HARD = "rebooting_hard"
+    IMAGE_SNAPSHOT = "image_snapshot"
+    IMAGE_BACKUP = "image_backup"
+    REBUILDING = "rebuilding"
+    SHELVING = "shelving"
+    SHELVING_OFFLOADING = "shelving_offloading"
+    UNSHELVING = "unshelving"
+    RESIZE_PREP = "resize_prep"
+    RESIZE_MIGRATING = "resize_migrating"
+    RESIZE_FINISH = "resize_finish"
+    RESIZE_CONFIRMING = "resize_confirming"
+    RESIZE_REVERTING = "resize_reverting"
     DELETING = "deleting"
 
 
@@ -44,17 +58,23 @@ STATUS_BY_VM_STATE = {
     VmState.BUILDING: "BUILD",
     VmState.ACTIVE: "ACTIVE",
     VmState.STOPPED: "SHUTOFF",
+    VmState.RESIZED: "VERIFY_RESIZE",
+    VmState.SHELVED: "SHELVED",
+    VmState.SHELVED_OFFLOADED: "SHELVED_OFFLOADED",
     VmState.ERROR: "ERROR",
     VmState.DELETED: "DELETED",
 }
-STATUS_BY_ACTIVE_TASK = {
-    TaskState.REBOOTING: "REBOOT",
-    TaskState.REBOOTING_HARD: "HARD_REBOOT",
+_MOVING = dict.fromkeys((TaskState.RESIZE_PREP, TaskState.RESIZE_MIGRATING, TaskState.RESIZE_FINISH), "RESIZE")
+_CHANGING = {**_MOVING, TaskState.REBUILDING: "REBUILD"}
+STATUS_BY_TASK: dict[VmState, dict[TaskState, str]] = {
+    VmState.ACTIVE: {**_CHANGING, TaskState.REBOOTING: "REBOOT", TaskState.REBOOTING_HARD: "HARD_REBOOT"},
+    VmState.STOPPED: _CHANGING,
+    VmState.ERROR: {TaskState.REBUILDING: "REBUILD"},
+    VmState.RESIZED: {TaskState.RESIZE_REVERTING: "REVERT_RESIZE"},
 }
 
 
 def status(vm_state: VmState, task_state: TaskState | None) -> str:
     """The status that the Compute API shows for a pair of states."""
-    if vm_state is VmState.ACTIVE and task_state in STATUS_BY_ACTIVE_TASK:
-        return STATUS_BY_ACTIVE_TASK[task_state]
-    return STATUS_BY_VM_STATE[vm_state]
+    by_task = STATUS_BY_TASK.get(vm_state, {})
+    return by_task[task_state] if task_state in by_task else STATUS_BY_VM_STATE[vm_state]

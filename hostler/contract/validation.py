@@ -3,11 +3,8 @@
 The client runs them early, the control worker with authority. The limits are Nova's, unless a comment says otherwise.
 """
 
-import base64
-import binascii
 import ipaddress
 import re
-from datetime import timedelta
 from pathlib import PurePosixPath
 
 from hostler.contract.block_devices import check_mappings
@@ -20,18 +17,16 @@ from hostler.contract.checks import (
     check_uuid,
     reject,
 )
+from hostler.contract.operation_checks import check_attempts, check_options, check_user_data
 from hostler.contract.public_keys import fingerprint
 from hostler.contract.resources import DiskFormat, Flavor, ImageCreate, KeyPair, Network, Quota, VolumeCreate
-from hostler.contract.servers import BootRequest, Choice, Decision, OperationRequest, RebootRequest, StopRequest
+from hostler.contract.servers import BootRequest, Choice, Decision, OperationRequest
 
-MAX_USER_DATA = 65_535  # characters of base64, as in Nova: 48 KiB of content
 MAX_METADATA_ITEMS = 128
 METADATA_KEY = re.compile(r"[A-Za-z0-9:._ -]+")
 KEYPAIR_NAME = re.compile(r"[A-Za-z0-9@._ -]+")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-MAX_ATTEMPTS = 100
 MAX_NOTE = 1000
-MAX_STOP_TIMEOUT = timedelta(days=1)
 # Every IPv4 host takes 576 bytes (RFC 791); above 9000 few switches follow.
 MTU = (576, 9000)
 # A subnet has a network, a broadcast, a gateway and a DHCP address before the first guest's.
@@ -39,13 +34,11 @@ PREFIX = (8, 29)
 
 
 def check_operation(request: OperationRequest) -> None:
-    """What every operation's request has, and the timeouts of stop and reboot."""
+    """An operation's request, as far as it can be checked without the cloud; a boot's needs `check_boot`."""
     check_uuid("server_id", request.server_id)
     check_text("request_id", request.request_id)
     check_text("project", request.project)
-    timeout = request.timeout if isinstance(request, StopRequest | RebootRequest) else None
-    if timeout is not None and not timedelta(0) <= timeout <= MAX_STOP_TIMEOUT:
-        reject("timeout", timeout, f"must be from 0 to {MAX_STOP_TIMEOUT}", "give a time in that range, 0 to force it")
+    check_options(request)
 
 
 def check_decision(decision: Decision) -> None:
@@ -78,25 +71,7 @@ def check_boot(request: BootRequest) -> None:
     check_mappings(request.image, request.block_device_mapping)
     check_user_data(request.user_data)
     check_metadata(request.metadata)
-    if request.max_attempts is not None:
-        check_number("max_attempts", request.max_attempts, minimum=1, maximum=MAX_ATTEMPTS)
-
-
-def check_user_data(user_data: str | None) -> None:
-    """None, or base64 of at most `MAX_USER_DATA` characters. Its content is secret: no error shows it."""
-    if user_data is None:
-        return
-    if len(user_data) > MAX_USER_DATA:
-        reject(
-            "user_data",
-            f"{len(user_data)} characters",
-            f"is longer than {MAX_USER_DATA} characters of base64",
-            "let the guest fetch the rest from a server of yours",
-        )
-    try:
-        base64.b64decode(user_data, validate=True)
-    except (binascii.Error, ValueError):
-        reject("user_data", f"{len(user_data)} characters", "is not base64", "encode it, as `base64 -w0 FILE` does")
+    check_attempts(request.max_attempts)
 
 
 def check_metadata(metadata: dict[str, str]) -> None:
@@ -183,8 +158,10 @@ def check_image(image: ImageCreate) -> None:
         reject("checksum", image.checksum, "is not a SHA-256 in hexadecimal", "use what sha256sum prints")
     check_number("min_disk_gib", image.min_disk_gib, minimum=0)
     check_number("min_ram_mib", image.min_ram_mib, minimum=0)
-    check_optional_text("properties.architecture", image.properties.architecture)
-    check_optional_text("properties.hypervisor_type", image.properties.hypervisor_type)
+    for field in ("architecture", "hypervisor_type", "image_type", "backup_type"):
+        check_optional_text(f"properties.{field}", getattr(image.properties, field))
+    if image.properties.instance_uuid is not None:
+        check_uuid("properties.instance_uuid", image.properties.instance_uuid)
 
 
 def check_keypair(keypair: KeyPair) -> None:

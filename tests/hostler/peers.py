@@ -4,14 +4,14 @@ What a server's operation does is written in its flavor: see `Boot`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.client import Client as TemporalClient
-from temporalio.common import RetryPolicy
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from hostler.codec import data_converter
@@ -32,6 +32,7 @@ from hostler.contract.resources import (
     Host,
     Image,
     ImageCreate,
+    ImageProperties,
     Inventory,
     KeyPair,
     Network,
@@ -46,6 +47,9 @@ from hostler.contract.servers import (
     BootRequest,
     DeleteRequest,
     Fault,
+    Migration,
+    MigrationKind,
+    MigrationStatus,
     OperationCall,
     OperationName,
     OperationRequest,
@@ -60,6 +64,16 @@ from hostler.contract.states import PowerState, VmState
 from hostler.settings import Settings, load
 
 HOST_ID = "0a0a0a0a-0000-4000-8000-00000000000a"
+MOVED = Migration(
+    id="0a0a0a0a-0000-4000-8000-00000000000b",
+    kind=MigrationKind.RESIZE,
+    status=MigrationStatus.FINISHED,
+    source="node-1",
+    target="node-2",
+    old_flavor="tiny",
+    new_flavor="small",
+    created_at=datetime(2026, 7, 1, 12, tzinfo=UTC),
+)
 FAILED = BuildFailed(
     "the build failed on all 2 hosts that were tried",
     hosts_considered=3,
@@ -233,6 +247,29 @@ class Start(_Operation):
         raise AssertionError("unreachable")
 
 
+@workflow.defn(dynamic=True)
+class Anything(_Operation):
+    """Any other operation: done at once. What was asked of it is in its history, where `tests.hostler.sent` reads it.
+
+    A resize leaves the server as one that waits to be confirmed.
+    """
+
+    @workflow.init
+    def __init__(self, args: Sequence[RawValue]) -> None:
+        super().__init__(workflow.payload_converter().from_payload(args[0].payload, OperationRequest))
+
+    @workflow.run
+    async def run(self, args: Sequence[RawValue]) -> Server:
+        """Do nothing."""
+        operation, request = OperationName(self.state.operation), self.request_
+        self.verdict = self._accepted(operation)
+        self._step(StepStatus.DONE)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        boot = BootRequest(server_id=request.server_id, request_id=request.server_id, name="web", flavor="tiny")
+        migration = MOVED if operation is OperationName.RESIZE else None
+        return server_of(boot).model_copy(update={"migration": migration})
+
+
 @activity.defn
 async def inspect(request: ImageCreate) -> None:
     """Takes a while, and says how far it is."""
@@ -335,6 +372,10 @@ class Catalogue:
             self.quota = quota
             return quota
 
+        async def show_image(ref: calls.Ref) -> Image:
+            properties = ImageProperties(image_type="backup", backup_type="daily", instance_uuid=HOST_ID)
+            return Image(id=HOST_ID, name=ref.ref, status="active", disk_format=DiskFormat.QCOW2, properties=properties)
+
         async def list_images(_: calls.Filter) -> list[Image]:
             raise RuntimeError("the database is on fire")
 
@@ -358,7 +399,7 @@ async def cloud(
     control = Worker(
         client,
         task_queue=CONTROL_QUEUE,
-        workflows=[Boot, Delete, Start, CreateImage, CreateVolume],
+        workflows=[Boot, Delete, Start, Anything, CreateImage, CreateVolume],
         activities=[*answers, spawn, inspect],
         workflow_runner=UnsandboxedWorkflowRunner(),
         graceful_shutdown_timeout=timedelta(0),

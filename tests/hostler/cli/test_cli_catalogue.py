@@ -12,7 +12,7 @@ from hostler.cli.exits import Exit
 from hostler.cli.session import Session
 from hostler.contract.resources import Owed
 from tests.hostler.cli.conftest import Hostler
-from tests.hostler.peers import Catalogue
+from tests.hostler.peers import HOST_ID, Catalogue
 
 
 def files(directory: Path) -> list[str]:
@@ -76,6 +76,12 @@ async def test_images_and_volumes_wait(hostler: Hostler, catalogue: Catalogue, t
     volume = await hostler("volume", "create", "data", "--size", "500")
     assert volume.exit_code == Exit.FAILED
     assert "no host has the room" in volume.stderr
+
+
+async def test_an_image_tells_of_which_server_it_is_a_backup(hostler: Hostler, catalogue: Catalogue) -> None:
+    columns = ("-c", "type", "-c", "backup_type", "-c", "server")
+    shown = await hostler("image", "show", "monday", "-f", "value", *columns)
+    assert shown.stdout.splitlines() == ["backup", "daily", HOST_ID]
 
 
 async def test_a_key_pair_is_made_here(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from datetime import timedelta
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from hostler.cli import lazy
 from hostler.cli.app import app
 from hostler.cli.exits import MEANINGS, Exit, exit_code
-from hostler.cli.pairs import pairs, truth
+from hostler.cli.pairs import duration, pairs, truth
 from hostler.contract.errors import ERRORS, InvalidRequest
 from hostler.settings import load
 from tests.hostler.cli.conftest import Hostler
@@ -152,3 +153,13 @@ def test_pairs() -> None:
             pairs("--network", wrong, known)
     with pytest.raises(InvalidRequest):
         truth("--block-device", "delete_on_termination", "maybe")
+
+
+def test_durations() -> None:
+    assert duration("--after", None) is None
+    for text, seconds in {"0": 0, "90": 90, "1.5": 1.5, "PT20M": 1200, "P1D": 86400}.items():
+        assert duration("--after", text) == timedelta(seconds=seconds)
+    for wrong in ("", "soon", "nan", "1e400", "20 minutes"):
+        with pytest.raises(InvalidRequest) as caught:
+            duration("--after", wrong)
+        assert caught.value.detail.field == "--after"

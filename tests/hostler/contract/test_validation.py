@@ -10,11 +10,22 @@ from hostler.contract.errors import InvalidRequest
 from hostler.contract.public_keys import fingerprint
 from hostler.contract.resources import Flavor, ImageCreate, ImageProperties, KeyPair, Network, Quota, VolumeCreate
 from hostler.contract.servers import (
+    BackupRequest,
     BlockDeviceMapping,
     BootRequest,
+    ConfirmResizeRequest,
+    MigrateRequest,
     NetworkRequest,
+    OperationRequest,
     RebootRequest,
+    RebuildRequest,
+    ResizeRequest,
+    RevertResizeRequest,
+    ShelveOffloadRequest,
+    ShelveRequest,
+    SnapshotRequest,
     StopRequest,
+    UnshelveRequest,
 )
 from hostler.contract.validation import (
     check_boot,
@@ -178,6 +189,106 @@ def test_a_stop_may_pull_the_plug_at_once() -> None:
     check_operation(StopRequest(server_id=ID, request_id=str(uuid4()), timeout=timedelta(0)))
 
 
+SNAPSHOT = SnapshotRequest(server_id=ID, request_id="r", image_id=OTHER, name="golden")
+BACKUP = BackupRequest(server_id=ID, request_id="r", image_id=OTHER, name="golden", backup_type="daily", rotation=7)
+REBUILD = RebuildRequest(server_id=ID, request_id="r")
+SHELVE = ShelveRequest(server_id=ID, request_id="r")
+UNSHELVE = UnshelveRequest(server_id=ID, request_id="r")
+RESIZE = ResizeRequest(server_id=ID, request_id="r", flavor="small")
+MIGRATE = MigrateRequest(server_id=ID, request_id="r")
+YEAR = timedelta(days=365)
+
+GOOD_OPERATIONS: list[tuple[OperationRequest, dict[str, Any]]] = [
+    (SNAPSHOT, {}),
+    (SNAPSHOT, {"name": "x" * 255, "quiesce": True}),
+    (BACKUP, {}),
+    (BACKUP, {"rotation": 0}),
+    (REBUILD, {}),
+    (REBUILD, {"image": "demo", "key_name": "mine", "user_data": "aGVsbG8=", "admin_password": "p"}),
+    (REBUILD, {"key_name": "", "user_data": ""}),
+    (REBUILD, {"admin_password": " пароль \\'\"$ " + "x" * 242}),
+    (SHELVE, {}),
+    (SHELVE, {"offload_after": timedelta(0)}),
+    (SHELVE, {"offload_after": YEAR}),
+    (UNSHELVE, {}),
+    (UNSHELVE, {"availability_zone": "nova", "host": "node-1", "max_attempts": 100}),
+    (RESIZE, {"max_attempts": 1, "confirm_after": timedelta(0)}),
+    (RESIZE, {"confirm_after": YEAR}),
+    (MIGRATE, {}),
+    (MIGRATE, {"host": "node-2", "max_attempts": 1, "confirm_after": timedelta(hours=1)}),
+    (ShelveOffloadRequest(server_id=ID, request_id="r"), {}),
+    (ConfirmResizeRequest(server_id=ID, request_id="r"), {}),
+    (RevertResizeRequest(server_id=ID, request_id="r"), {}),
+]
+
+BAD_IMAGES: list[tuple[str, dict[str, Any]]] = [
+    ("image_id", {"image_id": ""}),
+    ("image_id", {"image_id": "golden"}),
+    ("image_id", {"image_id": OTHER.replace("-", "")}),
+    ("name", {"name": ""}),
+    ("name", {"name": "x" * 256}),
+    ("name", {"name": "gol\nden"}),
+    ("name", {"name": "golden "}),
+]
+BAD_MOVES: list[tuple[str, dict[str, Any]]] = [
+    ("max_attempts", {"max_attempts": 0}),
+    ("max_attempts", {"max_attempts": 101}),
+    ("confirm_after", {"confirm_after": timedelta(seconds=-1)}),
+    ("confirm_after", {"confirm_after": YEAR + timedelta(seconds=1)}),
+]
+BAD_OPERATIONS: list[tuple[str, OperationRequest, dict[str, Any]]] = [
+    *[(field, one, {field: ""}) for one, _ in GOOD_OPERATIONS for field in ("server_id", "request_id", "project")],
+    *[(field, one, change) for one in (SNAPSHOT, BACKUP) for field, change in BAD_IMAGES],
+    ("backup_type", BACKUP, {"backup_type": ""}),
+    ("backup_type", BACKUP, {"backup_type": "x" * 256}),
+    ("backup_type", BACKUP, {"backup_type": "dai\x1bly"}),
+    ("rotation", BACKUP, {"rotation": -1}),
+    ("rotation", BACKUP, {"rotation": 2**31}),
+    ("image", REBUILD, {"image": ""}),
+    ("key_name", REBUILD, {"key_name": " "}),
+    ("key_name", REBUILD, {"key_name": "k" * 256}),
+    ("user_data", REBUILD, {"user_data": "not base64!"}),
+    ("user_data", REBUILD, {"user_data": "A" * 65536}),
+    ("admin_password", REBUILD, {"admin_password": ""}),
+    ("admin_password", REBUILD, {"admin_password": "x" * 256}),
+    ("admin_password", REBUILD, {"admin_password": "two\nlines"}),
+    ("offload_after", SHELVE, {"offload_after": timedelta(seconds=-1)}),
+    ("offload_after", SHELVE, {"offload_after": YEAR + timedelta(seconds=1)}),
+    ("availability_zone", UNSHELVE, {"availability_zone": ""}),
+    ("host", UNSHELVE, {"host": "a\tb"}),
+    ("max_attempts", UNSHELVE, {"max_attempts": 0}),
+    ("max_attempts", UNSHELVE, {"max_attempts": 101}),
+    ("flavor", RESIZE, {"flavor": ""}),
+    ("flavor", RESIZE, {"flavor": "x" * 256}),
+    ("host", MIGRATE, {"host": ""}),
+    *[(field, one, change) for one in (RESIZE, MIGRATE) for field, change in BAD_MOVES],
+]
+
+
+@pytest.mark.parametrize(("wanted", "change"), GOOD_OPERATIONS)
+def test_operations_that_are_right(wanted: OperationRequest, change: dict[str, Any]) -> None:
+    check_operation(wanted.model_copy(update=change))
+
+
+@pytest.mark.parametrize(("field", "wanted", "change"), BAD_OPERATIONS)
+def test_operations_that_are_wrong(field: str, wanted: OperationRequest, change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_operation(wanted.model_copy(update=change))
+    detail = caught.value.detail
+    assert detail.field == field
+    assert detail.value is not None
+    assert detail.remedy
+
+
+@pytest.mark.parametrize("password", ["hunter2\n", "hunter2" * 40])
+def test_a_password_is_never_shown(password: str) -> None:
+    wrong = REBUILD.model_copy(update={"admin_password": password})
+    with pytest.raises(InvalidRequest) as caught:
+        check_operation(wrong)
+    assert "hunter2" not in caught.value.detail.model_dump_json()
+    assert "hunter2" not in f"{wrong!r} {wrong}"
+
+
 @pytest.mark.parametrize(
     ("field", "change"),
     [
@@ -279,6 +390,9 @@ def test_volumes_that_are_wrong(field: str, change: dict[str, Any]) -> None:
         ("min_disk_gib", {"min_disk_gib": -1}),
         ("min_ram_mib", {"min_ram_mib": -1}),
         ("properties.architecture", {"properties": ImageProperties(architecture="")}),
+        ("properties.image_type", {"properties": ImageProperties(image_type="")}),
+        ("properties.backup_type", {"properties": ImageProperties(backup_type="a\nb")}),
+        ("properties.instance_uuid", {"properties": ImageProperties(instance_uuid="web")}),
     ],
 )
 def test_images_that_are_wrong(field: str, change: dict[str, Any]) -> None:
