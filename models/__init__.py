@@ -8,6 +8,7 @@ from models.flavor import Flavor
 from models.host import Host, bump_generation
 from models.image import Image
 from models.keypair import KeyPair
+from models.migration import OPEN_MIGRATIONS, Migration
 from models.network import Network, Port
 from models.owed_work import OwedWork
 from models.quota import Quota, QuotaUse, lock_quota, quota_use
@@ -17,6 +18,7 @@ from models.server_event import ServerEvent
 from models.volume import Volume
 
 __all__ = [
+    "OPEN_MIGRATIONS",
     "Allocation",
     "BlockDevice",
     "Database",
@@ -24,6 +26,7 @@ __all__ = [
     "Host",
     "Image",
     "KeyPair",
+    "Migration",
     "Network",
     "OwedWork",
     "Port",

@@ -14,6 +14,7 @@ class Server(Table, table=True):
     """A server. A deleted one keeps its row, `vm_state` deleted and `deleted_at` set, and gives its quota back.
 
     `flavor` is a contract `Flavor` as it was at boot, `fault` a contract `Fault`, `hold` a contract `Hold`.
+    `shelved_image_id` is the image that its root disk became when it was shelved.
     `request_fingerprint` tells a repeated request from another one with the same UUID. `user_data` is base64, encrypted
     where there is a key.
 
@@ -54,5 +55,7 @@ class Server(Table, table=True):
     request_fingerprint: str = ""
     created_at: datetime = Field(default_factory=now, sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    shelved_image_id: str | None = Field(default=None, sa_type=Uuid)
+    shelved_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     updated_at: datetime = Field(default_factory=now, sa_type=UtcDateTime, sa_column_kwargs={"onupdate": now})
     deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
