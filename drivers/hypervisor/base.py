@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from hostler.contract.guests import GuestSpec
-from hostler.contract.resources import Inventory
+from hostler.contract.guests import DisksOffer, GuestSpec
+from hostler.contract.resources import DiskFormat, Inventory
 from hostler.contract.states import PowerState
 
 Report = Callable[[str], None]
@@ -41,6 +41,9 @@ class HypervisorDriver(Protocol):
     async def spawn(self, guest: GuestSpec, base: Path | None, report: Report) -> None:
         """Make the guest's disks (the root one over the image file `base`), define its domain and start it paused.
 
+        Disks that were received, or that are to be preserved, are taken as they are, and grown where the guest's are
+        larger. They stay where they were as well until the guest is defined: what stops half-way can be done again.
+
         Raises:
             RescheduleError: this host cannot run the guest.
         """
@@ -59,6 +62,67 @@ class HypervisorDriver(Protocol):
 
     async def reset(self, server_id: str) -> None:
         """Reset the guest's machine (hard reboot); starts it when it is off."""
+
+    async def set_aside(self, server_id: str) -> None:
+        """Keep the guest where nothing starts it: off, without a domain, its files under another name.
+
+        So the next guest of the server can be made, on this host too, while this one can be brought back.
+
+        Raises:
+            NotFound: there is no guest, neither in its place nor aside.
+            Conflict: one was set aside, and another is in its place.
+        """
+
+    async def bring_back(self, server_id: str) -> None:
+        """Put the guest that was set aside in its place again, off; another guest of the server that is there goes.
+
+        Nothing happens when none was set aside. What is offered of it is withdrawn.
+
+        Raises:
+            RescheduleError: what is in its place was made by another host.
+        """
+
+    async def drop_former(self, server_id: str) -> None:
+        """Remove the guest that was set aside, if there is one. What is offered of it is withdrawn."""
+
+    async def formers(self) -> list[str]:
+        """The servers whose guest was set aside here, or of which something is offered."""
+
+    async def snapshot(self, server_id: str, target: Path, quiesce: bool, report: Report) -> DiskFormat:
+        """Write all of the guest's root disk, as it is at one moment, into the new file `target`; the file's format.
+
+        A guest that runs goes on. Its file systems are frozen for the moment where its agent does that; `quiesce`:
+        it must. A file that is there already is written anew.
+
+        Raises:
+            NotFound: there is no guest.
+            InvalidState: `quiesce`, and no agent that answers.
+            RescheduleError: there is no room.
+        """
+
+    async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
+        """Serve the local disks, but for swap, of the guest that was set aside; the same answer while they are served.
+
+        A server of them that has died is started again, at its place. `flatten`: the root disk takes in what it has of
+        its image first, and stands alone from then on.
+
+        Raises:
+            NotFound: none was set aside.
+            RescheduleError: they cannot be served.
+        """
+
+    async def withdraw_offer(self, server_id: str) -> None:
+        """Serve them no longer, and forget the key."""
+
+    async def receive_disks(self, offer: DisksOffer, report: Report) -> None:
+        """Fetch the disks into this host, where `spawn` finds them; what had arrived before is not fetched again.
+
+        Each is compared with its checksum. `destroy` removes them.
+
+        Raises:
+            Unavailable: their host no longer serves them.
+            RescheduleError: there is no room here, or what arrived is not what was sent.
+        """
 
     async def power_state(self, server_id: str) -> PowerState:
         """The guest's power state; NOSTATE when the host does not know it."""

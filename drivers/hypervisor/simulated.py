@@ -1,41 +1,40 @@
 """A hypervisor that only remembers: thousands of hosts in one process, with latencies and faults on demand.
 
 Each guest is a JSON file in `<directory>/guests`, written before the call that changed it returns, so guests survive
-the death of the process as real ones do. Only one process at a time may use a directory.
+the death of the process as real ones do. So do those that were set aside, in `former`, what is offered of them, in
+`offers`, and the disks that were received, in `incoming`. Only one process at a time may use a directory.
 """
 
+import hashlib
 import platform
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel
-
-from drivers.durable import write_text
 from drivers.faults import SimulatedFaults
 from drivers.hypervisor.base import HeldGuest, Report
 from drivers.hypervisor.power import PowerNews
+from drivers.hypervisor.simulated_guests import (
+    Record,
+    Records,
+    SimulatedDisks,
+    SimulatedGuest,
+    new_content,
+    write_image,
+)
 from drivers.strays import strays
-from hostler.contract.errors import InvalidState, NotFound, RescheduleError
-from hostler.contract.guests import GuestSpec
+from hostler.contract.errors import Conflict, InvalidState, NotFound, RescheduleError
+from hostler.contract.guests import DiskOffer, DisksOffer, GuestSpec
 from hostler.contract.names import is_uuid
-from hostler.contract.resources import Inventory
+from hostler.contract.resources import DiskFormat, Inventory
 from hostler.contract.states import PowerState
 from hostler.settings import SimulatedSettings
 
 HYPERVISOR_TYPE = "simulated"
 GIB = 1024**3
+OFFER_ADDRESS = "192.0.2.1"  # nobody's: simulated hosts read each other's offers, not each other's disks
 RUNNING, PAUSED, SHUTDOWN = PowerState.RUNNING, PowerState.PAUSED, PowerState.SHUTDOWN
-
-BOOT_TEXT = """\
-[    0.000000] Linux version 6.1.0-simulated
-[    0.021873] Memory: {ram_mib}MiB, {vcpus} CPUs
-[    0.412067] virtio_blk virtio1: [vda] mounted as root
-[    1.206114] Welcome to {name}, a guest that Hostler simulates
-{name} login: """
-HALT_TEXT = "\n[   42.000000] reboot: Power down\n"
 
 
 class Taps(Protocol):
@@ -46,26 +45,6 @@ class Taps(Protocol):
 
     def unplug(self, port_id: str) -> None:
         """The port's tap is gone."""
-
-
-class SimulatedGuest(BaseModel):
-    """What is remembered of a guest; `boots` counts how often its system came up, `host_id` is who spawned it."""
-
-    server_id: str
-    host_id: str | None = None
-    name: str
-    vcpus: int
-    ram_mib: int
-    disk_bytes: int
-    ports: list[str]
-    power_state: PowerState = PAUSED
-    boots: int = 0
-
-    @property
-    def console(self) -> str:
-        """Everything that the guest wrote to its serial console."""
-        booted = BOOT_TEXT.format_map(vars(self))
-        return HALT_TEXT.join([booted] * self.boots) + (HALT_TEXT if self.power_state is SHUTDOWN else "")
 
 
 class SimulatedHypervisor:
@@ -80,10 +59,13 @@ class SimulatedHypervisor:
         self._host_id = host_id
         self._power = PowerNews()
         self._faults = SimulatedFaults(settings, name, directory)
-        self._directory = directory / "guests"
-        self._directory.mkdir(parents=True, exist_ok=True)
-        found = filter(None, map(_read, self._directory.glob("*.json")))
-        self._guests = {guest.server_id: guest for guest in found if self._is_ours(guest)}
+        self._guest_files = Records(directory / "guests", SimulatedGuest)
+        self._former_files = Records(directory / "former", SimulatedGuest)
+        self._incoming = Records(directory / "incoming", SimulatedDisks)
+        self._offers = Records(directory / "offers", Record)
+        self._guest_files.directory.mkdir(parents=True, exist_ok=True)
+        self._guests = self._load(self._guest_files)
+        self._formers = self._load(self._former_files)
         for guest in self._guests.values():
             self._plug(guest)  # taps outlive the process that made them; the simulated network's do not
 
@@ -107,29 +89,24 @@ class SimulatedHypervisor:
     async def free_disk_gib(self) -> int:
         """The space that no guest's disks may grow to, in whole GiB."""
         await self._faults.before("free_disk_gib")
-        used = sum(guest.disk_bytes for guest in self._guests.values())
+        used = sum(guest.disk_bytes for guest in [*self._guests.values(), *self._formers.values()])
         return max(0, (self._settings.disk_gib * GIB - used) // GIB)
 
     async def spawn(self, guest: GuestSpec, base: Path | None, report: Report) -> None:
-        """Remember the guest, paused, and plug its ports. `base` is not looked at.
+        """Remember the guest, paused, and plug its ports. Of `base` only the beginning is read.
 
         Raises:
-            RescheduleError: there is a guest of the server here that another host spawned.
+            RescheduleError: there is a guest of the server here that another host spawned, or its disks were to be
+                received and are not here.
         """
         await self._faults.before("spawn", report)
-        other = _read(self._path(guest.server_id))
-        if other is not None and not self._is_ours(other):
-            raise RescheduleError(f"host {other.host_id} has a guest of the server on this machine")
-        known = self._guests.get(guest.server_id) or SimulatedGuest(
-            server_id=guest.server_id,
-            host_id=self._host_id,
-            name=guest.name,
-            vcpus=guest.vcpus,
-            ram_mib=guest.ram_mib,
-            disk_bytes=guest.local_disk_bytes,
-            ports=[port.port_id for port in guest.ports],
-        )
+        self._refuse_foreign(guest.server_id)
+        known = self._guests.get(guest.server_id)
+        if known is None:
+            known = SimulatedGuest.of(guest, self._host_id, self._content(guest, base))
         self._write(known)
+        if guest.received:
+            self._remove_incoming(guest.server_id)
         self._plug(known)
         self._power.told(known.server_id, known.power_state)
 
@@ -153,8 +130,9 @@ class SimulatedHypervisor:
         guest = self._guests.pop(server_id, None)
         if guest is not None:
             self._unplug(guest)
-            self._path(server_id).unlink(missing_ok=True)
+            self._guest_files.remove(server_id)
             self._power.told(server_id, PowerState.NOSTATE)
+        self._remove_incoming(server_id)
 
     async def start(self, server_id: str) -> None:
         """Power a stopped guest on.
@@ -190,6 +168,118 @@ class SimulatedHypervisor:
         await self._faults.before("reset")
         self._boot(self._guest(server_id))
 
+    async def set_aside(self, server_id: str) -> None:
+        """Switch the guest off and move its file.
+
+        Raises:
+            NotFound: there is no such guest.
+            Conflict: one was set aside, and there is another in its place.
+        """
+        await self._faults.before("set_aside")
+        guest = self._guests.get(server_id)
+        if server_id in self._formers:
+            if guest is None:
+                return
+            raise Conflict(
+                f"a guest of server {server_id} was set aside already, and another is in its place",
+                field="server_id",
+                value=server_id,
+                remedy="bring the first one back, or drop it",
+            )
+        guest = self._guest(server_id)
+        self._unplug(guest)
+        former = guest.model_copy(update={"power_state": SHUTDOWN})
+        self._write(former)
+        self._guest_files.move(server_id, self._former_files)
+        del self._guests[server_id]
+        self._formers[server_id] = former
+        self._power.told(server_id, PowerState.NOSTATE)
+
+    async def bring_back(self, server_id: str) -> None:
+        """Move its file back, over that of another guest of the server.
+
+        Raises:
+            RescheduleError: there is a guest of the server here that another host spawned.
+        """
+        await self._faults.before("bring_back")
+        self._offers.remove(server_id)
+        if server_id not in self._formers:
+            return
+        self._refuse_foreign(server_id)
+        if replaced := self._guests.pop(server_id, None):
+            self._unplug(replaced)
+        self._remove_incoming(server_id)
+        self._former_files.move(server_id, self._guest_files)
+        self._guests[server_id] = self._formers.pop(server_id)
+        self._power.told(server_id, SHUTDOWN)
+
+    async def drop_former(self, server_id: str) -> None:
+        """Forget the guest that was set aside, if there is one."""
+        await self._faults.before("drop_former")
+        self._offers.remove(server_id)
+        if self._formers.pop(server_id, None):
+            self._former_files.remove(server_id)
+
+    async def formers(self) -> list[str]:
+        """The servers whose guest was set aside here, or is offered."""
+        await self._faults.before("formers")
+        return sorted({*self._formers, *self._offers.names()})
+
+    async def snapshot(self, server_id: str, target: Path, quiesce: bool, report: Report) -> DiskFormat:
+        """Write what the guest's root disk holds as a raw image that simulated guests boot from.
+
+        Raises:
+            NotFound: there is no such guest.
+            InvalidState: `quiesce`: there is no agent in a simulated guest.
+        """
+        await self._faults.before("snapshot", report)
+        guest = self._guest(server_id)
+        if quiesce:
+            raise InvalidState("a simulated guest has no agent", field="quiesce", remedy="snapshot without quiesce")
+        write_image(guest.content, target)
+        return DiskFormat.RAW
+
+    async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
+        """Offer what the root disk of the guest that was set aside holds: the checksum is the content.
+
+        It needs no image, flattened or not.
+
+        Raises:
+            NotFound: none was set aside.
+        """
+        await self._faults.before("offer_disks", report)
+        former = self._formers.get(server_id)
+        if former is None:
+            raise NotFound("no guest of the server was set aside here", field="server_id", value=server_id)
+        disk = DiskOffer(
+            file="disk",
+            size_bytes=former.disk_bytes,
+            checksum=former.content,
+            host=OFFER_ADDRESS,
+            port=0,
+            export=server_id,
+        )
+        self._offers.write(Record(server_id=server_id, host_id=self._host_id))
+        return DisksOffer(server_id=server_id, disks=[disk], key=hashlib.sha256(server_id.encode()).hexdigest())
+
+    async def withdraw_offer(self, server_id: str) -> None:
+        """Forget the offer."""
+        await self._faults.before("withdraw_offer")
+        self._offers.remove(server_id)
+
+    async def receive_disks(self, offer: DisksOffer, report: Report) -> None:
+        """Remember what is offered for `spawn`.
+
+        Raises:
+            RescheduleError: disks of the server are here that another host received.
+        """
+        await self._faults.before("receive_disks", report)
+        there = self._incoming.read(offer.server_id)
+        if there is not None and not self._is_ours(there):
+            raise RescheduleError(f"host {there.host_id} has disks of the server on this machine")
+        content = next((disk.checksum for disk in offer.disks), "")
+        self._incoming.write(SimulatedDisks(server_id=offer.server_id, host_id=self._host_id, content=content))
+
     async def power_state(self, server_id: str) -> PowerState:
         """The guest's power state; NOSTATE when there is no such guest."""
         await self._faults.before("power_state")
@@ -212,20 +302,21 @@ class SimulatedHypervisor:
         return sorted(self._guests)
 
     async def held(self) -> list[HeldGuest]:
-        """Every guest that has a file here; NOSTATE where that is not whole."""
+        """Every guest that has a file here; NOSTATE where that is not whole, or only its disks are here."""
         await self._faults.before("held")
-        held = []
-        for path in sorted(self._directory.glob("*.json")):
-            guest = _read(path)
-            if guest is not None:
-                held.append(HeldGuest(guest.server_id, guest.power_state, guest.host_id))
-            elif is_uuid(path.stem):
-                held.append(HeldGuest(path.stem, PowerState.NOSTATE, None))
-        return held
+        held = {}
+        for server_id in filter(is_uuid, self._incoming.names()):
+            disks = self._incoming.read(server_id)
+            held[server_id] = HeldGuest(server_id, PowerState.NOSTATE, disks.host_id if disks else None)
+        for server_id in filter(is_uuid, self._guest_files.names()):
+            guest = self._guest_files.read(server_id)
+            state = guest.power_state if guest else PowerState.NOSTATE
+            held[server_id] = HeldGuest(server_id, state, guest.host_id if guest else None)
+        return [held[server_id] for server_id in sorted(held)]
 
     async def strays(self) -> list[str]:
         """Files that are no guest's."""
-        return strays(self._directory, lambda path: path.suffix == ".json" and is_uuid(path.stem))
+        return strays(self._guest_files.directory, lambda path: path.suffix == ".json" and is_uuid(path.stem))
 
     async def power_changes(self) -> AsyncGenerator[frozenset[str]]:
         """See `HypervisorDriver.power_changes`."""
@@ -257,8 +348,35 @@ class SimulatedHypervisor:
         """End the reports."""
         self._power.close()
 
-    def _is_ours(self, guest: SimulatedGuest) -> bool:
-        return self._host_id is None or guest.host_id in (None, self._host_id)
+    def _load(self, records: Records[SimulatedGuest]) -> dict[str, SimulatedGuest]:
+        """The guests of this host's."""
+        found = filter(None, map(records.read, records.names()))
+        return {guest.server_id: guest for guest in found if self._is_ours(guest)}
+
+    def _is_ours(self, one: Record) -> bool:
+        return self._host_id is None or one.host_id in (None, self._host_id)
+
+    def _refuse_foreign(self, server_id: str) -> None:
+        other = self._guest_files.read(server_id)
+        if other is not None and not self._is_ours(other):
+            raise RescheduleError(f"host {other.host_id} has a guest of the server on this machine")
+
+    def _remove_incoming(self, server_id: str) -> None:
+        disks = self._incoming.read(server_id)
+        if disks is None or self._is_ours(disks):
+            self._incoming.remove(server_id)
+
+    def _content(self, guest: GuestSpec, base: Path | None) -> str:
+        """What the root disk of a new guest holds."""
+        if not guest.received:
+            return new_content(guest, base)
+        received = self._incoming.read(guest.server_id)
+        if received is None or not self._is_ours(received):
+            raise RescheduleError(
+                f"the disks of server {guest.server_id} have not arrived here",
+                remedy="let the host receive them again, from the guest that was set aside",
+            )
+        return received.content
 
     def _guest(self, server_id: str) -> SimulatedGuest:
         guest = self._guests.get(server_id)
@@ -282,17 +400,6 @@ class SimulatedHypervisor:
         for port_id in guest.ports:
             self._network.unplug(port_id)
 
-    def _path(self, server_id: str) -> Path:
-        return self._directory / f"{server_id}.json"
-
     def _write(self, guest: SimulatedGuest) -> None:
-        # It must survive the process, not the machine.
-        write_text(self._path(guest.server_id), guest.model_dump_json(), sync=False)
+        self._guest_files.write(guest)
         self._guests[guest.server_id] = guest
-
-
-def _read(path: Path) -> SimulatedGuest | None:
-    """The guest in a file; None when there is none, or the file is not whole."""
-    with suppress(FileNotFoundError, ValueError):
-        return SimulatedGuest.model_validate_json(path.read_text())
-    return None

@@ -44,6 +44,9 @@ class ImageStore(Protocol):
     def remove(self, image_id: str) -> None:
         """Remove the image, if it is there."""
 
+    def incoming(self, image_id: str) -> Path:
+        """Where a host leaves a file for the store to take in with `add`; `remove` removes it, too."""
+
     def written_at(self, image_id: str) -> datetime | None:
         """When the image was written last; None when the store does not have it."""
 

@@ -15,6 +15,7 @@ from hostler.contract.errors import ImageRejected, InvalidRequest, NotFound, Una
 from hostler.contract.names import is_uuid
 from hostler.contract.resources import DiskFormat
 
+INCOMING = "incoming"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -63,7 +64,12 @@ class LocalImageStore:
     def remove(self, image_id: str) -> None:
         """See `ImageStore.remove`."""
         self._path(image_id).unlink(missing_ok=True)
+        self.incoming(image_id).unlink(missing_ok=True)
         copying.remove_abandoned(self._directory)
+
+    def incoming(self, image_id: str) -> Path:
+        """See `ImageStore.incoming`: in a directory of its own, which is all that hosts need to write."""
+        return self._directory / INCOMING / self._path(image_id).name
 
     def written_at(self, image_id: str) -> datetime | None:
         """See `ImageStore.written_at`."""
@@ -79,7 +85,8 @@ class LocalImageStore:
 
     def strays(self) -> list[str]:
         """See `ImageStore.strays`. Directories are not Hostler's: `lost+found`, snapshots."""
-        return strays(self._directory, lambda path: is_uuid(path.name) or path.is_dir())
+        left = strays(self._directory / INCOMING, lambda _: False)
+        return [*strays(self._directory, lambda path: is_uuid(path.name) or path.is_dir()), *left]
 
     def _path(self, image_id: str) -> Path:
         if not is_uuid(image_id):  # it becomes a file name

@@ -10,11 +10,11 @@ from uuid import uuid4
 from drivers import durable
 from drivers.blocking import BlockingCalls
 from drivers.locks import Locks
+from drivers.nbd import NbdServers
 from drivers.revival import Revival
 from drivers.strays import strays
 from drivers.volume.base import Report
 from drivers.volume.convert import to_raw
-from drivers.volume.nbd import NbdServers
 from hostler.contract.errors import InvalidRequest, NotFound, RescheduleError
 from hostler.contract.guests import VolumeConnection, VolumeSpec
 from hostler.contract.names import is_uuid

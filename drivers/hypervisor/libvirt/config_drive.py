@@ -68,7 +68,8 @@ def documents(guest: GuestSpec) -> dict[str, bytes]:
 
 
 def meta_data(guest: GuestSpec) -> dict[str, Any]:
-    """`meta_data.json`."""
+    """`meta_data.json`. As Nova's, with a password only where one was set."""
+    password = {} if guest.admin_password is None else {"admin_pass": guest.admin_password}
     return {
         "uuid": guest.server_id,
         "name": guest.name,
@@ -80,6 +81,7 @@ def meta_data(guest: GuestSpec) -> dict[str, Any]:
         "public_keys": guest.public_keys,
         "keys": [{"name": name, "type": "ssh", "data": key} for name, key in guest.public_keys.items()],
         "devices": [],
+        **password,
     }
 
 

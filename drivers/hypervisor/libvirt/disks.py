@@ -1,15 +1,19 @@
 """Makes the disks of a guest that live on its host.
 
 The root disk is a qcow2 overlay on the cached image. Ephemeral and swap disks are sparse raw files, formatted as Nova
-formats them: ext4 with the label ephemeral0, ephemeral1, ..., and swap.
+formats them: ext4 with the label ephemeral0, ephemeral1, ..., and swap. A disk that a former guest of the server had is
+taken over instead, and grown where it has to be.
 """
 
+import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from drivers.environment import clean
 from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.image.qcow2 import Damaged, read_header
 from hostler.contract.errors import InvalidRequest, RescheduleError
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec
 from hostler.contract.resources import DiskFormat
@@ -23,8 +27,11 @@ def disk_format(disk: GuestDisk) -> DiskFormat:
     return DiskFormat.RAW if disk.kind in RAW_KINDS else DiskFormat.QCOW2
 
 
-def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
+def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None, kept: Mapping[str, Path] | None = None) -> None:
     """Make all local disks of the guest; `base` is the image file of the root disk.
+
+    `kept` are the files, by device name, of the disks that there are already. They get a second name, so that they
+    are still where they were.
 
     Raises:
         InvalidRequest: the image does not fit on its disk, or none was given.
@@ -32,8 +39,44 @@ def make_disks(guest: GuestSpec, files: GuestFiles, base: Path | None) -> None:
     """
     paths = files.disks(guest)
     for disk in guest.disks:
-        if disk.volume_id is None:
+        if disk.volume_id is not None:
+            continue
+        if kept and disk.device in kept:
+            _take_over(disk, kept[disk.device], paths[disk.device], base)
+        else:
             _make(disk, paths[disk.device], base)
+
+
+def _take_over(disk: GuestDisk, former: Path, path: Path, base: Path | None) -> None:
+    try:
+        os.link(former, path)
+        if disk_format(disk) is DiskFormat.RAW:
+            if path.stat().st_size < disk.size_bytes:
+                os.truncate(path, disk.size_bytes)
+            return
+    except OSError as error:
+        raise RescheduleError(f"cannot take {path.name} over: {error}") from error
+    if disk.image is None and has_backing_file(path):
+        raise RescheduleError(
+            f"{path.name} was received without the image that it is made over, and nothing says which that is",
+            remedy="let its host offer it flattened",
+        )
+    if disk.image is not None:
+        if base is None:
+            raise _without_base(disk)
+        # -u: the header names where the image was on the former host; its content is the same here.
+        run_tool("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", str(base), "-F", disk.image.disk_format, str(path))
+    if virtual_size(path) < disk.size_bytes:
+        run_tool("qemu-img", "resize", "-q", "-f", "qcow2", str(path), str(disk.size_bytes))
+
+
+def virtual_size(path: Path) -> int:
+    """The size of the disk that a qcow2 file holds."""
+    try:
+        with path.open("rb") as file:
+            return read_header(file).virtual_size
+    except (OSError, Damaged) as error:
+        raise RescheduleError(f"{path.name} is no qcow2 file that can be used: {error}") from error
 
 
 def _make(disk: GuestDisk, path: Path, base: Path | None) -> None:
@@ -46,11 +89,11 @@ def _make(disk: GuestDisk, path: Path, base: Path | None) -> None:
     match disk.kind:
         case DiskKind.EPHEMERAL:
             label = path.name.replace("disk.eph", "ephemeral")
-            _run("mkfs.ext4", "-q", "-F", "-L", label, str(path))
+            run_tool("mkfs.ext4", "-q", "-F", "-L", label, str(path))
         case DiskKind.SWAP:
-            _run("mkswap", str(path))
+            run_tool("mkswap", str(path))
         case DiskKind.ROOT | DiskKind.DATA if disk.image is None:
-            _run("qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.size_bytes))
+            run_tool("qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.size_bytes))
         case DiskKind.ROOT | DiskKind.DATA:
             _make_overlay(disk, path, base)
 
@@ -58,7 +101,7 @@ def _make(disk: GuestDisk, path: Path, base: Path | None) -> None:
 def _make_overlay(disk: GuestDisk, path: Path, base: Path | None) -> None:
     image = disk.image
     if image is None or base is None:
-        raise InvalidRequest(f"disk {disk.device} is made from an image, but its file was not given")
+        raise _without_base(disk)
     if 0 < disk.size_bytes < image.virtual_size_bytes:
         raise InvalidRequest(
             f"image {image.id} is a disk of {image.virtual_size_bytes} bytes, more than the {disk.size_bytes} "
@@ -69,17 +112,33 @@ def _make_overlay(disk: GuestDisk, path: Path, base: Path | None) -> None:
     # -u: qemu-img writes the overlay without opening the image, which comes from a tenant.
     backing = ("-u", "-b", str(base), "-F", image.disk_format)
     size = disk.size_bytes or image.virtual_size_bytes
-    _run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(path), str(size))
+    run_tool("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(path), str(size))
 
 
-def _run(*command: str) -> None:
+def _without_base(disk: GuestDisk) -> InvalidRequest:
+    return InvalidRequest(f"disk {disk.device} is made from an image, but its file was not given")
+
+
+def has_backing_file(path: Path) -> bool:
+    """Whether a qcow2 file that this host or a former one made needs another file."""
+    info = json.loads(run_tool("qemu-img", "info", "-f", "qcow2", "--output=json", str(path)))
+    return "backing-filename" in info
+
+
+def run_tool(*command: str) -> str:
+    """What a program prints that makes, changes or describes a disk.
+
+    Raises:
+        RescheduleError: it is not there, or fails.
+    """
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", env=clean())
+        done = subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", env=clean())
     except FileNotFoundError as error:
         raise RescheduleError(f"{command[0]} is not installed on this host") from error
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
         raise RescheduleError(f"{command[0]} failed: {said}") from error
+    return done.stdout
 
 
 def supports_direct_io(file: Path) -> bool:

@@ -94,6 +94,15 @@ def domain_xml(
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
 
 
+def without_backing_file(xml: str, disk: Path) -> str:
+    """The domain after the disk in this file has taken in what it had of its image."""
+    domain = etree.fromstring(xml)
+    for backing in domain.xpath("devices/disk[source/@file = $file]/backingStore", file=str(disk)):
+        parent = backing.getparent()
+        parent.replace(backing, E.backingStore())
+    return etree.tostring(domain, encoding="unicode")
+
+
 def cpu(virt_type: str) -> etree._Element:
     """The processor that guests get."""
     if virt_type == "kvm":

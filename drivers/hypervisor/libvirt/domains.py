@@ -85,6 +85,30 @@ class Domains:
             mark = None if domain is None else self._mark(domain)
             return mark is not None and not self._is_ours(mark)
 
+    def exists(self, server_id: str) -> bool:
+        """Whether libvirt knows the guest."""
+        with libvirt_errors(Unavailable):
+            return self._find(server_id) is not None
+
+    def get(self, server_id: str) -> libvirt.virDomain:
+        """The guest's domain, for what is not asked of it here.
+
+        Raises:
+            NotFound: no such guest here.
+        """
+        with libvirt_errors(Unavailable):
+            return self._get(server_id)
+
+    def definition(self, server_id: str) -> str:
+        """The XML of which the same domain can be defined again.
+
+        Raises:
+            NotFound: no such guest here.
+        """
+        with libvirt_errors(Unavailable):
+            xml: str = self._get(server_id).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+            return xml
+
     def define(self, xml: str) -> None:
         """Make the domain known to libvirt.
 

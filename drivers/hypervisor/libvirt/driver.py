@@ -13,29 +13,31 @@ from weakref import WeakValueDictionary
 import psutil
 
 from drivers.blocking import BlockingCalls
-from drivers.durable import write_text
 from drivers.hypervisor.base import HeldGuest, Report
 from drivers.hypervisor.libvirt.config_drive import write_config_drive
 from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
 from drivers.hypervisor.libvirt.console import read_end
-from drivers.hypervisor.libvirt.disks import make_disks, supports_direct_io
+from drivers.hypervisor.libvirt.disks import supports_direct_io
 from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml
 from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.events import watch
 from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.libvirt.former import Formers
+from drivers.hypervisor.libvirt.holdings import Holdings
+from drivers.hypervisor.libvirt.offers import Offers
 from drivers.hypervisor.libvirt.probe import VirtType, probe_virt_type
+from drivers.hypervisor.libvirt.receiving import Receiving
+from drivers.hypervisor.libvirt.snapshots import Snapshots
+from drivers.hypervisor.libvirt.spawning import kept_disks, make_files
 from drivers.hypervisor.power import PowerNews
-from drivers.strays import strays
-from hostler.contract.errors import RescheduleError, Unavailable
-from hostler.contract.guests import GuestSpec
-from hostler.contract.names import is_uuid
-from hostler.contract.resources import Inventory
+from hostler.contract.errors import NotFound, Unavailable
+from hostler.contract.guests import DisksOffer, GuestSpec
+from hostler.contract.resources import DiskFormat, Inventory
 from hostler.contract.states import PowerState
 from hostler.settings import HostSettings, LibvirtSettings
 
 GIB = 1 << 30
 MIB = 1 << 20
-TRAVERSABLE = 0o711  # QEMU, which is another user, may open what it knows the name of
 BUTTON_INTERVAL = timedelta(seconds=10)  # a guest that is still booting does not hear the first press
 POLL_INTERVAL = timedelta(seconds=0.5)
 
@@ -51,6 +53,11 @@ class LibvirtHypervisor:
         self._connection = Connection(settings.uri)
         self._domains = Domains(self._connection, self._guests_dir, host_id)
         self._blocking = BlockingCalls("libvirt", host.concurrency)
+        self._holdings = Holdings(self._domains, self._guests_dir, host_id)
+        self._formers = Formers(self._domains, self._holdings)
+        self._snapshots = Snapshots(self._domains, self._blocking)
+        self._offers = Offers(self._state_dir / "offers", host.migration_address, self._blocking)
+        self._receiving = Receiving(host_id, self._blocking)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._power = PowerNews()
         self._probing = asyncio.Lock()
@@ -86,15 +93,16 @@ class LibvirtHypervisor:
 
         The domain is defined last: one of the same spec says that all is made; any other is replaced.
         """
-        files = GuestFiles.of(self._guests_dir, guest.server_id)
+        files = self._files(guest.server_id)
         virt_type = await self.virt_type()
         async with self._turn(guest.server_id):
             mark = Mark.of(guest, files, self._host_id)
             if await self._blocking.run(self._domains.mark, guest.server_id) != mark:
-                await self._blocking.run(self._refuse_foreign_files, files)
-                await self._blocking.run(self._remove, files, guest.server_id)
+                await self._blocking.run(self._holdings.refuse_foreign, files)
+                kept = await self._blocking.run(kept_disks, guest, files)
+                await self._blocking.run(self._holdings.remove, files)
                 report("making the disks")
-                await self._blocking.run(_make_files, guest, files, base, self._host_id)
+                await self._blocking.run(make_files, guest, files, base, self._host_id, kept)
                 if guest.config_drive:
                     report("making the config drive")
                     await self._blocking.run(write_config_drive, guest, files.config_drive)
@@ -102,6 +110,8 @@ class LibvirtHypervisor:
                 direct_io = supports_direct_io(files.console_log)
                 xml = domain_xml(guest, mark, files, base, virt_type.type, direct_io)
                 await self._blocking.run(self._domains.define, xml)
+            if guest.received:
+                await self._blocking.run(self._holdings.remove_incoming, files)
             report("starting QEMU")
             await self._blocking.run(self._domains.power_on, guest.server_id, paused=True)
             self._power.told(guest.server_id, PowerState.PAUSED)
@@ -114,9 +124,10 @@ class LibvirtHypervisor:
 
     async def destroy(self, server_id: str) -> None:
         """See `HypervisorDriver.destroy`."""
-        files = GuestFiles.of(self._guests_dir, server_id)
+        files = self._files(server_id)
         async with self._turn(server_id):
-            await self._blocking.run(self._remove, files, server_id)
+            await self._blocking.run(self._holdings.remove, files)
+            await self._blocking.run(self._holdings.remove_incoming, files)
             self._power.told(server_id, PowerState.NOSTATE)
 
     async def start(self, server_id: str) -> None:
@@ -153,6 +164,72 @@ class LibvirtHypervisor:
             await self._blocking.run(self._domains.power_on, server_id)
             self._power.told(server_id, PowerState.RUNNING)
 
+    async def set_aside(self, server_id: str) -> None:
+        """See `HypervisorDriver.set_aside`. A guest that is half made is none.
+
+        Raises:
+            NotFound: no such guest here.
+            Conflict: one was set aside, and there is another guest in its place.
+        """
+        files = self._files(server_id)
+        async with self._turn(server_id):
+            await self._blocking.run(self._formers.set_aside, files)
+            self._power.told(server_id, PowerState.NOSTATE)
+
+    async def bring_back(self, server_id: str) -> None:
+        """See `HypervisorDriver.bring_back`."""
+        files = self._files(server_id)
+        async with self._turn(server_id):
+            await self._offers.withdraw(server_id)
+            if await self._blocking.run(self._formers.bring_back, files):
+                self._power.told(server_id, PowerState.SHUTDOWN)
+
+    async def drop_former(self, server_id: str) -> None:
+        """See `HypervisorDriver.drop_former`."""
+        files = self._files(server_id)
+        async with self._turn(server_id):
+            await self._offers.withdraw(server_id)
+            await self._blocking.run(self._formers.drop, files)
+
+    async def formers(self) -> list[str]:
+        """See `HypervisorDriver.formers`."""
+        kept, offered = await self._blocking.run(lambda: (self._holdings.formers(), self._offers.servers()))
+        return sorted({*kept, *offered})
+
+    async def snapshot(self, server_id: str, target: Path, quiesce: bool, report: Report) -> DiskFormat:
+        """See `HypervisorDriver.snapshot`. QEMU's user must get through the directory of `target`."""
+        files = self._files(server_id)
+        async with self._turn(server_id):
+            return await self._snapshots.take(files, target, quiesce, report)
+
+    async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
+        """See `HypervisorDriver.offer_disks`.
+
+        Raises:
+            NotFound: no guest of the server was set aside.
+        """
+        files = self._files(server_id)
+        async with self._turn(server_id):
+            if not await self._blocking.run(self._formers.exists, files):
+                raise NotFound("no guest of the server was set aside here", field="server_id", value=server_id)
+            if flatten:
+                await self._offers.flatten(files.former, server_id, report)
+                await self._blocking.run(self._formers.stands_alone, files)
+            return await self._offers.make(files.former, server_id, report)
+
+    async def withdraw_offer(self, server_id: str) -> None:
+        """See `HypervisorDriver.withdraw_offer`."""
+        files = self._files(server_id)
+        async with self._turn(server_id):
+            await self._offers.withdraw(files.directory.name)
+
+    async def receive_disks(self, offer: DisksOffer, report: Report) -> None:
+        """See `HypervisorDriver.receive_disks`."""
+        files = self._files(offer.server_id)
+        async with self._turn(offer.server_id):
+            await self._blocking.run(self._holdings.refuse_foreign, files.incoming)
+            await self._receiving.receive(files.incoming, offer, report)
+
     async def power_state(self, server_id: str) -> PowerState:
         """See `HypervisorDriver.power_state`."""
         return await self._blocking.run(self._domains.power_state, server_id)
@@ -163,8 +240,7 @@ class LibvirtHypervisor:
         Raises:
             NotFound: no such guest here.
         """
-        files = GuestFiles.of(self._guests_dir, server_id)
-        return await self._blocking.run(read_end, files.console_log, max_bytes)
+        return await self._blocking.run(read_end, self._files(server_id).console_log, max_bytes)
 
     async def guests(self) -> list[str]:
         """See `HypervisorDriver.guests`. One that has a domain or files, be it half made or half removed, counts."""
@@ -172,11 +248,11 @@ class LibvirtHypervisor:
 
     async def held(self) -> list[HeldGuest]:
         """See `HypervisorDriver.held`. NOSTATE is one that has files and no domain."""
-        return await self._blocking.run(self._list_held)
+        return await self._blocking.run(self._holdings.held)
 
     async def strays(self) -> list[str]:
         """See `HypervisorDriver.strays`."""
-        return await self._blocking.run(strays, self._guests_dir, lambda path: is_uuid(path.name))
+        return await self._blocking.run(self._holdings.strays)
 
     async def power_changes(self) -> AsyncGenerator[frozenset[str]]:
         """See `HypervisorDriver.power_changes`."""
@@ -194,6 +270,9 @@ class LibvirtHypervisor:
         self._power.close()
         await self._blocking.close()
         self._connection.close()
+
+    def _files(self, server_id: str) -> GuestFiles:
+        return GuestFiles.of(self._guests_dir, server_id)
 
     @asynccontextmanager
     async def _turn(self, server_id: str) -> AsyncIterator[None]:
@@ -223,40 +302,3 @@ class LibvirtHypervisor:
             architecture=platform.machine(),
             hypervisor_type=hypervisor_type,
         )
-
-    def _remove(self, files: GuestFiles, server_id: str) -> None:
-        """Leaves alone what another host made here: this one has no say in it."""
-        if files.host_id() not in (None, self._host_id) or self._domains.is_foreign(server_id):
-            return
-        self._domains.remove(server_id)
-        if files.directory.exists():
-            shutil.rmtree(files.directory)
-
-    def _refuse_foreign_files(self, files: GuestFiles) -> None:
-        if (other := files.host_id()) not in (None, self._host_id):
-            raise RescheduleError(
-                f"{files.directory} has files of the server's, made by host {other}",
-                remedy="find out whether they are still needed, and move them away",
-            )
-
-    def _list_held(self) -> list[HeldGuest]:
-        # The files first: a guest's are made before its domain.
-        names = [entry.name for entry in self._guests_dir.iterdir()] if self._guests_dir.exists() else []
-        found = {guest.server_id: guest for guest in self._domains.held()}
-        for server_id in filter(is_uuid, names):
-            files = GuestFiles.of(self._guests_dir, server_id)
-            if server_id not in found and files.directory.exists():
-                found[server_id] = HeldGuest(server_id, PowerState.NOSTATE, files.host_id())
-        return [found[server_id] for server_id in sorted(found)]
-
-
-def _make_files(guest: GuestSpec, files: GuestFiles, base: Path | None, host_id: str) -> None:
-    try:
-        for directory in (files.directory.parent, files.directory):
-            directory.mkdir(exist_ok=True)
-            directory.chmod(TRAVERSABLE)
-        write_text(files.host, f"{host_id}\n")
-        files.console_log.touch(0o640)  # made by this worker, so that it may read it; virtlogd's own would be root's
-    except OSError as error:
-        raise RescheduleError(f"cannot make the guest's files: {error}") from error
-    make_disks(guest, files, base)

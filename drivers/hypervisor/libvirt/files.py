@@ -1,11 +1,23 @@
-"""Where a guest's files are: one directory a guest, `<state_dir>/guests/<server_id>/`."""
+"""Where a guest's files are: one directory a guest, `<state_dir>/guests/<server_id>/`.
 
+Beside it may be the guest that was set aside for it, in `<server_id>.former/`, and the disks that were received from
+another host for it, in `<server_id>.incoming/`.
+"""
+
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec
 from hostler.contract.names import is_uuid
+
+FORMER, INCOMING = ".former", ".incoming"
+ROOT_DISK = "disk"
+EPHEMERAL_DISK = "disk.eph"
+SWAP_DISK = "disk.swap"
+CONFIG_DRIVE = "disk.config"
+_DISK = re.compile(r"disk(\.[a-z0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,16 @@ class GuestFiles:
         return cls(guests_dir / server_id)
 
     @property
+    def former(self) -> "GuestFiles":
+        """Those of the guest that was set aside."""
+        return GuestFiles(self.directory.with_name(self.directory.name + FORMER))
+
+    @property
+    def incoming(self) -> "GuestFiles":
+        """Those that were received."""
+        return GuestFiles(self.directory.with_name(self.directory.name + INCOMING))
+
+    @property
     def host(self) -> Path:
         """The UUID of the host that made the guest, written before everything else."""
         return self.directory / "host"
@@ -41,7 +63,17 @@ class GuestFiles:
     @property
     def config_drive(self) -> Path:
         """The config drive, an ISO 9660 image."""
-        return self.directory / "disk.config"
+        return self.directory / CONFIG_DRIVE
+
+    @property
+    def root_disk(self) -> Path:
+        """The root disk, if it is no volume."""
+        return self.directory / ROOT_DISK
+
+    @property
+    def domain_xml(self) -> Path:
+        """The domain of a guest while libvirt shall not know it."""
+        return self.directory / "domain.xml"
 
     @property
     def console_log(self) -> Path:
@@ -56,15 +88,26 @@ class GuestFiles:
         def name(disk: GuestDisk) -> str:
             match disk.kind:
                 case DiskKind.ROOT:
-                    return "disk"
+                    return ROOT_DISK
                 case DiskKind.EPHEMERAL:
-                    return f"disk.eph{ephemeral.index(disk.device)}"
+                    return f"{EPHEMERAL_DISK}{ephemeral.index(disk.device)}"
                 case DiskKind.SWAP:
-                    return "disk.swap"
+                    return SWAP_DISK
                 case DiskKind.DATA:
                     return f"disk.{target(disk)}"
 
         return {disk.device: self.directory / name(disk) for disk in local}
+
+
+def movable_disk(name: str) -> bool:
+    """Whether a file of this name is a disk that moves with its guest: swap and config drive are made anew."""
+    return name not in (SWAP_DISK, CONFIG_DRIVE) and _DISK.fullmatch(name) is not None
+
+
+def server_of(path: Path) -> str | None:
+    """The server that a path among the guests' is of; None where it is of none."""
+    server_id = path.name.removesuffix(FORMER).removesuffix(INCOMING)
+    return server_id if is_uuid(server_id) else None
 
 
 def target(disk: GuestDisk) -> str:

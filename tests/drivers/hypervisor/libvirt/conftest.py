@@ -4,14 +4,18 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from drivers.hypervisor.libvirt import LibvirtHypervisor
-from drivers.hypervisor.libvirt.boot_sector import boot_disk
+from drivers.hypervisor.libvirt.boot_sector import DISK_BYTES, boot_disk
+from hostler.contract.guests import GuestSpec
+from hostler.contract.resources import DiskFormat
 from hostler.settings import HostSettings, LibvirtSettings
+from tests.drivers.hypervisor.libvirt.guests import guest, image_ref, root_disk
 from tests.drivers.hypervisor.libvirt.relay import Relay
 
 ROOT = Path(__file__).parents[4]
@@ -30,6 +34,16 @@ def state_root() -> Iterator[Path]:
 @pytest.fixture
 def state_dir(state_root: Path) -> Path:
     """A state directory of the test's own."""
+    return make_state_dir(state_root)
+
+
+@pytest.fixture
+def next_dir(state_root: Path) -> Path:
+    """Another one, of `next_host`."""
+    return make_state_dir(state_root)
+
+
+def make_state_dir(state_root: Path) -> Path:
     directory = Path(tempfile.mkdtemp(dir=state_root))
     directory.chmod(0o755)
     return directory
@@ -56,14 +70,35 @@ def host_id() -> str:
     return str(uuid4())
 
 
-@pytest.fixture
-async def hypervisor(state_dir: Path, host_id: str) -> AsyncIterator[LibvirtHypervisor]:
-    """The driver under TCG, which every machine has. Guests that a test leaves behind are removed."""
+@asynccontextmanager
+async def a_host(state_dir: Path, host_id: str) -> AsyncIterator[LibvirtHypervisor]:
     driver = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir, host_id)
     yield driver
     for server_id in await driver.guests():
         await driver.destroy(server_id)
+    for server_id in await driver.formers():
+        await driver.drop_former(server_id)
     await driver.close()
+
+
+@pytest.fixture
+def tiny(tiny_image: Path) -> GuestSpec:
+    """A guest that greets and halts."""
+    return guest(root_disk(image_ref(tiny_image, DiskFormat.RAW, DISK_BYTES)))
+
+
+@pytest.fixture
+async def hypervisor(state_dir: Path, host_id: str) -> AsyncIterator[LibvirtHypervisor]:
+    """The driver under TCG, which every machine has. Guests that a test leaves behind are removed."""
+    async with a_host(state_dir, host_id) as driver:
+        yield driver
+
+
+@pytest.fixture
+async def next_host(next_dir: Path) -> AsyncIterator[LibvirtHypervisor]:
+    """Another host on this machine, for guests that move."""
+    async with a_host(next_dir, str(uuid4())) as driver:
+        yield driver
 
 
 @pytest.fixture

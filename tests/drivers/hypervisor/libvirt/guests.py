@@ -1,12 +1,22 @@
 """Guests for tests of the libvirt driver."""
 
+import asyncio
+import json
+import subprocess
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import libvirt
+
+from drivers.hypervisor.base import HypervisorDriver
+from drivers.hypervisor.libvirt.boot_sector import GREETING
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, ImageRef, PortBinding
 from hostler.contract.resources import DiskFormat
+from hostler.settings import LibvirtSettings
 
 MIB = 1 << 20
+PATIENCE_SECONDS = 60
 
 
 def image_ref(file: Path, disk_format: DiskFormat, virtual_size_bytes: int) -> ImageRef:
@@ -59,3 +69,36 @@ def guest(*disks: GuestDisk, **fields: object) -> GuestSpec:
 
 def ignore(_text: str) -> None:
     """Nobody who follows the progress."""
+
+
+def domain_of(spec: GuestSpec) -> libvirt.virDomain:
+    """The guest's domain, whichever host made it."""
+    return libvirt.open(LibvirtSettings().uri).lookupByUUIDString(spec.server_id)
+
+
+async def greeted(driver: HypervisorDriver, spec: GuestSpec) -> None:
+    """Wait until the guest has greeted on its console."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while GREETING.decode().strip() not in await driver.console_log(spec.server_id, MIB):  # noqa: ASYNC110, since nothing tells of it
+            await asyncio.sleep(0.05)
+
+
+def write(file: Path, pattern: int, offset: int, length: int) -> None:
+    """Write to the disk that a qcow2 file holds, as its guest would."""
+    command = f"write -q -P {pattern} {offset} {length}"
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, file], check=True)
+
+
+def holds(file: Path, pattern: int, offset: int, length: int) -> bool:
+    """Whether that is on the disk."""
+    command = f"read -q -P {pattern} {offset} {length}"
+    done = subprocess.run(["qemu-io", "-r", "-f", "qcow2", "-c", command, file], capture_output=True)
+    assert done.returncode == 0 or b"verification failed" in done.stdout, done.stderr
+    return done.returncode == 0
+
+
+def image_info(file: Path) -> dict[str, Any]:
+    """What qemu-img says of an image, also of one in use."""
+    done = subprocess.run(["qemu-img", "info", "-U", "--output=json", file], check=True, capture_output=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

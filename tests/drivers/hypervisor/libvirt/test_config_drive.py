@@ -61,6 +61,11 @@ def test_tells_the_guest_what_it_is(tmp_path: Path) -> None:
     }
 
 
+def test_tells_the_guest_a_password_where_one_was_set(tmp_path: Path) -> None:
+    spec = guest(admin_password="correct horse")
+    assert document(spec, tmp_path, "meta_data.json")["admin_pass"] == "correct horse"
+
+
 def test_tells_the_guest_its_networks(tmp_path: Path) -> None:
     attached = port()
     data = document(guest(ports=[attached]), tmp_path, "network_data.json")

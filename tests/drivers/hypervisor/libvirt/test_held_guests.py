@@ -5,26 +5,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
-import libvirt
 import pytest
 
 from drivers.hypervisor.base import HeldGuest
 from drivers.hypervisor.libvirt import LibvirtHypervisor
-from drivers.hypervisor.libvirt.boot_sector import DISK_BYTES
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import GuestSpec
-from hostler.contract.resources import DiskFormat
 from hostler.contract.states import PowerState
 from hostler.settings import HostSettings, LibvirtSettings
-from tests.drivers.hypervisor.libvirt.guests import guest, ignore, image_ref, root_disk
+from tests.drivers.hypervisor.libvirt.guests import domain_of, ignore
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-def tiny(tiny_image: Path) -> GuestSpec:
-    """A guest that greets and halts."""
-    return guest(root_disk(image_ref(tiny_image, DiskFormat.RAW, DISK_BYTES)))
 
 
 @pytest.fixture
@@ -33,10 +24,6 @@ async def reimaged(state_dir: Path) -> AsyncIterator[LibvirtHypervisor]:
     driver = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir, str(uuid4()))
     yield driver
     await driver.close()
-
-
-def domain_of(spec: GuestSpec) -> libvirt.virDomain:
-    return libvirt.open(LibvirtSettings().uri).lookupByUUIDString(spec.server_id)
 
 
 async def test_a_guest_is_found_with_its_power_state_and_who_spawned_it(

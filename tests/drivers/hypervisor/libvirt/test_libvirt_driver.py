@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import libvirt
 import psutil
 import pytest
 
@@ -24,7 +23,7 @@ from hostler.contract.names import bridge_name, tap_name
 from hostler.contract.resources import DiskFormat
 from hostler.contract.states import PowerState
 from hostler.settings import HostSettings, LibvirtSettings
-from tests.drivers.hypervisor.libvirt.guests import MIB, guest, ignore, image_ref, port, root_disk
+from tests.drivers.hypervisor.libvirt.guests import MIB, domain_of, guest, ignore, image_ref, port, root_disk
 
 pytestmark = pytest.mark.real
 
@@ -32,12 +31,6 @@ GREETED = GREETING.decode().strip()
 AT_ONCE = timedelta(0)
 FOREVER = timedelta(minutes=1)
 PATIENCE_SECONDS = 120
-
-
-@pytest.fixture
-def tiny(tiny_image: Path) -> GuestSpec:
-    """A guest that greets and halts."""
-    return guest(root_disk(image_ref(tiny_image, DiskFormat.RAW, DISK_BYTES)))
 
 
 @pytest.fixture
@@ -62,10 +55,6 @@ def volume(tiny_image: Path) -> Iterator[VolumeConnection]:
     yield VolumeConnection(volume_id=str(uuid4()), host="127.0.0.1", port=number, export="vol")
     server.terminate()
     server.wait()
-
-
-def domain_of(spec: GuestSpec) -> libvirt.virDomain:
-    return libvirt.open(LibvirtSettings().uri).lookupByUUIDString(spec.server_id)
 
 
 def guest_dir(state_dir: Path, spec: GuestSpec) -> Path:

@@ -1,0 +1,80 @@
+"""Runs what takes qemu-img long: its progress is told, and it never outlives the call that wanted it."""
+
+import asyncio
+import re
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from drivers.environment import clean
+from hostler.contract.errors import RescheduleError
+
+CHUNK_BYTES = 4096
+PROGRESS = re.compile(rb"\((\d+)\.\d+/100%\)")
+
+
+async def convert(*arguments: str, progress: Callable[[int], None], silence: timedelta | None = None) -> str:
+    """Run `qemu-img convert`; what it complains of, empty when it is done. `progress` hears each whole percent.
+
+    It is killed when the caller is cancelled, and when it makes no progress for as long as `silence`.
+
+    Raises:
+        RescheduleError: there is no qemu-img.
+    """
+    return await _run("convert", *arguments, progress=progress, silence=silence)
+
+
+async def flatten(overlay: Path, progress: Callable[[int], None]) -> str:
+    """Make a qcow2 overlay take in all that it has of its backing file; see `convert`.
+
+    What is killed can be done again: only at the end does the overlay forget its backing file.
+    """
+    return await _run("rebase", "-f", "qcow2", "-b", "", str(overlay), progress=progress, silence=None)
+
+
+async def _run(command: str, *arguments: str, progress: Callable[[int], None], silence: timedelta | None) -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "qemu-img", command, "-p", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=clean()
+        )
+    except FileNotFoundError as error:
+        raise RescheduleError(
+            "qemu-img is not installed on this host", remedy="install the package qemu-utils"
+        ) from error
+    try:
+        alive, complaint = await asyncio.gather(_follow(process, progress, silence), _read_all(process))
+        status = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if not status:
+        return ""
+    if not alive:
+        return f"no progress within {silence}"
+    return complaint.decode(errors="replace").strip().removeprefix("qemu-img: ") or f"exit code {status}"
+
+
+async def _follow(process: Process, progress: Callable[[int], None], silence: timedelta | None) -> bool:
+    """Tell of the progress until the end; False when there was none, and it was killed."""
+    assert process.stdout is not None
+    last = b""
+    try:
+        while True:
+            async with asyncio.timeout(silence.total_seconds() if silence else None):
+                output = await process.stdout.read(CHUNK_BYTES)
+            if not output:
+                return True
+            percents = PROGRESS.findall(output)
+            if percents and percents[-1] != last:
+                last = percents[-1]
+                progress(int(last))
+    except TimeoutError:
+        process.kill()
+        return False
+
+
+async def _read_all(process: Process) -> bytes:
+    assert process.stderr is not None
+    return await process.stderr.read()

@@ -1,0 +1,96 @@
+"""Sets a guest aside, so that the next one of its server can be made in its place, and brings it back.
+
+Its directory gets another name, as Nova's `_resize`, and keeps the domain's XML. All calls block, and each goes on
+where one that was killed ended.
+"""
+
+from pathlib import Path
+
+from drivers.durable import put_in_place
+from drivers.hypervisor.libvirt.domain_xml import without_backing_file
+from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.libvirt.holdings import Holdings, remove_directory
+from hostler.contract.errors import Conflict, NotFound
+from hostler.private_files import write_private
+
+
+class Formers:
+    """The guests of this host that were set aside."""
+
+    def __init__(self, domains: Domains, holdings: Holdings) -> None:
+        self._domains = domains
+        self._holdings = holdings
+
+    def exists(self, files: GuestFiles) -> bool:
+        """Whether a guest of the server was set aside."""
+        return files.former.directory.exists() and self._holdings.is_ours(files.former)
+
+    def set_aside(self, files: GuestFiles) -> None:
+        """See `HypervisorDriver.set_aside`.
+
+        Raises:
+            Conflict: one was, and there is another guest in its place.
+        """
+        server_id = files.directory.name
+        has_domain = self._domains.exists(server_id)
+        self._holdings.refuse_foreign(files.former)
+        if self.exists(files):
+            if has_domain or files.directory.exists():
+                raise Conflict(
+                    f"a guest of server {server_id} was set aside already, and another is in its place",
+                    field="server_id",
+                    value=server_id,
+                    remedy="bring the first one back, or drop it",
+                )
+            return
+        if not self._holdings.is_ours(files) or not files.directory.exists():
+            raise _not_here(server_id)
+        if has_domain:
+            _keep(self._domains.definition(server_id), files.domain_xml)
+            self._domains.remove(server_id)
+        elif not files.domain_xml.exists():
+            raise _not_here(server_id)  # half made: nothing that could be brought back
+        put_in_place(files.directory, files.former.directory)
+
+    def bring_back(self, files: GuestFiles) -> bool:
+        """See `HypervisorDriver.bring_back`; whether there was something to do.
+
+        Raises:
+            RescheduleError: what is in its place is another host's.
+        """
+        server_id = files.directory.name
+        if self.exists(files):
+            self._holdings.refuse_foreign(files)
+            self._domains.mark(server_id)  # refuses a domain that is not ours
+            self._holdings.remove(files)
+            self._holdings.remove_incoming(files)
+            put_in_place(files.former.directory, files.directory)
+        if not files.domain_xml.exists() or not self._holdings.is_ours(files):
+            return False
+        defined = not self._domains.exists(server_id)
+        if defined:
+            self._domains.define(files.domain_xml.read_text())
+        files.domain_xml.unlink()
+        return defined
+
+    def stands_alone(self, files: GuestFiles) -> None:
+        """Note that the root disk of the guest that was set aside has taken in what it had of its image."""
+        xml = files.former.domain_xml
+        _keep(without_backing_file(xml.read_text(), files.root_disk), xml)
+
+    def drop(self, files: GuestFiles) -> None:
+        """See `HypervisorDriver.drop_former`."""
+        if self.exists(files):
+            remove_directory(files.former)
+
+
+def _keep(xml: str, path: Path) -> None:
+    """Write it so that neither others nor a power cut get at it."""
+    part = path.with_name(f".{path.name}.new")
+    write_private(part, xml)
+    put_in_place(part, path)
+
+
+def _not_here(server_id: str) -> NotFound:
+    return NotFound("the server has no guest on this host", field="server_id", value=server_id)

@@ -1,0 +1,177 @@
+"""Writes a guest's root disk, as it is at one moment, into an image file that stands alone.
+
+For a guest that is on, QEMU copies while the guest goes on (a full backup in push mode); one that is off is converted.
+"""
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import libvirt
+from lxml import etree
+from lxml.builder import E
+
+from drivers.blocking import BlockingCalls
+from drivers.converting import convert
+from drivers.hypervisor.base import Report
+from drivers.hypervisor.libvirt import agent
+from drivers.hypervisor.libvirt.connection import ignoring, libvirt_errors
+from drivers.hypervisor.libvirt.disks import PRIVATE, run_tool, virtual_size
+from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.reporting import reporting
+from hostler.contract.errors import HostlerError, NotFound, RescheduleError, Unavailable
+from hostler.contract.resources import DiskFormat
+
+MIB = 1 << 20
+POLL_INTERVAL = timedelta(seconds=0.2)
+ABORT_LIMIT = timedelta(seconds=30)
+
+
+class Progress(NamedTuple):
+    """How many of how many bytes QEMU has looked at."""
+
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"snapshot: {100 * self.done // max(self.total, 1)} % of {self.total // MIB} MiB"
+
+
+class Snapshots:
+    """Takes snapshots. One at a time of a guest."""
+
+    def __init__(self, domains: Domains, blocking: BlockingCalls) -> None:
+        self._domains = domains
+        self._blocking = blocking
+
+    async def take(self, files: GuestFiles, target: Path, quiesce: bool, report: Report) -> DiskFormat:
+        """See `HypervisorDriver.snapshot`."""
+        try:
+            if await self._blocking.run(self._domains.is_off, files.directory.name):
+                await self._convert(files, target, report)
+            else:
+                await self._back_up(files, target, quiesce, report)
+            async with reporting(report, lambda: "snapshot: writing to the disk"):
+                await self._blocking.run(_sync, target)
+        except BaseException:
+            await self._blocking.run(target.unlink, missing_ok=True)
+            raise
+        return DiskFormat.QCOW2
+
+    async def _convert(self, files: GuestFiles, target: Path, report: Report) -> None:
+        size = await self._blocking.run(virtual_size, files.root_disk)
+        done = Progress(0, size)
+
+        def progress(percent: int) -> None:
+            nonlocal done
+            done = Progress(size * percent // 100, size)
+            report(str(done))
+
+        await self._blocking.run(_make_anew, target, size)
+        async with reporting(report, lambda: str(done)):
+            how = ["-n", "--target-is-zero", "-f", DiskFormat.QCOW2, "-O", DiskFormat.QCOW2]
+            complaint = await convert(*how, str(files.root_disk), str(target), progress=progress)
+        if complaint:
+            raise RescheduleError(f"qemu-img could not write the snapshot: {complaint}")
+
+    async def _back_up(self, files: GuestFiles, target: Path, quiesce: bool, report: Report) -> None:
+        domain = await self._blocking.run(self._domains.get, files.directory.name)
+        said = "snapshot: beginning"
+        async with reporting(report, lambda: said):
+            await self._blocking.run(_abort, domain)  # what an earlier try, that is dead, left running
+            disk, size = await self._blocking.run(_root_disk, domain, files)
+            await self._blocking.run(_make_anew, target, size)
+            try:
+                await self._blocking.run(_begin, domain, disk, target, quiesce)
+                while progress := await self._blocking.run(_progress, domain):
+                    said = str(progress)
+                    report(said)
+                    await asyncio.sleep(POLL_INTERVAL.total_seconds())
+                await self._blocking.run(_check, domain)
+            except BaseException:
+                with suppress(HostlerError):  # libvirt may be gone: the next try aborts it
+                    await self._blocking.run(_abort, domain)
+                raise
+
+
+def _make_anew(target: Path, size: int) -> None:
+    """An empty image, made here so that this worker owns it; libvirt lends it to QEMU."""
+    try:
+        target.unlink(missing_ok=True)
+        target.touch(PRIVATE)
+    except OSError as error:
+        raise RescheduleError(f"cannot write the snapshot: {error}") from error
+    run_tool("qemu-img", "create", "-q", "-f", DiskFormat.QCOW2, str(target), str(size))
+
+
+def _root_disk(domain: libvirt.virDomain, files: GuestFiles) -> tuple[str, int]:
+    """The name of the root disk in the domain, and its size."""
+    with libvirt_errors(Unavailable):
+        devices = etree.fromstring(domain.XMLDesc()).find("devices")
+        for disk in [] if devices is None else devices.findall("disk"):
+            source, target = disk.find("source"), disk.find("target")
+            if source is not None and target is not None and source.get("file") == str(files.root_disk):
+                name = target.get("dev", "")
+                return name, domain.blockInfo(name)[0]
+    raise NotFound("the guest has no root disk on this host", field="server_id", value=files.directory.name)
+
+
+def _begin(domain: libvirt.virDomain, disk: str, target: Path, quiesce: bool) -> None:
+    """Begin the copy; what the guest writes from now on is not in it.
+
+    The file systems are frozen for this moment only, and on one thread: nothing but the worker's death comes between.
+    """
+    backup = E.domainbackup(
+        E.disks(
+            E.disk(E.driver(type=DiskFormat.QCOW2), E.target(file=str(target)), name=disk, backup="yes", type="file")
+        ),
+        mode="push",
+    )
+    with agent.frozen(domain, must=quiesce), libvirt_errors(RescheduleError):
+        with suppress(libvirt.libvirtError):
+            domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)  # forgets that of an earlier job
+        flags = libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL
+        domain.backupBegin(etree.tostring(backup, encoding="unicode"), None, flags)
+
+
+def _progress(domain: libvirt.virDomain) -> Progress | None:
+    """How far the copy is; None when it has ended."""
+    with libvirt_errors(Unavailable):
+        job = domain.jobStats()
+    if job["type"] == libvirt.VIR_DOMAIN_JOB_NONE:
+        return None
+    return Progress(job.get("disk_processed", 0), job.get("disk_total", 0))
+
+
+def _check(domain: libvirt.virDomain) -> None:
+    """Make sure that the copy is whole."""
+    with libvirt_errors(Unavailable):
+        job = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    if job["type"] == libvirt.VIR_DOMAIN_JOB_NONE:
+        raise Unavailable("nothing says how the snapshot ended: libvirt was restarted, or the guest was")
+    if not job.get("success", False):
+        raise RescheduleError(f"QEMU could not write the snapshot: {job.get('errmsg', 'it gives no reason')}")
+
+
+def _abort(domain: libvirt.virDomain) -> None:
+    """End a copy that runs, and wait until QEMU has let go of its file."""
+    off = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)  # or the copy has ended meanwhile
+    with libvirt_errors(Unavailable), ignoring(*off):
+        if domain.jobStats().get("operation") != libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
+            return
+        domain.abortJob()
+        end = time.monotonic() + ABORT_LIMIT.total_seconds()
+        while domain.jobStats()["type"] != libvirt.VIR_DOMAIN_JOB_NONE:
+            if time.monotonic() > end:
+                raise Unavailable(f"QEMU has not ended an earlier snapshot within {ABORT_LIMIT}")
+            time.sleep(POLL_INTERVAL.total_seconds())
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

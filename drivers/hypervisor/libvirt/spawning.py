@@ -1,0 +1,56 @@
+"""Makes a guest's files: its directory, its disks, be they new or taken over, and its config drive. All calls block."""
+
+from pathlib import Path
+
+from drivers.durable import write_text
+from drivers.hypervisor.libvirt.disks import make_disks
+from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.libvirt.receiving import is_whole
+from hostler.contract.errors import RescheduleError
+from hostler.contract.guests import DiskKind, GuestSpec
+
+TRAVERSABLE = 0o711  # QEMU, which is another user, may open what it knows the name of
+
+
+def kept_disks(guest: GuestSpec, files: GuestFiles) -> dict[str, Path]:
+    """The files, by device name, of the guest's disks that there are already: received, or a former guest's.
+
+    Raises:
+        RescheduleError: those that were to be received are not here.
+    """
+    if guest.received and not is_whole(files.incoming):
+        raise RescheduleError(
+            f"the disks of server {guest.server_id} have not arrived in {files.incoming.directory}",
+            remedy="let the host receive them again, from the guest that was set aside",
+        )
+    paths = files.disks(guest)
+    kept = {}
+    for disk in guest.disks:
+        sources = []
+        if guest.received:
+            sources.append(files.incoming)
+        if guest.preserve_ephemeral and disk.kind is DiskKind.EPHEMERAL:
+            sources.append(files.former)
+        for source in sources:
+            if disk.device in paths and (path := source.directory / paths[disk.device].name).exists():
+                kept[disk.device] = path
+                break
+    return kept
+
+
+def make_files(guest: GuestSpec, files: GuestFiles, base: Path | None, host_id: str, kept: dict[str, Path]) -> None:
+    """Make the directory and all disks; `kept` as `kept_disks` found them.
+
+    Raises:
+        InvalidRequest: the image does not fit on its disk, or none was given.
+        RescheduleError: this host cannot make them.
+    """
+    try:
+        for directory in (files.directory.parent, files.directory):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(TRAVERSABLE)
+        write_text(files.host, f"{host_id}\n")
+        files.console_log.touch(0o640)  # made by this worker, so that it may read it; virtlogd's own would be root's
+    except OSError as error:
+        raise RescheduleError(f"cannot make the guest's files: {error}") from error
+    make_disks(guest, files, base, kept)
