@@ -6,6 +6,7 @@ from sqlmodel import Session
 
 from activities.control.find import find
 from activities.control.views import image_ref
+from hostler.contract import resources
 from hostler.contract.errors import Conflict, InvalidRequest
 from hostler.contract.guests import DiskKind, GuestDisk
 from hostler.contract.resources import ImageStatus, VolumeStatus
@@ -60,7 +61,12 @@ def check_fits(image: Image, disk_gib: int, field: str) -> None:
         )
 
 
-def _check_ram(image: Image, flavor: Flavor) -> None:
+def check_ram(image: Image, flavor: Flavor | resources.Flavor) -> None:
+    """The flavor has the memory that the image asks for.
+
+    Raises:
+        InvalidRequest: it has less.
+    """
     if flavor.ram_mib < image.min_ram_mib:
         raise InvalidRequest(
             f"flavor {flavor.name} has {flavor.ram_mib} MiB of RAM, image {image.name} needs {image.min_ram_mib} MiB",
@@ -85,7 +91,7 @@ def _disk(
 def _root_from_image(session: Session, request: BootRequest, flavor: Flavor, mapping: BlockDeviceMapping) -> GuestDisk:
     image = find(session, Image, mapping.uuid or request.image or "", request.project)
     check_fits(image, flavor.disk_gib, "flavor")
-    _check_ram(image, flavor)
+    check_ram(image, flavor)
     return GuestDisk(
         kind=DiskKind.ROOT,
         device="",
@@ -122,7 +128,7 @@ def _volume(
     if mapping.source_type == SourceType.IMAGE:
         image = find(session, Image, mapping.uuid or request.image or "", request.project)
         check_fits(image, mapping.volume_size or 0, "volume_size")
-        _check_ram(image, flavor)
+        check_ram(image, flavor)
         disk.image = image_ref(image)
     return disk
 

@@ -21,6 +21,11 @@ SKEW = timedelta(minutes=1)
 """By which the clocks of Temporal and of the store's file system may differ."""
 
 
+def report_progress(done: int, total: int) -> None:
+    """How far an import is, in the step's heartbeat."""
+    activity.heartbeat(f"{done * 100 // max(total, 1)} % of {total // 2**20} MiB")
+
+
 class Images(interface.Images):
     """Owner of the image rows and of the store."""
 
@@ -58,11 +63,8 @@ class Images(interface.Images):
 
     @activity.defn(name="import_image")
     def import_image(self, call: ImageCreate) -> ImageRef:
-        def report(done: int, total: int) -> None:
-            activity.heartbeat(f"{done * 100 // max(total, 1)} % of {total // 2**20} MiB")
-
         disk_format = DiskFormat(call.disk_format)
-        stored = self._store.add(call.id, Path(call.path), disk_format, call.checksum, report)
+        stored = self._store.add(call.id, Path(call.path), disk_format, call.checksum, report_progress)
         return ImageRef(id=call.id, disk_format=disk_format, **stored.model_dump())
 
     @activity.defn(name="publish_image")

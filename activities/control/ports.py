@@ -15,6 +15,7 @@ from hostler.contract.guests import PortBinding
 from hostler.contract.servers import NetworkRequest
 from hostler.contract.states import TaskState
 from models import Database, Network, Port, Server
+from models.network import free_vni
 
 # Neutron's default range; its lowest half is what OpenStack clouds are known by.
 MAC_PREFIX = "fa:16:3e"
@@ -42,6 +43,9 @@ def _allocate(session: Session, call: AllocatePorts) -> list[PortBinding]:
     wanted = sorted({request.network for request in call.networks})  # locked in one order for all
     query = select(Network).where(col(Network.id).in_(wanted)).order_by(col(Network.id)).with_for_update()
     networks = {network.id: network for network in session.exec(query)}
+    for network in networks.values():
+        if network.vni is None:  # the version before made it, while this one ran already
+            network.vni = free_vni(session, network.id)
     return [_port(session, call, networks, request, position) for position, request in enumerate(call.networks)]
 
 
@@ -69,9 +73,14 @@ def _port(
         )
         session.add(port)
         session.flush()
+    return binding(port, network, call.name)
+
+
+def binding(port: Port, network: Network, hostname: str) -> PortBinding:
+    """The port as its host is told of it."""
     return PortBinding(
         port_id=port.id,
-        server_id=call.server_id,
+        server_id=port.server_id,
         network_id=network.id,
         network=network.name,
         mac=port.mac,
@@ -80,7 +89,8 @@ def _port(
         gateway=network.gateway,
         dns=network.dns,
         mtu=network.mtu,
-        hostname=call.name,
+        vni=network.vni,
+        hostname=hostname,
     )
 
 

@@ -56,7 +56,7 @@ class Scheduling(interface.Scheduling):
             disk_gib=call.disk_gib,
             zone=call.zone,
             host=call.host,
-            architecture=properties.get("architecture"),
-            hypervisor_type=properties.get("hypervisor_type"),
+            architecture=call.architecture or properties.get("architecture"),
+            hypervisor_type=call.hypervisor_type or properties.get("hypervisor_type"),
             excluded=frozenset(call.excluded),
         )

@@ -9,7 +9,10 @@ from temporalio import activity
 from activities.control.disks import GIB, plan_disks
 from activities.control.events import is_late, write_events
 from activities.control.find import check_zone, find, find_flavor, find_host, find_keypair
+from activities.control.limits import limits_of
+from activities.control.migrations import abandon_move, end_migrations
 from activities.control.quotas import check_quota
+from activities.control.taking import let_go, take
 from activities.control.targets import target_of
 from activities.control.user_data import seal
 from activities.control.views import flavor_view, server_view
@@ -20,22 +23,21 @@ from activities.interfaces.servers import (
     Begin,
     BootPlan,
     EventLog,
-    Limits,
     Note,
     SetTaskState,
     Settle,
     Target,
 )
-from hostler.contract.errors import Conflict, HostlerError, InvalidState, NotFound, ServerBusy
+from hostler.contract.errors import Conflict, HostlerError, NotFound
 from hostler.contract.resources import Flavor, VolumeStatus
-from hostler.contract.servers import BootRequest, Fault, NetworkRequest, OnFailure, OperationName, Server
+from hostler.contract.servers import BootRequest, Fault, MigrationStatus, NetworkRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState, status
 from hostler.contract.validation import check_boot
 from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import Database, Network, ServerEvent, Volume, lock_quota, now
 from models import Server as Row
-from scheduler.reservation import release, release_others
+from scheduler.reservation import release, release_former, release_others
 
 
 class Servers(interface.Servers):
@@ -45,18 +47,6 @@ class Servers(interface.Servers):
         self._database = database
         self._settings = settings
         self._keys = load_keys(settings)
-
-    def _limits(self, operation: OperationName, max_attempts: int | None = None) -> Limits:
-        settings, overdue = self._settings, self._settings.operations.overdue
-        return Limits(
-            max_attempts=max_attempts or settings.scheduler.max_attempts,
-            host_answer=settings.timeouts.host_answer,
-            vif_plugged=settings.timeouts.vif_plugged,
-            stop=settings.timeouts.stop,
-            on_failure=OnFailure(settings.operations.on_failure),
-            hold=settings.operations.hold,
-            overdue=overdue.get(operation, overdue.get("*")) or None,
-        )
 
     @activity.defn(name="accept")
     def accept(self, call: AcceptBoot) -> BootPlan:
@@ -133,7 +123,7 @@ class Servers(interface.Servers):
             networks=networks,
             disks=disks,
             public_keys=keys,
-            limits=self._limits(OperationName.BOOT, request.max_attempts),
+            limits=limits_of(self._settings, OperationName.BOOT, request.max_attempts),
         )
 
     @activity.defn(name="set_task_state")
@@ -177,38 +167,7 @@ class Servers(interface.Servers):
         return self._database.run(partial(self._begin, call=call))
 
     def _begin(self, session: Session, call: Begin) -> Target:
-        row = session.get(Row, call.server_id, with_for_update=True)
-        if row is None or row.deleted_at is not None or row.project != call.project:
-            raise NotFound(
-                f"no server {call.server_id} in project {call.project}",
-                field="server",
-                value=call.server_id,
-                remedy="see: hostler server list",
-            )
-        if row.operation_id not in (None, call.run_id) and call.operation is not OperationName.DELETE:
-            raise ServerBusy(
-                f"server {row.name} is still held by run {row.operation_id}, which did not settle it",
-                field="server",
-                value=row.id,
-                remedy="look at that run in the Temporal UI; a delete takes the server over",
-            )
-        if row.vm_state not in call.allowed:
-            wanted = " or ".join(status(state, None) for state in call.allowed)
-            raise InvalidState(
-                f"server {row.name} is {status(row.vm_state, row.task_state)}; to {call.operation} it must be {wanted}",
-                field="server",
-                value=row.id,
-                remedy=f"bring it there first, or see what it is doing: hostler server events {row.id}",
-            )
-        if row.host_id is None and call.operation is not OperationName.DELETE:
-            raise InvalidState(
-                f"server {row.name} is on no host, so there is nothing to {call.operation}",
-                field="server",
-                value=row.id,
-                remedy="delete it, and boot another",
-            )
-        row.operation_id, row.task_state, row.hold = call.run_id, call.task_state, None
-        return target_of(session, row, self._limits(call.operation))
+        return target_of(session, take(session, call), limits_of(self._settings, call.operation))
 
     @activity.defn(name="settle")
     def settle(self, call: Settle) -> Server:
@@ -216,6 +175,7 @@ class Servers(interface.Servers):
             row = _row(session, call.server_id)
             if row.operation_id == call.run_id:
                 _settle(row, call)
+                abandon_move(session, row, call.run_id)
                 release_others(session, row.id, row.host_id)
                 write_events(session, call.events)
             return server_view(session, row)
@@ -232,6 +192,8 @@ class Servers(interface.Servers):
                 row.hold = None
                 row.request_fingerprint = ""  # with which a guess of the user data could be tried
                 release(session, row.id)
+                release_former(session, row.id)
+                end_migrations(session, row.id, MigrationStatus.ERROR)
                 write_events(session, call)
             return server_view(session, row)
 
@@ -239,7 +201,7 @@ class Servers(interface.Servers):
 
 
 def _settle(row: Row, call: Settle) -> None:
-    row.operation_id, row.task_state, row.hold = None, None, None
+    let_go(row)
     if call.vm_state is not None:
         row.vm_state = call.vm_state
     if call.power_state is not None:

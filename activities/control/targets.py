@@ -2,7 +2,9 @@
 
 from sqlmodel import Session, col, select
 
+from activities.control.migrations import open_move
 from activities.interfaces.servers import AttachedVolume, HostRef, Limits, Target
+from hostler.contract.guests import DiskKind
 from models import Allocation, BlockDevice, Host, Port, Server, Volume
 
 
@@ -15,8 +17,16 @@ def target_of(session: Session, row: Server, limits: Limits) -> Target:
         port_ids=list(session.exec(select(Port.id).where(Port.server_id == row.id)).all()),
         volumes=_volumes(session, row),
         former=row.vm_state,
+        move=open_move(session, row.id),
+        root_volume=_root_is_volume(session, row),
+        shelved_image_id=row.shelved_image_id,
         limits=limits,
     )
+
+
+def _root_is_volume(session: Session, row: Server) -> bool:
+    query = select(BlockDevice.volume_id).where(BlockDevice.server_id == row.id, BlockDevice.kind == DiskKind.ROOT)
+    return session.exec(query).first() is not None
 
 
 def _hosts(session: Session, row: Server) -> list[HostRef]:

@@ -7,9 +7,10 @@ from sqlmodel import Session, col, select
 
 from hostler.contract import resources
 from hostler.contract.guests import ImageRef
-from hostler.contract.servers import Address, AttachedDevice, Fault, Hold, Server
-from hostler.contract.states import status
-from models import BlockDevice, Flavor, Host, Image, KeyPair, Network, Port, Volume
+from hostler.contract.servers import Address, AttachedDevice, Fault, Hold, Migration, Server
+from hostler.contract.states import VmState, status
+from models import OPEN_MIGRATIONS, BlockDevice, Flavor, Host, Image, KeyPair, Network, Port, Volume
+from models import Migration as MigrationRow
 from models import Server as ServerRow
 
 
@@ -35,7 +36,34 @@ def server_views(session: Session, rows: Sequence[ServerRow]) -> list[Server]:
             )
         )
     hosts = host_names(session, {row.host_id for row in rows})
-    return [_server(row, addresses[row.id], devices[row.id], hosts.get(row.host_id or "")) for row in rows]
+    moves = _migrations(session, [row.id for row in rows if row.vm_state in (VmState.RESIZED, VmState.ERROR)])
+    return [
+        _server(row, addresses[row.id], devices[row.id], hosts.get(row.host_id or ""), moves.get(row.id))
+        for row in rows
+    ]
+
+
+def _migrations(session: Session, server_ids: Sequence[str]) -> dict[str, Migration]:
+    """The open moves of the servers."""
+    query = select(MigrationRow).where(
+        col(MigrationRow.server_id).in_(server_ids), col(MigrationRow.status).in_(OPEN_MIGRATIONS)
+    )
+    rows = session.exec(query).all() if server_ids else []
+    hosts = host_names(session, {host for row in rows for host in (row.source_id, row.target_id)})
+    return {
+        row.server_id: Migration(
+            id=row.id,
+            kind=row.kind,
+            status=row.status,
+            source=hosts.get(row.source_id, row.source_id),
+            target=hosts.get(row.target_id, row.target_id) if row.target_id else None,
+            old_flavor=row.old_flavor["name"],
+            new_flavor=row.new_flavor["name"],
+            confirms_at=row.confirms_at,
+            created_at=row.created_at,
+        )
+        for row in rows
+    }
 
 
 def server_view(session: Session, row: ServerRow) -> Server:
@@ -48,7 +76,13 @@ def host_names(session: Session, ids: set[str | None]) -> dict[str, str]:
     return dict(session.exec(select(Host.id, Host.name).where(col(Host.id).in_(ids - {None}))).all())
 
 
-def _server(row: ServerRow, addresses: list[Address], devices: list[AttachedDevice], host: str | None) -> Server:
+def _server(
+    row: ServerRow,
+    addresses: list[Address],
+    devices: list[AttachedDevice],
+    host: str | None,
+    migration: Migration | None,
+) -> Server:
     return Server(
         id=row.id,
         name=row.name,
@@ -69,8 +103,11 @@ def _server(row: ServerRow, addresses: list[Address], devices: list[AttachedDevi
         metadata=row.metadata_,
         fault=Fault.model_validate(row.fault) if row.fault else None,
         hold=Hold.model_validate(row.hold) if row.hold else None,
+        migration=migration,
+        shelved_image_id=row.shelved_image_id,
         created_at=row.created_at,
         launched_at=row.launched_at,
+        shelved_at=row.shelved_at,
         deleted_at=row.deleted_at,
     )
 

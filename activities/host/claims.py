@@ -8,18 +8,21 @@ from temporalio import activity
 
 from activities.interfaces import guests as interface
 from activities.interfaces.servers import ServerRef
-from drivers.durable import write_text
+from drivers.durable import put_in_place, write_text
 from drivers.hypervisor.base import HypervisorDriver
 from drivers.strays import strays
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import ClaimSpec
 from hostler.contract.resources import Inventory
 
+FORMER = "former"
+
 
 class Claims(interface.Claims):
-    """One JSON file a claim in `directory`, so that the book outlives the worker.
+    """One JSON file a claim in `directory`, and a former one in `former` there, so that the book outlives the worker.
 
-    `durable` makes it outlive a power cut as well, which simulated hosts do not need.
+    A former claim is that of a server whose move may yet be reverted: it still counts. `durable` makes the book outlive
+    a power cut as well, which simulated hosts do not need.
     """
 
     def __init__(
@@ -30,9 +33,10 @@ class Claims(interface.Claims):
         self._hypervisor = hypervisor
         self._durable = durable
         self._turn = asyncio.Lock()
-        directory.mkdir(parents=True, exist_ok=True)
-        claims = filter(None, map(_read, directory.glob("*.json")))
-        self._claims = {claim.server_id: claim for claim in claims}
+        self._former_directory = directory / FORMER
+        self._former_directory.mkdir(parents=True, exist_ok=True)
+        self._claims = _read_all(directory)
+        self._formers = _read_all(self._former_directory)
 
     @activity.defn(name="claim_resources")
     async def claim_resources(self, call: ClaimSpec) -> None:
@@ -49,11 +53,16 @@ class Claims(interface.Claims):
 
     def held(self) -> list[str]:
         """The servers whose claims have a whole file now."""
-        return sorted(file.stem for file in self._directory.glob("*.json") if _read(file))
+        return sorted(_read_all(self._directory))
+
+    def formers(self) -> list[str]:
+        """The servers whose former claims have one."""
+        return sorted(_read_all(self._former_directory))
 
     def strays(self) -> list[str]:
         """Files that are no claim."""
-        return strays(self._directory, lambda path: _read(path) is not None)
+        own = strays(self._directory, lambda path: path == self._former_directory or _read(path) is not None)
+        return [*own, *strays(self._former_directory, lambda path: _read(path) is not None)]
 
     @activity.defn(name="drop_claim")
     async def drop_claim(self, call: ServerRef) -> None:
@@ -61,9 +70,33 @@ class Claims(interface.Claims):
             self._file(call.server_id).unlink(missing_ok=True)
             self._claims.pop(call.server_id, None)
 
+    @activity.defn(name="set_aside_claim")
+    async def set_aside_claim(self, call: ServerRef) -> None:
+        async with self._turn:
+            claim = self._claims.get(call.server_id)
+            if claim is not None and call.server_id not in self._formers:
+                await self._move(self._file(claim.server_id), self._former_file(claim.server_id))
+                self._formers[claim.server_id] = self._claims.pop(claim.server_id)
+
+    @activity.defn(name="bring_back_claim")
+    async def bring_back_claim(self, call: ServerRef) -> None:
+        async with self._turn:
+            if call.server_id in self._formers:
+                await self._move(self._former_file(call.server_id), self._file(call.server_id))
+                self._claims[call.server_id] = self._formers.pop(call.server_id)
+
+    @activity.defn(name="drop_former_claim")
+    async def drop_former_claim(self, call: ServerRef) -> None:
+        async with self._turn:
+            self._former_file(call.server_id).unlink(missing_ok=True)
+            self._formers.pop(call.server_id, None)
+
+    async def _move(self, file: Path, to: Path) -> None:
+        await asyncio.to_thread(put_in_place if self._durable else Path.rename, file, to)
+
     def _check_book(self, call: ClaimSpec) -> None:
         has = self._inventory
-        claims = self._claims.values()
+        claims = [*self._claims.values(), *self._formers.values()]
         self._check("vCPUs", call.vcpus, int(has.vcpus * has.cpu_ratio), sum(claim.vcpus for claim in claims))
         ram = int((has.ram_mib - has.reserved_ram_mib) * has.ram_ratio)
         self._check("MiB of RAM", call.ram_mib, ram, sum(claim.ram_mib for claim in claims))
@@ -84,6 +117,14 @@ class Claims(interface.Claims):
 
     def _file(self, server_id: str) -> Path:
         return self._directory / f"{server_id}.json"
+
+    def _former_file(self, server_id: str) -> Path:
+        return self._former_directory / f"{server_id}.json"
+
+
+def _read_all(directory: Path) -> dict[str, ClaimSpec]:
+    claims = filter(None, map(_read, directory.glob("*.json")))
+    return {claim.server_id: claim for claim in claims}
 
 
 def _read(file: Path) -> ClaimSpec | None:

@@ -7,13 +7,13 @@ from temporalio import activity
 
 from activities.host.images import fetch
 from activities.interfaces import guests as interface
-from activities.interfaces.guests import RebootGuest, StopGuest
+from activities.interfaces.guests import ExpectGuest, OfferDisks, RebootGuest, StopGuest
 from activities.interfaces.servers import ServerRef
 from drivers.hypervisor.base import HypervisorDriver
 from drivers.image.cache import ImageCache
 from hostler.contract.calls import CONSOLE_LOG, ConsoleRequest
-from hostler.contract.errors import NotFound
-from hostler.contract.guests import GuestDisk, GuestSpec
+from hostler.contract.errors import InvalidState, NotFound
+from hostler.contract.guests import DisksOffer, GuestDisk, GuestSpec
 from hostler.contract.states import PowerState
 
 
@@ -38,6 +38,44 @@ class Guests(interface.Guests):
     @activity.defn(name="destroy_guest")
     async def destroy_guest(self, call: ServerRef) -> None:
         await self._hypervisor.destroy(call.server_id)
+
+    @activity.defn(name="set_aside_guest")
+    async def set_aside_guest(self, call: ServerRef) -> None:
+        await self._hypervisor.set_aside(call.server_id)
+
+    @activity.defn(name="bring_back_guest")
+    async def bring_back_guest(self, call: ServerRef) -> None:
+        await self._hypervisor.bring_back(call.server_id)
+
+    @activity.defn(name="drop_former_guest")
+    async def drop_former_guest(self, call: ServerRef) -> None:
+        await self._hypervisor.drop_former(call.server_id)
+
+    @activity.defn(name="expect_guest")
+    async def expect_guest(self, call: ExpectGuest) -> PowerState:
+        if call.former and call.server_id in await self._hypervisor.formers():
+            return PowerState.SHUTDOWN
+        power_state = await self._hypervisor.power_state(call.server_id)
+        if power_state is PowerState.NOSTATE:
+            raise InvalidState(
+                f"the host has no guest of server {call.server_id}" + (", nor its former one" if call.former else ""),
+                field="server",
+                value=call.server_id,
+                remedy="compare what there is with what should be: hostler audit",
+            )
+        return power_state
+
+    @activity.defn(name="offer_disks")
+    async def offer_disks(self, call: OfferDisks) -> DisksOffer:
+        return await self._hypervisor.offer_disks(call.server_id, call.flatten, activity.heartbeat)
+
+    @activity.defn(name="withdraw_offer")
+    async def withdraw_offer(self, call: ServerRef) -> None:
+        await self._hypervisor.withdraw_offer(call.server_id)
+
+    @activity.defn(name="receive_disks")
+    async def receive_disks(self, call: DisksOffer) -> None:
+        await self._hypervisor.receive_disks(call, activity.heartbeat)
 
     @activity.defn(name="resume_guest")
     async def resume_guest(self, call: ServerRef) -> PowerState:

@@ -43,6 +43,7 @@ class HostHoldings(interface.HostHoldings):
         return Holdings(
             host_id=self._host_id,
             claims=await asyncio.to_thread(self._claims.held),
+            formers=await self._formers(),
             guests=[GuestHolding(**guest._asdict()) for guest in await self._hypervisor.held()],
             ports=[PortHolding(port_id=p.port_id, server_id=p.server_id) for p in await self._network.ports()],
             volumes=await volumes.volumes() if volumes else [],
@@ -56,3 +57,7 @@ class HostHoldings(interface.HostHoldings):
                 *await asyncio.to_thread(self._images.strays),
             ],
         )
+
+    async def _formers(self) -> list[str]:
+        claims = await asyncio.to_thread(self._claims.formers)
+        return sorted({*claims, *await self._hypervisor.formers()})

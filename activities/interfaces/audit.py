@@ -38,6 +38,7 @@ class Evidence(BaseModel):
     power_state: PowerState | None = None
     guest: bool = False
     claim: bool = False
+    former: bool = False
     allocation: bool = False
     ports: list[str] = []
 

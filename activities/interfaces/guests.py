@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from activities.interfaces.servers import ServerRef
-from hostler.contract.guests import ClaimSpec, GuestSpec
+from hostler.contract.guests import ClaimSpec, DisksOffer, GuestSpec
 from hostler.contract.states import PowerState
 
 
@@ -22,6 +22,18 @@ class RebootGuest(StopGuest):
     """Reboot; `hard` resets at once."""
 
     hard: bool
+
+
+class ExpectGuest(ServerRef):
+    """A guest that must be here; `former`: set aside, or in its place."""
+
+    former: bool = False
+
+
+class OfferDisks(ServerRef):
+    """Disks to serve; `flatten`: the root disk without its image, which the next host cannot have."""
+
+    flatten: bool = False
 
 
 class Claims(ABC):
@@ -41,6 +53,21 @@ class Claims(ABC):
     async def drop_claim(self, call: ServerRef) -> None:
         """Give the claim back."""
 
+    @activity.defn(name="set_aside_claim")
+    @abstractmethod
+    async def set_aside_claim(self, call: ServerRef) -> None:
+        """Keep the claim as the server's former one, beside which it may have another here."""
+
+    @activity.defn(name="bring_back_claim")
+    @abstractmethod
+    async def bring_back_claim(self, call: ServerRef) -> None:
+        """The former claim, if there is one, is the server's again, and takes the place of another."""
+
+    @activity.defn(name="drop_former_claim")
+    @abstractmethod
+    async def drop_former_claim(self, call: ServerRef) -> None:
+        """Give the former claim back."""
+
 
 class Guests(ABC):
     """The guests of one host."""
@@ -54,6 +81,45 @@ class Guests(ABC):
     @abstractmethod
     async def destroy_guest(self, call: ServerRef) -> None:
         """Remove all of it."""
+
+    @activity.defn(name="set_aside_guest")
+    @abstractmethod
+    async def set_aside_guest(self, call: ServerRef) -> None:
+        """Keep the guest, off, where nothing starts it: another one of the server can take its place."""
+
+    @activity.defn(name="bring_back_guest")
+    @abstractmethod
+    async def bring_back_guest(self, call: ServerRef) -> None:
+        """The guest that was set aside, if there is one, takes its place again, off; one that is there is removed."""
+
+    @activity.defn(name="drop_former_guest")
+    @abstractmethod
+    async def drop_former_guest(self, call: ServerRef) -> None:
+        """Remove the guest that was set aside."""
+
+    @activity.defn(name="expect_guest")
+    @abstractmethod
+    async def expect_guest(self, call: ExpectGuest) -> PowerState:
+        """See that the guest is here.
+
+        Raises:
+            InvalidState: it is not.
+        """
+
+    @activity.defn(name="offer_disks")
+    @abstractmethod
+    async def offer_disks(self, call: OfferDisks) -> DisksOffer:
+        """Serve the disks of the guest that was set aside."""
+
+    @activity.defn(name="withdraw_offer")
+    @abstractmethod
+    async def withdraw_offer(self, call: ServerRef) -> None:
+        """Serve them no longer."""
+
+    @activity.defn(name="receive_disks")
+    @abstractmethod
+    async def receive_disks(self, call: DisksOffer) -> None:
+        """Fetch what another host offers; `destroy_guest` removes it."""
 
     @activity.defn(name="resume_guest")
     @abstractmethod

@@ -31,10 +31,14 @@ class HoldingsQuery(BaseModel):
 
 
 class Holdings(BaseModel):
-    """What a host has now. `strays` are files in the host's own directories that belong to nothing else of it."""
+    """What a host has now. `strays` are files in the host's own directories that belong to nothing else of it.
+
+    `formers` are servers of which it keeps a guest or a claim that was set aside.
+    """
 
     host_id: str
     claims: list[str] = []
+    formers: list[str] = []
     guests: list[GuestHolding] = []
     ports: list[PortHolding] = []
     volumes: list[str] = []

@@ -29,6 +29,8 @@ class Schedule(BaseModel):
     zone: str | None = None
     host: str | None = None
     image_id: str | None = None
+    architecture: str | None = None
+    hypervisor_type: str | None = None
     alternates: list[str] = []
     excluded: list[str] = []
 

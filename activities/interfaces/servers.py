@@ -41,6 +41,7 @@ class Limits(BaseModel):
     on_failure: OnFailure = OnFailure.GIVE_UP
     hold: timedelta = timedelta(days=1)
     overdue: timedelta | None = None
+    offload_after: timedelta = timedelta(0)
 
 
 class BootPlan(BaseModel):
@@ -130,8 +131,22 @@ class AttachedVolume(BaseModel):
     discard: bool
 
 
+class OpenMove(BaseModel):
+    """A move that is not over. `source` keeps the former guest and claim, `former` is what the server was before.
+
+    `finished`: the server waits to be confirmed or reverted; else its move was cut short.
+    """
+
+    source: HostRef
+    former: VmState
+    finished: bool
+
+
 class Target(BaseModel):
-    """A server that an operation has taken. `hosts` are all that may hold something of it, its own first."""
+    """A server that an operation has taken. `hosts` are all that may hold something of it, its own first.
+
+    `root_volume`: its root disk is a volume.
+    """
 
     server_id: str
     name: str
@@ -139,6 +154,9 @@ class Target(BaseModel):
     port_ids: list[str] = []
     volumes: list[AttachedVolume] = []
     former: VmState
+    move: OpenMove | None = None
+    root_volume: bool = False
+    shelved_image_id: str | None = None
     limits: Limits = Limits()
 
 

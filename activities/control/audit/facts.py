@@ -9,15 +9,16 @@ from activities.control.views import host_names
 from activities.interfaces.holdings import Holdings
 from hostler.contract.resources import VolumeStatus
 from hostler.contract.states import VmState
-from models import Allocation, BlockDevice, Image, OwedWork, Port, Server, Volume
+from models import OPEN_MIGRATIONS, Allocation, BlockDevice, Image, Migration, OwedWork, Port, Server, Volume
 
 
 @dataclass(frozen=True)
 class Facts:
     """The database's side. Dictionaries are by UUID.
 
-    `hosts` are the names of those on which the servers are, `owed` the servers and volumes of which the host owes some
-    work, `images_in_use` those from which a server, or a volume that is being made, comes.
+    `hosts` are the names of those on which the servers are, `left` the servers that have moved from this host and may
+    yet come back, `owed` the servers and volumes of which the host owes some work, `images_in_use` those from which a
+    server, or a volume that is being made, comes.
     """
 
     servers: dict[str, Server]
@@ -25,6 +26,7 @@ class Facts:
     ports: dict[str, Port]
     volumes: dict[str, Volume]
     hosts: dict[str, str]
+    left: set[str]
     owed: set[str]
     images: set[str]
     images_in_use: set[str]
@@ -42,9 +44,11 @@ def is_busy(server: Server) -> bool:
 def read_facts(session: Session, host_id: str, holdings: Holdings) -> Facts:
     """All that is needed to judge what the host says that it has."""
     volumes = _volumes(session, host_id, {*holdings.volumes, *holdings.exports})
-    allocations = session.exec(select(Allocation.server_id).where(Allocation.host_id == host_id)).all()
+    own = col(Allocation.former).is_(False)
+    allocations = session.exec(select(Allocation.server_id).where(Allocation.host_id == host_id, own)).all()
     mentioned = {
         *holdings.claims,
+        *holdings.formers,
         *(guest.server_id for guest in holdings.guests),
         *(port.server_id for port in holdings.ports),
         *(volume.server_id for volume in volumes.values() if volume.server_id),
@@ -53,7 +57,7 @@ def read_facts(session: Session, host_id: str, holdings: Holdings) -> Facts:
     query = select(Server).where(or_(col(Server.id).in_(mentioned), col(Server.host_id) == host_id))
     servers = {row.id: row for row in session.exec(query)}
     allocated: dict[str, set[str]] = defaultdict(set)
-    for row in session.exec(select(Allocation).where(col(Allocation.server_id).in_(servers))):
+    for row in session.exec(select(Allocation).where(col(Allocation.server_id).in_(servers), own)):
         allocated[row.server_id].add(row.host_id)
     here = [row.id for row in servers.values() if row.host_id == host_id]
     bound = [port.port_id for port in holdings.ports]
@@ -64,6 +68,7 @@ def read_facts(session: Session, host_id: str, holdings: Holdings) -> Facts:
         ports={port.id: port for port in ports},
         volumes=volumes,
         hosts=host_names(session, {server.host_id for server in servers.values()}),
+        left=_left(session, host_id),
         owed=_owed(session, host_id),
         images=set(session.exec(select(Image.id).where(col(Image.id).in_(holdings.images))).all()),
         images_in_use=images_in_use(session, holdings.images),
@@ -73,6 +78,13 @@ def read_facts(session: Session, host_id: str, holdings: Holdings) -> Facts:
 def _volumes(session: Session, host_id: str, mentioned: set[str]) -> dict[str, Volume]:
     query = select(Volume).where(or_(Volume.host_id == host_id, col(Volume.id).in_(mentioned)))
     return {volume.id: volume for volume in session.exec(query)}
+
+
+def _left(session: Session, host_id: str) -> set[str]:
+    query = select(Migration.server_id).where(
+        Migration.source_id == host_id, col(Migration.status).in_(OPEN_MIGRATIONS)
+    )
+    return set(session.exec(query).all())
 
 
 def _owed(session: Session, host_id: str) -> set[str]:

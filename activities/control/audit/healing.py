@@ -9,6 +9,7 @@ from activities.control.audit.facts import is_busy
 from activities.control.audit.records import LONG
 from activities.control.audit.servers import AGREEING, FOLLOWED
 from activities.control.events import write_events
+from activities.control.migrations import open_migration
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import EventLog
 from hostler.contract.errors import OperationFailed
@@ -57,13 +58,28 @@ def give_back(session: Session, suspicion: Suspicion, run_id: str) -> str:
     if now() - server.updated_at < LONG:
         return f"its row changed less than {LONG.seconds // 60} minutes ago"
     lost, before = server.operation_id, status(server.vm_state, server.task_state)
-    state, fault = _former(server, suspicion.evidence.power_state)
+    if (migration := open_migration(session, server.id)) is not None and migration.id == lost:
+        fault: OperationFailed | None = _cut_short(server)
+        state = VmState.ERROR
+    else:
+        state, fault = _former(server, suspicion.evidence.power_state)
     server.operation_id, server.task_state, server.hold = None, None, None
     server.vm_state, server.power_state = state, suspicion.evidence.power_state or PowerState.NOSTATE
     if fault is not None:
         server.fault = Fault(created_at=now(), error=fault.detail).model_dump(mode="json")
     _tell(session, suspicion, run_id, f"run {lost} is gone: {status(state, None)}, was {before}")
     return HEALED
+
+
+STAYS = (VmState.RESIZED, VmState.SHELVED, VmState.SHELVED_OFFLOADED)
+"""What a server is that an operation has taken, until its end."""
+
+
+def _cut_short(server: Server) -> OperationFailed:
+    return OperationFailed(
+        f"run {server.operation_id}, which moved it, is gone: nobody finished or undid the move",
+        remedy=f"bring it back to where and what it was: hostler server revert {server.id}",
+    )
 
 
 def _former(server: Server, power: PowerState | None) -> tuple[VmState, OperationFailed | None]:
@@ -74,6 +90,8 @@ def _former(server: Server, power: PowerState | None) -> tuple[VmState, Operatio
         return VmState.ERROR, OperationFailed(message, remedy=remedy)
     if server.vm_state is VmState.ERROR and server.fault is not None:
         return VmState.ERROR, None
+    if server.vm_state in STAYS and (power is not None or server.host_id is None):
+        return server.vm_state, None
     if power is None:
         message = f"run {server.operation_id} is gone, and the server has no guest on its host"
         return VmState.ERROR, OperationFailed(message, remedy=remedy)

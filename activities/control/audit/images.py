@@ -11,7 +11,7 @@ from activities.interfaces.audit import Suspicion
 from drivers.strays import SETTLED
 from hostler.contract.audit import FindingKind
 from hostler.contract.resources import ImageStatus
-from models import Image, now
+from models import Image, Server, now
 
 
 def judge_images(session: Session, stored: dict[str, datetime], strays: Sequence[str]) -> Iterator[Suspicion]:
@@ -19,7 +19,8 @@ def judge_images(session: Session, stored: dict[str, datetime], strays: Sequence
     images = {image.id: image for image in session.exec(select(Image))}
     for image in images.values():
         if image.status is ImageStatus.SAVING:
-            yield _stuck(image)
+            made_of = image.properties.get("instance_uuid")
+            yield _stuck(image, session.get(Server, made_of) if made_of else None)
         elif image.id not in stored:
             yield _without_file(image)
     for image_id in stored.keys() - images.keys():
@@ -29,7 +30,17 @@ def judge_images(session: Session, stored: dict[str, datetime], strays: Sequence
         yield stray(path, "a file in the image store that is no image", "a control worker's machine")
 
 
-def _stuck(image: Image) -> Suspicion:
+def _stuck(image: Image, server: Server | None) -> Suspicion:
+    if server is not None:
+        return suspect(
+            FindingKind.STUCK_IMAGE,
+            image.id,
+            f"image {image.name} is saving, and nothing makes it of its server",
+            "active, or not there",
+            server=server,
+            reason="the server may be all that there is of it",
+            remedy=f"hostler image delete {image.id}",
+        )
     return suspect(
         FindingKind.STUCK_IMAGE,
         image.id,

@@ -39,6 +39,7 @@ def judge_records(session: Session, alive: frozenset[str]) -> Iterator[Suspicion
 def _homeless(session: Session) -> Iterator[Suspicion]:
     """Servers on no host: held by a run, or what a build that failed still has."""
     query = select(Server).where(col(Server.deleted_at).is_(None), col(Server.host_id).is_(None))
+    shelved = col(Server.vm_state) == VmState.SHELVED_OFFLOADED  # it keeps its addresses and volumes
     held = or_(
         col(Server.operation_id).is_not(None),
         col(Server.task_state).is_not(None),
@@ -47,7 +48,7 @@ def _homeless(session: Session) -> Iterator[Suspicion]:
     for server in session.exec(query.where(held)):
         yield lost_operation(server, None)
     has = or_(*(exists().where(col(kind.server_id) == Server.id) for kind in (Port, BlockDevice, Volume)))
-    for server in session.exec(query.where(~held, has)):
+    for server in session.exec(query.where(~held, ~shelved, has)):
         yield suspect(
             FindingKind.REMAINS,
             server.id,

@@ -8,12 +8,14 @@ from sqlmodel import Session
 
 from activities.control.audit.facts import images_in_use, is_busy
 from activities.control.audit.healing import CHANGED, locked
+from activities.control.migrations import open_migration
 from activities.interfaces.audit import HostStep, Suspicion, Treatment
 from activities.interfaces.block_devices import HostVolumes, VolumeRef
 from activities.interfaces.guests import Claims, Guests
 from activities.interfaces.images import HostImages, ImageId
 from activities.interfaces.ports import HostPorts, PortIds
 from activities.interfaces.servers import HostRef, ServerRef
+from hostler.contract.states import VmState
 from models import Image, Server, Volume
 from scheduler.reservation import release
 
@@ -28,12 +30,15 @@ def host_of(suspicion: Suspicion) -> HostRef:
 def remove_remains(session: Session, suspicion: Suspicion, run_id: str) -> Treatment:
     """What is here of a server that is deleted, or that lives elsewhere: then it is held from now on."""
     server = session.get(Server, suspicion.finding.server_id, with_for_update=True)
-    if server is None or server.host_id == suspicion.finding.host_id:
+    if server is None or (server.host_id == suspicion.finding.host_id and not suspicion.evidence.former):
         return Treatment(reason=CHANGED)
+    if open_migration(session, server.id) is not None:
+        return Treatment(reason="the server is moving")
     if server.deleted_at is not None and server.operation_id is None:
         return Treatment(host=host_of(suspicion), steps=_steps(suspicion))
     if server.operation_id != run_id:
-        if server.host_id is None or is_busy(server) or locked(session, suspicion) is None:
+        nowhere = server.host_id is None and server.vm_state is not VmState.SHELVED_OFFLOADED
+        if nowhere or is_busy(server) or locked(session, suspicion) is None:
             return Treatment(reason=CHANGED)
         server.operation_id = run_id
     return Treatment(host=host_of(suspicion), steps=_steps(suspicion), holds=True)
@@ -48,6 +53,9 @@ def _steps(suspicion: Suspicion) -> list[HostStep]:
     if evidence.ports:
         ports = PortIds(server_id=finding.subject, port_ids=evidence.ports)
         steps.append(_step(HostPorts.unbind_ports.__name__, ports))
+    if evidence.former:
+        steps.append(_step(Guests.drop_former_guest.__name__, ref))
+        steps.append(_step(Claims.drop_former_claim.__name__, ref))
     if evidence.claim:
         steps.append(_step(Claims.drop_claim.__name__, ref))
     return steps

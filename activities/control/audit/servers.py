@@ -21,6 +21,9 @@ FOLLOWED = {
 AGREEING = {
     (VmState.ACTIVE, PowerState.RUNNING),
     (VmState.STOPPED, PowerState.SHUTDOWN),
+    (VmState.RESIZED, PowerState.RUNNING),
+    (VmState.RESIZED, PowerState.SHUTDOWN),
+    (VmState.SHELVED, PowerState.SHUTDOWN),
 }
 
 
@@ -30,6 +33,7 @@ class Part:
 
     guest: GuestHolding | None = None
     claim: bool = False
+    former: bool = False
     allocation: bool = False
     ports: list[str] = field(default_factory=list)
 
@@ -39,13 +43,15 @@ class Part:
             guest=self.guest is not None,
             power_state=self.guest.power_state if self.guest else None,
             claim=self.claim,
+            former=self.former,
             allocation=self.allocation,
             ports=sorted(self.ports),
         )
 
     def __str__(self) -> str:
         words = [f"a guest ({self.guest.power_state})"] if self.guest else []
-        words += ["a claim"] * self.claim + ["an allocation"] * self.allocation
+        words += ["a claim"] * self.claim + ["a former guest or claim"] * self.former
+        words += ["an allocation"] * self.allocation
         words += [f"bound port {port}" for port in sorted(self.ports)]
         return ", ".join(words) or "nothing"
 
@@ -57,8 +63,13 @@ def parts(host: HostRef, holdings: Holdings, facts: Facts) -> dict[str, Part]:
         found[guest.server_id].guest = guest
     for server_id in holdings.claims:
         found[server_id].claim = True
+    for server_id in holdings.formers:
+        if server_id not in facts.left:
+            found[server_id].former = True
     for port in holdings.ports:
-        found[port.server_id].ports.append(port.port_id)
+        server = facts.servers.get(port.server_id)
+        if port.server_id not in facts.left or (server is not None and server.host_id == host.id):
+            found[port.server_id].ports.append(port.port_id)
     for server_id, hosts in facts.allocated.items():
         if host.id in hosts:
             found[server_id].allocation = True
@@ -86,6 +97,8 @@ def _own(host: HostRef, server: Server, part: Part, facts: Facts) -> Iterator[Su
     if is_busy(server):
         yield lost_operation(server, host, part.evidence())
         return
+    if part.former and server.id not in facts.owed:
+        yield _remains(host, server, Part(former=True), facts)
     if part.guest is None:
         yield suspect(
             FindingKind.NO_GUEST,
@@ -221,6 +234,10 @@ def _remains(host: HostRef, server: Server, part: Part, facts: Facts) -> Suspici
         )
     if server.deleted_at is not None:
         where, safe, remedy = "deleted", True, ""
+    elif part.former:
+        where, safe, remedy = "not about to come back to it", True, ""
+    elif server.vm_state is VmState.SHELVED_OFFLOADED:
+        where, safe, remedy = "on the shelf", True, ""
     elif server.host_id is not None:
         where, safe, remedy = f"on host {facts.hosts.get(server.host_id, server.host_id)}", True, ""
     else:

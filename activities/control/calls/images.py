@@ -11,9 +11,9 @@ from activities.control.views import image_view
 from drivers.image.base import ImageStore
 from hostler.contract.calls import DELETE_IMAGE, LIST_IMAGES, SHOW_IMAGE, Filter, Nothing, Ref
 from hostler.contract.errors import Conflict
-from hostler.contract.names import image_workflow_id
+from hostler.contract.names import image_workflow_id, server_workflow_id
 from hostler.contract.resources import Image, ImageStatus
-from models import Database
+from models import Database, Server
 from models import Image as Row
 
 
@@ -44,6 +44,7 @@ class ImageCalls:
     async def delete_image(self, call: Ref) -> Nothing:
         """Remove the file, then the row, so that a call that broke between them can be repeated."""
         image = await asyncio.to_thread(self.show_image, call)
+        await asyncio.to_thread(self._check_not_shelved, image)
         if image.status != ImageStatus.ACTIVE:
             await self._check_not_importing(image)
         await asyncio.to_thread(self._remove, image.id)
@@ -51,13 +52,27 @@ class ImageCalls:
 
     async def _check_not_importing(self, image: Image) -> None:
         """A restored database has images as saving that nothing imports any more: these may be deleted."""
-        workflow_id = image_workflow_id(image.id)
+        made_of = image.properties.instance_uuid
+        workflow_id = server_workflow_id(made_of) if made_of else image_workflow_id(image.id)
         if await self._temporal.open_runs([workflow_id]):
             raise Conflict(
-                f"image {image.name} is still being imported",
+                f"image {image.name} is still being {'made of its server' if made_of else 'imported'}",
                 field="image",
                 value=image.name,
                 remedy=f"wait, or cancel the workflow {workflow_id}",
+            )
+
+    def _check_not_shelved(self, image: Image) -> None:
+        """A server on the shelf has no other disk."""
+        with self._database.read() as session:
+            query = select(Server).where(Server.shelved_image_id == image.id, col(Server.deleted_at).is_(None))
+            server = session.exec(query).first()
+        if server is not None:
+            raise Conflict(
+                f"image {image.name} is the disk of server {server.name}, which is shelved",
+                field="image",
+                value=image.name,
+                remedy=f"unshelve or delete the server first: hostler server unshelve {server.id}",
             )
 
     def _remove(self, image_id: str) -> None:

@@ -13,6 +13,7 @@ from hostler.contract.resources import Network
 from hostler.contract.validation import check_network
 from models import Database, Port
 from models import Network as Row
+from models.network import free_vni
 
 
 class NetworkCalls:
@@ -39,7 +40,7 @@ class NetworkCalls:
                         remedy="choose another name, or delete that one",
                     )
                 return wanted
-            session.add(Row(**wanted.model_dump(exclude={"ports"})))
+            session.add(Row(**wanted.model_dump(exclude={"ports"}), vni=free_vni(session, wanted.id)))
             return wanted
 
         return self._database.run(change)
