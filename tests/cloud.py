@@ -82,6 +82,9 @@ class World:
     owed: frozenset[tuple[str, str]]
     claims: frozenset[tuple[str, str]]
     guests: frozenset[tuple[str, str]]
+    formers: frozenset[tuple[str, str]]
+    incoming: frozenset[tuple[str, str]]
+    images: frozenset[str]
     bound_ports: frozenset[tuple[str, str]]
     volume_files: frozenset[str]
     exports: frozenset[str]
@@ -230,6 +233,12 @@ class Cloud:
             while not await self.client.servers.events(server_id):  # noqa: ASYNC110 - it is about the database
                 await asyncio.sleep(0.02)
 
+    async def becomes(self, server_id: str, status: str) -> None:
+        """Return when the server has this status."""
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            while (await self.client.servers.show(server_id)).status != status:  # noqa: ASYNC110 - it is about the database
+                await asyncio.sleep(0.02)
+
     def row(self, server_id: str) -> ServerRow | None:
         """The server's row."""
         with self.database.read() as session:
@@ -260,6 +269,9 @@ class Cloud:
                 owed=frozenset((hosts[one.host_id], one.activity) for one in session.exec(select(OwedWork))),
                 claims=_files(root, "claims"),
                 guests=_files(root, "guests"),
+                formers=_files(root, "former") | _files(root, "claims/former") | _files(root, "offers"),
+                incoming=_files(root, "incoming"),
+                images=frozenset(path.name for path in (root / "images").rglob("*") if path.is_file()),
                 bound_ports=frozenset(
                     (machine.name, port.server_id)
                     for machine in self.machines
@@ -284,7 +296,8 @@ class Cloud:
 
 
 def _files(root: Path, kind: str) -> frozenset[tuple[str, str]]:
-    return frozenset((path.parent.parent.name, path.stem) for path in root.glob(f"simulated/*/{kind}/*"))
+    found = root.glob(f"simulated/*/{kind}/*")
+    return frozenset((path.relative_to(root).parts[1], path.stem) for path in found if path.is_file())
 
 
 def refuses(host: str, call: str, *, times: int = 1) -> SimulatedFault:

@@ -27,11 +27,16 @@ from activities.control.calls.servers import ServerCalls
 from activities.control.calls.volumes import VolumeCalls
 from activities.control.hosts import Hosts, host_ids, owing_hosts
 from activities.control.images import Images
+from activities.control.later import Asking
+from activities.control.moves import Moves
 from activities.control.ports import Ports
 from activities.control.power import PowerReports
+from activities.control.rebuilds import Rebuilds
 from activities.control.runs import Runs
 from activities.control.scheduling import Scheduling
 from activities.control.servers import Servers
+from activities.control.shelves import Shelves
+from activities.control.snapshots import Snapshots
 from activities.control.temporal import Temporal
 from activities.telemetry import ActivityTelemetry
 from drivers.image.local import LocalImageStore
@@ -54,21 +59,34 @@ from workers.signals import stop_event
 from workers.temporal import connect
 from workers.temporal_server import announce_key, ensure_search_attributes
 from workflows.audit import Audit
+from workflows.backup import Backup
 from workflows.boot import Boot
+from workflows.confirm_resize import ConfirmResize
 from workflows.delete import Delete
 from workflows.image import CreateImage
+from workflows.later import Later
+from workflows.migrate import Migrate
 from workflows.operation import Operation
 from workflows.reboot import Reboot
+from workflows.rebuild import Rebuild
 from workflows.register_host import RegisterHost
+from workflows.resize import Resize
+from workflows.revert_resize import RevertResize
+from workflows.shelve import Shelve
+from workflows.shelve_offload import ShelveOffload
+from workflows.snapshot import Snapshot
 from workflows.start import Start
 from workflows.stop import Stop
 from workflows.telemetry import OperationTelemetry
+from workflows.unshelve import Unshelve
 from workflows.volume import CreateVolume, DeleteVolume
 
 logger = logging.getLogger(__name__)
 
 WORKFLOWS: list[type] = [
     *(Boot, Start, Stop, Reboot, Delete),
+    *(Snapshot, Backup, Rebuild, Shelve, ShelveOffload, Unshelve),
+    *(Resize, Migrate, ConfirmResize, RevertResize, Later),
     *(CreateImage, CreateVolume, DeleteVolume),
     *(RegisterHost, Audit),
 ]
@@ -93,6 +111,11 @@ def control_activities(
         Ports(database),
         BlockDevices(database, alive, settings.timeouts),
         Images(database, store),
+        Snapshots(database, settings, store),
+        Rebuilds(database, settings),
+        Shelves(database, settings, store),
+        Moves(database, settings),
+        Asking(database, client, settings),
         Hosts(database),
         Runs(temporal),
         AuditActivities(database, store, alive, temporal, settings.audit.heal),

@@ -13,8 +13,10 @@ from activities.host.guests import Guests
 from activities.host.holdings import HostHoldings
 from activities.host.images import HostImages
 from activities.host.ports import HostPorts
+from activities.host.snapshots import HostSnapshots
 from activities.host.volumes import HostVolumes
 from drivers.hypervisor.base import HypervisorDriver
+from drivers.image.base import ImageStore
 from drivers.image.cache import ImageCache
 from drivers.image.local import LocalImageStore
 from drivers.network.base import NetworkDriver
@@ -37,6 +39,7 @@ class Machine:
     hypervisor: HypervisorDriver
     network: NetworkDriver
     images: ImageCache
+    store: ImageStore
     volumes: VolumeDriver | None = None
     takes_volumes: bool = True
     durable: bool = True
@@ -48,6 +51,7 @@ class Machine:
         families: list[object] = [
             claims,
             Guests(self.hypervisor, self.images),
+            HostSnapshots(self.hypervisor, self.store),
             HostPorts(self.network),
             HostImages(self.images),
             HostHoldings(self.id, claims, self.hypervisor, self.network, self.images, self.volumes),
@@ -87,14 +91,17 @@ async def libvirt_machine(settings: Settings) -> Machine:
     # libvirt and netlink are imported only where they are used: a simulated cloud needs neither.
     from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
     from drivers.network.local import LocalNetwork
+    from drivers.network.overlay import Underlay
     from drivers.volume.local import LocalVolumes
 
     directory, host = settings.state_dir, settings.host
     hypervisor = LibvirtHypervisor(host.libvirt, host, directory, host_id(directory))
     volumes = LocalVolumes(directory / "volumes", host.volume_address)
     await volumes.restart_exports()
-    network = LocalNetwork(directory / "network", host_id(directory))
+    underlay = Underlay(host.overlay_address, host.overlay_group) if host.overlay_address else None
+    network = LocalNetwork(directory / "network", host_id(directory), underlay)
     await network.restore()
+    store = LocalImageStore(settings.images_dir)
     return Machine(
         id=host_id(directory),
         name=host.name,
@@ -103,7 +110,8 @@ async def libvirt_machine(settings: Settings) -> Machine:
         inventory=offered(await hypervisor.inventory(), host),
         hypervisor=hypervisor,
         network=network,
-        images=ImageCache(directory / "cache", LocalImageStore(settings.images_dir)),
+        images=ImageCache(directory / "cache", store),
+        store=store,
         volumes=volumes,
         takes_volumes=host.volumes,
         machine_id=machine_id(),
@@ -117,7 +125,8 @@ async def simulated_machines(settings: Settings) -> list[Machine]:
     from drivers.volume.simulated import SimulatedVolumes
 
     simulated, root = settings.host.simulated, settings.state_dir / "simulated"
-    images = ImageCache(root / "cache", LocalImageStore(settings.images_dir))
+    store = LocalImageStore(settings.images_dir)
+    images = ImageCache(root / "cache", store)
     machines = []
     for number in range(1, max(1, simulated.hosts) + 1):
         name = f"{simulated.name_prefix}{number}"
@@ -133,6 +142,7 @@ async def simulated_machines(settings: Settings) -> list[Machine]:
                 hypervisor=hypervisor,
                 network=network,
                 images=images,
+                store=store,
                 volumes=SimulatedVolumes(simulated, name, root / name) if simulated.volumes else None,
                 durable=False,
             )

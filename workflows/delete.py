@@ -4,7 +4,9 @@
 |---|---|---|
 | begin | control: any state; a running operation was pre-empted before | - |
 | destroy_guest, unbind_ports, drop_claim | every host that may hold something of it | - |
+| drop_former_guest, drop_former_claim | the host from which it has moved, until that was confirmed | - |
 | withdraw_volume or delete_volume_data | each volume's host | - |
+| forget_shelved | control: the image of a server on the shelf | - |
 | release_ports, release_block_devices, release_allocation | control | - |
 | finish_delete | control: the row stays as DELETED | - |
 
@@ -20,6 +22,7 @@ from activities.interfaces.guests import Claims, Guests
 from activities.interfaces.ports import HostPorts, PortIds, Ports
 from activities.interfaces.scheduling import Allocation, Scheduling
 from activities.interfaces.servers import Begin, EventLog, ServerRef, Servers, Target
+from activities.interfaces.shelves import Shelves
 from hostler.contract.errors import HostlerError
 from hostler.contract.servers import DeleteRequest, OperationName, Server
 from hostler.contract.states import TaskState, VmState
@@ -35,6 +38,9 @@ DROP_CLAIM = StepDefinition[ServerRef, None](Claims.drop_claim)
 RELEASE_PORTS = StepDefinition[ServerRef, None](Ports.release_ports)
 RELEASE_DEVICES = StepDefinition[ReleaseDevices, None](BlockDevices.release_block_devices)
 RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
+DROP_FORMER_GUEST = StepDefinition[ServerRef, None](Guests.drop_former_guest)
+DROP_FORMER_CLAIM = StepDefinition[ServerRef, None](Claims.drop_former_claim)
+FORGET_SHELVED = StepDefinition[ServerRef, None](Shelves.forget_shelved)
 FINISH = StepDefinition[EventLog, Server](Servers.finish_delete)
 
 ALLOWED: Sequence[VmState] = [state for state in VmState if state is not VmState.DELETED]
@@ -72,7 +78,12 @@ class Delete(Operation[DeleteRequest]):
             await self.ensure(DESTROY, ref, on=host)
             await self.ensure(UNBIND_PORTS, PortIds(server_id=target.server_id, port_ids=target.port_ids), on=host)
             await self.ensure(DROP_CLAIM, ref, on=host)
+        if target.move is not None:
+            await self.ensure(DROP_FORMER_GUEST, ref, on=target.move.source)
+            await self.ensure(DROP_FORMER_CLAIM, ref, on=target.move.source)
         await disconnect(self, target.volumes)
+        if target.shelved_image_id is not None:
+            await self.must(FORGET_SHELVED, ref)
         await self.must(RELEASE_PORTS, ref)
         await self.must(RELEASE_DEVICES, ReleaseDevices(server_id=target.server_id, run_id=self.run_id))
         await self.must(RELEASE_ALLOCATION, Allocation(server_id=target.server_id))

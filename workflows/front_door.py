@@ -87,6 +87,9 @@ class FrontDoor(Holder, Generic[Request]):
         """Whether the operation was cancelled or pre-empted."""
         return self._preempted_by is not None or super().stop_asked()
 
+    def taken_over(self) -> bool:
+        return self._preempted_by is not None
+
     def accept(self, limits: Limits, title: str, run_id: str | None = None) -> None:
         """From here on, whoever asked knows that it will be carried through or undone."""
         self.limits, self.title = limits, title

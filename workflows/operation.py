@@ -23,6 +23,7 @@ from hostler.contract.servers import (
     StepStatus,
 )
 from hostler.contract.states import PowerState, TaskState, VmState
+from hostler.contract.validation import check_operation
 from workflows.concurrency import to_the_end
 from workflows.failures import is_refusal
 from workflows.front_door import FrontDoor, Request
@@ -37,6 +38,8 @@ class Operation(FrontDoor[Request]):
     unbegun: ClassVar[VmState | None] = None
     """What the server is when the operation failed at its very beginning; None: what it was."""
 
+    _sound = False
+
     # The course of an operation.
 
     @abstractmethod
@@ -49,7 +52,7 @@ class Operation(FrontDoor[Request]):
 
     async def conduct(self) -> Server:
         """Carry out; on failure, cancellation or pre-emption undo; then hand over or end."""
-        self._main = asyncio.create_task(self.carry_out())
+        self._main = asyncio.create_task(self._checked())
         try:
             server = await self._main
             self._watch.end()
@@ -63,12 +66,18 @@ class Operation(FrontDoor[Request]):
             self._continue_as_delete(self._preempted_by)
         return server
 
+    async def _checked(self) -> Server:
+        """The client checks too, but it need not be ours."""
+        check_operation(self.call)
+        self._sound = True
+        return await self.carry_out()
+
     async def _end_with(self, error: HostlerError, cause: BaseException) -> None:
         self.stopping = True
         if self.accepted():
             await to_the_end(self.give_up(error))
         else:
-            if not is_refusal(cause):
+            if self._sound and not is_refusal(cause):
                 await to_the_end(self._disown(error))
             self._verdict = error
         self._watch.end()

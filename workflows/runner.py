@@ -13,7 +13,7 @@ from hostler.contract.names import host_queue
 from hostler.contract.servers import Decision, Step, StepStatus
 from workflows.failures import judge, never_started
 from workflows.steps import CONTROL_RETRY, HOST_RETRY, Argument, Result, Saga, StepDefinition, Undo
-from workflows.unwinding import Unwinder
+from workflows.unwinding import LONGEST_PAUSE, SHORTEST_PAUSE, Unwinder
 
 
 class StepRunner(Unwinder):
@@ -22,6 +22,10 @@ class StepRunner(Unwinder):
     def stop_asked(self) -> bool:
         """Whether the operation should end early."""
         return workflow.cancellation_reason() is not None
+
+    def taken_over(self) -> bool:
+        """Whether a delete waits for the operation to end."""
+        return False
 
     async def step(
         self,
@@ -114,9 +118,9 @@ class StepRunner(Unwinder):
 
     async def ensure(self, definition: StepDefinition[Argument, None], argument: Argument, *, on: HostRef) -> None:
         """Run a step that must happen some day: what the host cannot do now, it owes."""
-        if on.id in self.silent:
+        if (reason := self.cannot_ask(on)) is not None:
             record = self.begin_record(definition.name, on)
-            await self.owe(record, definition.activity, argument, on, "the host does not answer")
+            await self.owe(record, definition.activity, argument, on, reason)
             return
         record = self.begin_record(definition.name, on)
         try:
@@ -126,6 +130,32 @@ class StepRunner(Unwinder):
             await self.owe(record, definition.activity, argument, on, self.hear(failure, on))
         else:
             self.end_record(record)
+
+    async def forward(self, definition: StepDefinition[Argument, Result], argument: Argument, *, on: HostRef) -> Result:
+        """Run a step on a host from which there is no way back: it is tried until it works, with growing pauses.
+
+        A host that is away, or that cannot do it now, shows in the step's note; only a repair helps, or a delete.
+
+        Raises:
+            asyncio.CancelledError: the server is being deleted.
+        """
+        record, pauses = self.begin_record(definition.name, on), 0
+        while True:
+            try:
+                result = await self._execute(definition, argument, on)
+            except ActivityError as failure:
+                if is_cancelled_exception(failure) or self.taken_over():
+                    raise asyncio.CancelledError from failure
+                record.note = f"tried again: {judge(failure, host=on.name).error.detail.message}"
+                workflow.logger.error("%s on %s: %s", definition.name, on.name, record.note)
+                self.announce()
+                await workflow.sleep(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2**pauses))
+                pauses += 1
+            else:
+                record.note = None
+                self.end_record(record)
+                self.heard(on)
+                return result
 
     async def must(
         self, definition: StepDefinition[Argument, Result], argument: Argument, *, refusable: bool = False

@@ -21,12 +21,17 @@ SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 class Unwinder(Shown):
-    """The undos of one run. `silent` are hosts that did not take a step: they are not asked again until heard of."""
+    """The undos of one run.
+
+    `silent` are hosts that did not take a step: they are not asked again until heard of. `owing` are those that owe
+    something of this run: what follows there builds on it, and is owed behind it.
+    """
 
     def __init__(self, operation: str, server_id: str, planned: Sequence[str]) -> None:
         super().__init__(operation, server_id, planned)
         self.limits = Limits()
         self.silent: set[str] = set()
+        self.owing: set[str] = set()
 
     async def unwind(self, saga: Saga) -> bool:
         """Undo, last first; False when a host could not be asked and now owes some of it."""
@@ -48,12 +53,20 @@ class Unwinder(Shown):
         if undo.host is None:
             await self.insist(undo.activity, undo.argument, undo.record, f"undo of {undo.record.name}")
             return None
-        if undo.host.id in self.silent:
-            return "the host does not answer"
+        if (reason := self.cannot_ask(undo.host)) is not None:
+            return reason
         try:
             await self._run_undo(undo, undo.host)
         except ActivityError as failure:
             return self.hear(failure, undo.host)
+        return None
+
+    def cannot_ask(self, host: HostRef) -> str | None:
+        """Why the host is not asked now, if that is so."""
+        if host.id in self.silent:
+            return "the host does not answer"
+        if host.id in self.owing:
+            return "what it owes before comes first"
         return None
 
     def hear(self, failure: ActivityError, host: HostRef | None) -> str:
@@ -119,6 +132,7 @@ class Unwinder(Shown):
         self, record: Step, work: Callable[..., Any], argument: BaseModel, host: HostRef, reason: str
     ) -> None:
         """Write down what the host is to do when it returns."""
+        self.owing.add(host.id)
         record.status = StepStatus.OWED
         record.finished_at = workflow.now()
         owed = OwedWork(

@@ -17,11 +17,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import models
 from hostler.contract.audit import AUDIT, AuditRequest
 from hostler.contract.errors import ImageRejected, RescheduleError
 from hostler.contract.names import CONTROL_QUEUE, host_workflow_id, image_workflow_id, volume_workflow_id
+from hostler.contract.servers import NEVER
+from models import Flavor
 from tests.cloud import Cloud, run_cloud
 from tests.conftest import free_port, make_namespace, run_temporal
 from tests.workflows.test_audit import on_host, plant
@@ -37,7 +40,7 @@ def main() -> None:
 
 async def _record(address: str, directory: Path) -> None:
     recorder = Recorder(directory)
-    for story in (servers, unhappy_boots, preempted_boot, catalogue, silent_host, audited):
+    for story in (servers, moves, shelf, images, unhappy_boots, preempted_boot, catalogue, silent_host, audited):
         async with _cloud(address, directory / story.__name__) as cloud:
             await story(cloud, recorder)
 
@@ -93,6 +96,47 @@ async def servers(cloud: Cloud, recorder: Recorder) -> None:
     for name in ("stop", "start", "reboot", "delete"):
         operation = await getattr(cloud.client.servers, name)(server_id)
         await recorder.save(cloud, f"{name}-ok", f"server:{server_id}", operation.run_id)
+
+
+async def operate(cloud: Cloud, recorder: Recorder, server_id: str, method: str, /, **options: Any) -> None:
+    """Have an operation done, and record it under its own name."""
+    operation = await getattr(cloud.client.servers, method)(server_id, **options)
+    await recorder.save(cloud, f"{operation.operation}-ok", f"server:{server_id}", operation.run_id)
+
+
+async def moves(cloud: Cloud, recorder: Recorder) -> None:
+    """A server that is resized, and goes back; that migrates, and stays; that finds no other host."""
+    cloud.add(Flavor(id=str(uuid4()), name="small", vcpus=2, ram_mib=256, disk_gib=2))
+    server_id = (await cloud.booted()).id
+    await operate(cloud, recorder, server_id, "resize", flavor="small")
+    await operate(cloud, recorder, server_id, "revert_resize")
+    await operate(cloud, recorder, server_id, "migrate", confirm_after=timedelta(hours=1))
+    await operate(cloud, recorder, server_id, "confirm_resize")
+    cloud.stage.fail("receive_disks", ImageRejected("not a disk"))
+    failed = await cloud.client.servers.migrate(server_id)
+    await recorder.save(cloud, "migrate-failed", f"server:{server_id}", failed.run_id)
+    await operate(cloud, recorder, server_id, "migrate", confirm_after=timedelta(seconds=1))
+    await cloud.becomes(server_id, "ACTIVE")
+    await cloud.deleted(server_id)
+    await cloud.temporal.get_workflow_handle(f"later:{server_id}").cancel()
+    await recorder.save(cloud, "later-cancelled", f"later:{server_id}")
+
+
+async def shelf(cloud: Cloud, recorder: Recorder) -> None:
+    """A server on the shelf, at once and in two steps."""
+    server_id = (await cloud.booted()).id
+    await operate(cloud, recorder, server_id, "shelve")
+    await operate(cloud, recorder, server_id, "unshelve")
+    await (await cloud.client.servers.shelve(server_id, offload_after=NEVER)).result()
+    await operate(cloud, recorder, server_id, "shelve_offload")
+
+
+async def images(cloud: Cloud, recorder: Recorder) -> None:
+    """What is made of a server's disk, and into it."""
+    server_id = (await cloud.booted()).id
+    await operate(cloud, recorder, server_id, "snapshot", name="saved")
+    await operate(cloud, recorder, server_id, "backup", name="kept", backup_type="daily", rotation=1)
+    await operate(cloud, recorder, server_id, "rebuild")
 
 
 async def unhappy_boots(cloud: Cloud, recorder: Recorder) -> None:

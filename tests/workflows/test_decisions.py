@@ -122,16 +122,17 @@ async def test_an_undo_is_tried_again_before_it_is_owed(fakes: Fakes) -> None:
     assert "owe" not in fakes.names()
 
 
-async def test_an_undo_that_a_host_cannot_do_is_owed_and_the_others_are_done(fakes: Fakes) -> None:
+async def test_an_undo_that_a_host_cannot_do_is_owed_and_those_that_build_on_it_wait_behind_it(fakes: Fakes) -> None:
     fakes.fail("spawn", RescheduleError("no"))
     fakes.fail("unbind_ports", RuntimeError("never"), times=5)
     handle = await boot(fakes)
 
     await handle.result()
 
-    assert [step.name for step in await steps(handle) if step.status is StepStatus.OWED] == ["bind_ports"]
+    owed = [step.name for step in await steps(handle) if step.status is StepStatus.OWED]
+    assert owed == ["claim_resources", "bind_ports"]
     undone = [name for name in fakes.names() if name in UNDOS.values()]
-    assert undone == ["destroy_guest", *["unbind_ports"] * 5, "drop_claim", "release_allocation"]
+    assert undone == ["destroy_guest", *["unbind_ports"] * 5, "release_allocation"]
 
 
 async def test_an_undo_in_the_database_is_tried_until_it_is_done(fakes: Fakes) -> None:

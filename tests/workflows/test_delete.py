@@ -185,14 +185,16 @@ async def test_a_server_whose_host_is_silent_is_deleted_and_its_guest_when_the_h
     assert await cloud.world() == before
 
 
-async def test_a_host_that_cannot_destroy_a_guest_owes_it(cloud: Cloud) -> None:
+async def test_a_host_that_cannot_destroy_a_guest_owes_it_and_keeps_what_the_guest_uses(cloud: Cloud) -> None:
     before = await cloud.world()
     server = await cloud.booted()
     cloud.stage.fail("destroy_guest", ValueError("it will not die"))
 
     assert (await cloud.deleted(server.id)).status == "DELETED"
 
-    assert (await cloud.world()).owed == {("sim-1", "destroy_guest")}
+    world = await cloud.world()
+    assert world.owed == {("sim-1", "destroy_guest"), ("sim-1", "unbind_ports"), ("sim-1", "drop_claim")}
+    assert world.claims == world.bound_ports == world.guests == {("sim-1", server.id)}
     await cloud.stop_host("sim-1")
     await cloud.start_host("sim-1")
     assert await cloud.world() == before

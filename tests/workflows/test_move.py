@@ -1,0 +1,412 @@
+"""Resize and cold migrate: the server is elsewhere or larger, and can go back until that is confirmed."""
+
+from datetime import timedelta
+
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from hostler.contract.errors import (
+    Cancelled,
+    InvalidRequest,
+    InvalidState,
+    NotFound,
+    NoValidHost,
+    OperationFailed,
+    QuotaExceeded,
+)
+from hostler.contract.servers import Server
+from hostler.contract.states import PowerState
+from hostler.settings import OperationSettings
+from models import Flavor
+from tests.cloud import LIMIT, Cloud, World, breaks, refuses
+from tests.workflows.conftest import StartCloud
+
+SMALL, SMALL_ID = "small", "00000000-0000-4000-8000-0000000005a1"
+FOR_GOOD = ApplicationError("no answer can be made of it", non_retryable=True)
+
+
+@pytest.fixture
+async def cloud(start_cloud: StartCloud) -> Cloud:
+    """Two hosts, sim-1 before sim-2, and a larger flavor."""
+    cloud = await start_cloud()
+    add_flavor(cloud)
+    return cloud
+
+
+def add_flavor(cloud: Cloud) -> None:
+    cloud.add(Flavor(id=SMALL_ID, name=SMALL, vcpus=2, ram_mib=256, disk_gib=2))
+
+
+async def migrated(cloud: Cloud, server: Server, **options: object) -> Server:
+    return await (await cloud.client.servers.migrate(server.id, **options)).result(LIMIT)  # type: ignore[arg-type]  # of the method
+
+
+async def resized(cloud: Cloud, server: Server) -> Server:
+    return await (await cloud.client.servers.resize(server.id, SMALL)).result(LIMIT)
+
+
+async def reverted(cloud: Cloud, server: Server) -> Server:
+    return await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+
+
+async def confirmed(cloud: Cloud, server: Server) -> Server:
+    return await (await cloud.client.servers.confirm_resize(server.id)).result(LIMIT)
+
+
+async def power_on(cloud: Cloud, host: str, server: Server) -> PowerState:
+    return await cloud.machine(host).hypervisor.power_state(server.id)
+
+
+def content(cloud: Cloud, host: str, server: Server) -> str:
+    """What the guest's root disk holds."""
+    file = cloud.machine(host).directory / "guests" / f"{server.id}.json"
+    return file.read_text().partition('"content":"')[2].partition('"')[0]
+
+
+async def unmoved(cloud: Cloud, server: Server, before: World) -> None:
+    """It is where and what it was, with nothing left of the try."""
+    shown = await cloud.client.servers.show(server.id)
+    assert shown == server
+    assert await cloud.world() == before
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+
+
+async def test_a_migrated_server_runs_elsewhere_with_its_disk_and_addresses_and_waits(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    disk = content(cloud, "sim-1", server)
+
+    moved = await migrated(cloud, server)
+
+    assert (moved.status, moved.host, moved.addresses) == ("VERIFY_RESIZE", "sim-2", server.addresses)
+    assert moved.migration is not None
+    assert (moved.migration.source, moved.migration.target) == ("sim-1", "sim-2")
+    assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+    assert await power_on(cloud, "sim-1", server) is PowerState.NOSTATE
+    assert content(cloud, "sim-2", server) == disk
+
+
+async def test_while_it_waits_it_holds_its_room_on_either_host(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+
+    world = await cloud.world()
+
+    assert world.allocations == {("sim-1", server.id), ("sim-2", server.id)}
+    assert world.claims == {("sim-2", server.id)}
+    assert world.formers == {("sim-1", server.id)}
+
+
+async def test_a_confirmed_migration_leaves_nothing_at_its_source(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+
+    shown = await confirmed(cloud, server)
+
+    assert (shown.status, shown.host, shown.migration) == ("ACTIVE", "sim-2", None)
+    world = await cloud.world()
+    assert world.allocations == world.claims == world.guests == {("sim-2", server.id)}
+    assert world.bound_ports == {("sim-2", server.id)}
+    assert not world.formers
+
+
+async def test_a_reverted_migration_leaves_all_as_it_was(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    disk = content(cloud, "sim-1", server)
+    await migrated(cloud, server)
+
+    assert await reverted(cloud, server) == server
+
+    await unmoved(cloud, server, before)
+    assert content(cloud, "sim-1", server) == disk
+
+
+async def test_a_resized_server_has_the_new_size_everywhere(cloud: Cloud) -> None:
+    server = await cloud.booted()
+
+    moved = await resized(cloud, server)
+
+    assert (moved.status, moved.flavor, moved.devices[0].size_bytes) == ("VERIFY_RESIZE", SMALL, 2 * 2**30)
+    assert (await cloud.world()).quota[:3] == (1, 2, 256)
+    shown = await confirmed(cloud, server)
+    assert (shown.status, shown.flavor) == ("ACTIVE", SMALL)
+    assert (await cloud.world()).quota[:3] == (1, 2, 256)
+
+
+async def test_a_reverted_resize_gives_size_and_quota_back(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    await resized(cloud, server)
+
+    assert await reverted(cloud, server) == server
+
+    await unmoved(cloud, server, before)
+
+
+async def test_a_stopped_server_stays_off_all_the_way(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    stopped = await (await cloud.client.servers.stop(server.id)).result(LIMIT)
+
+    await migrated(cloud, server)
+    assert await power_on(cloud, "sim-2", server) is PowerState.SHUTDOWN
+    assert await reverted(cloud, server) == stopped
+    await migrated(cloud, server)
+    assert (await confirmed(cloud, server)).status == "SHUTOFF"
+
+
+async def test_a_resize_may_stay_on_its_host_where_the_settings_allow_it(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(hosts=1, operations=OperationSettings(resize_on_same_host=True))
+    add_flavor(cloud)
+    server = await cloud.booted()
+    before = await cloud.world()
+
+    assert (await resized(cloud, server)).host == "sim-1"
+    assert (await cloud.world()).allocations == {("sim-1", server.id)}
+    assert await reverted(cloud, server) == server
+    await unmoved(cloud, server, before)
+    await resized(cloud, server)
+    assert (await confirmed(cloud, server)).flavor == SMALL
+    world = await cloud.world()
+    assert (world.claims, world.formers) == ({("sim-1", server.id)}, frozenset())
+
+
+async def test_a_delete_while_it_waits_removes_both(cloud: Cloud) -> None:
+    before = await cloud.world()
+    server = await cloud.booted()
+    await migrated(cloud, server)
+
+    await cloud.deleted(server.id)
+
+    assert (await cloud.world()).besides(server.id) == before.besides(server.id)
+
+
+async def test_a_move_confirms_itself_when_its_time_has_come(cloud: Cloud) -> None:
+    server = await cloud.booted()
+
+    moved = await migrated(cloud, server, confirm_after=timedelta(seconds=1))
+
+    assert moved.migration is not None
+    assert moved.migration.confirms_at is not None
+    await cloud.becomes(server.id, "ACTIVE")
+    assert not (await cloud.world()).formers
+
+
+async def test_what_was_reverted_does_not_confirm_the_next_move(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server, confirm_after=timedelta(seconds=2))
+    await reverted(cloud, server)
+    await migrated(cloud, server)
+
+    later = cloud.temporal.get_workflow_handle(f"later:{server.id}")
+    await later.result()
+
+    assert (await cloud.client.servers.show(server.id)).status == "VERIFY_RESIZE"
+
+
+# Refusals.
+
+
+async def test_a_resize_to_the_same_flavor_is_refused(cloud: Cloud) -> None:
+    server = await cloud.booted()
+
+    with pytest.raises(InvalidRequest, match="already"):
+        await cloud.client.servers.resize(server.id, "tiny")
+
+    assert await cloud.client.servers.show(server.id) == server
+
+
+async def test_a_disk_does_not_shrink(cloud: Cloud) -> None:
+    server = await cloud.booted(flavor=SMALL)
+
+    with pytest.raises(InvalidRequest, match="do not shrink"):
+        await cloud.client.servers.resize(server.id, "tiny")
+
+    assert await cloud.client.servers.show(server.id) == server
+
+
+async def test_a_resize_over_the_quota_is_refused(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await cloud.client.quotas.set(vcpus=1)
+
+    with pytest.raises(QuotaExceeded, match="vcpus"):
+        await cloud.client.servers.resize(server.id, SMALL)
+
+
+async def test_a_migration_to_where_it_is_or_to_nowhere_is_refused(cloud: Cloud) -> None:
+    server = await cloud.booted()
+
+    with pytest.raises(InvalidRequest, match="on host sim-1 already"):
+        await cloud.client.servers.migrate(server.id, host="sim-1")
+    with pytest.raises(NotFound):
+        await cloud.client.servers.migrate(server.id, host="sim-9")
+
+
+async def test_what_was_not_moved_can_be_neither_confirmed_nor_reverted(cloud: Cloud) -> None:
+    server = await cloud.booted()
+
+    for ask in (cloud.client.servers.confirm_resize, cloud.client.servers.revert_resize):
+        with pytest.raises(InvalidState):
+            await ask(server.id)
+    assert await cloud.client.servers.show(server.id) == server
+
+
+async def test_a_server_that_waits_takes_nothing_but_the_decision(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+
+    for ask in (cloud.client.servers.stop, cloud.client.servers.reboot, cloud.client.servers.migrate):
+        with pytest.raises(InvalidState, match="VERIFY_RESIZE"):
+            await ask(server.id)
+
+
+# Failures.
+
+
+@pytest.mark.parametrize("call", ["receive_disks", "spawn", "resume", "bind"])
+async def test_a_target_that_refuses_is_left_for_the_next(start_cloud: StartCloud, call: str) -> None:
+    cloud = await start_cloud(hosts=3, faults=[refuses("sim-2", call, times=-1)])
+    server = await cloud.booted()
+
+    moved = await migrated(cloud, server)
+
+    assert moved.host == "sim-3"
+    assert (await cloud.world()).claims == {("sim-3", server.id)}
+
+
+@pytest.mark.parametrize("call", ["receive_disks", "spawn", "resume", "bind"])
+async def test_where_no_target_takes_it_all_is_as_before(start_cloud: StartCloud, call: str) -> None:
+    cloud = await start_cloud(faults=[breaks("sim-2", call)])
+    server = await cloud.booted()
+    before = await cloud.world()
+
+    failure = await cloud.failure(await cloud.client.servers.migrate(server.id))
+
+    assert isinstance(failure, NoValidHost)
+    await unmoved(cloud, server, before)
+
+
+@pytest.mark.parametrize("step", ["set_aside_claim", "stop_guest", "set_aside_guest", "offer_disks"])
+@pytest.mark.parametrize("afterwards", [False, True])
+async def test_a_source_that_fails_is_named_and_all_is_as_before(cloud: Cloud, step: str, afterwards: bool) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    cloud.stage.fail(step, FOR_GOOD, afterwards=afterwards)
+
+    failure = await cloud.failure(await cloud.client.servers.migrate(server.id))
+
+    assert isinstance(failure, OperationFailed)
+    assert "host sim-1, from which the server moves" in str(failure)
+    await unmoved(cloud, server, before)
+
+
+@pytest.mark.parametrize("step", ["set_aside_claim", "offer_disks", "receive_disks", "spawn", "resume_guest"])
+async def test_a_move_that_is_cancelled_leaves_all_as_before(cloud: Cloud, step: str) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    held = cloud.stage.hold(step)
+    move = await cloud.client.servers.migrate(server.id)
+    await held.reached.wait()
+    await move.cancel()
+    held.go_on.set()
+
+    assert isinstance(await cloud.failure(move), Cancelled)
+
+    await unmoved(cloud, server, before)
+
+
+async def test_a_delete_in_the_middle_leaves_nothing(cloud: Cloud) -> None:
+    before = await cloud.world()
+    server = await cloud.booted()
+    held = cloud.stage.hold("receive_disks")
+    await cloud.client.servers.migrate(server.id)
+    await held.reached.wait()
+    delete = await cloud.client.servers.delete(server.id)
+    held.go_on.set()
+    await delete.result(LIMIT)
+
+    assert (await cloud.world()).besides(server.id) == before.besides(server.id)
+
+
+async def test_a_begin_whose_answer_was_lost_for_good_is_taken_back(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    cloud.stage.fail("begin_move", FOR_GOOD, afterwards=True)
+
+    with pytest.raises(OperationFailed):
+        await cloud.client.servers.migrate(server.id)
+
+    await unmoved(cloud, server, before)
+
+
+@pytest.mark.parametrize("steps", [("begin_move", "set_aside_claim", "set_aside_guest"), ("offer_disks", "spawn")])
+async def test_steps_whose_answers_were_lost_are_done_again(cloud: Cloud, steps: tuple[str, ...]) -> None:
+    server = await cloud.booted()
+    for step in steps:
+        cloud.stage.fail(step, OSError("lost"), afterwards=True)
+
+    assert (await migrated(cloud, server)).host == "sim-2"
+
+
+async def test_a_confirmation_that_the_source_cannot_take_part_in_is_owed(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    await cloud.stop_host("sim-1")
+
+    assert (await confirmed(cloud, server)).status == "ACTIVE"
+
+    assert (await cloud.world()).owed == {
+        ("sim-1", "drop_former_guest"),
+        ("sim-1", "unbind_ports"),
+        ("sim-1", "drop_former_claim"),
+    }
+    await cloud.start_host("sim-1")
+    world = await cloud.world()
+    assert not world.owed
+    assert not world.formers
+    assert world.bound_ports == {("sim-2", server.id)}
+
+
+async def test_what_has_lost_its_guest_is_not_confirmed_and_can_be_reverted(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    await cloud.machine("sim-2").hypervisor.destroy(server.id)
+
+    failure = await cloud.failure(await cloud.client.servers.confirm_resize(server.id))
+
+    assert isinstance(failure, InvalidState)
+    assert (await cloud.client.servers.show(server.id)).status == "VERIFY_RESIZE"
+    assert await reverted(cloud, server) == server
+
+
+async def test_what_has_lost_its_former_guest_is_not_reverted(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    await cloud.machine("sim-1").hypervisor.drop_former(server.id)
+
+    failure = await cloud.failure(await cloud.client.servers.revert_resize(server.id))
+
+    assert isinstance(failure, InvalidState)
+    assert (await cloud.client.servers.show(server.id)).status == "VERIFY_RESIZE"
+    assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+
+
+async def test_a_revert_does_not_start_a_second_guest_while_the_first_may_run(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    await cloud.stop_host("sim-2")
+
+    failure = await cloud.failure(await cloud.client.servers.revert_resize(server.id))
+
+    assert "sim-2 does not answer" in str(failure)
+    assert await power_on(cloud, "sim-1", server) is PowerState.NOSTATE
+    await cloud.start_host("sim-2")
+    assert await reverted(cloud, server) == server
+
+
+async def test_a_former_guest_that_does_not_start_leaves_the_server_stopped(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    cloud.stage.fail("start_guest", FOR_GOOD)
+
+    assert (await reverted(cloud, server)).status == "SHUTOFF"
+    assert (await (await cloud.client.servers.start(server.id)).result(LIMIT)).status == "ACTIVE"

@@ -1,0 +1,210 @@
+"""What resize and cold migrate share: the server's guest is built anew on a host, from the disks that it has.
+
+The former guest, claim and allocation stay, set aside on the source, until the move is confirmed or reverted.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import timedelta
+
+from temporalio.exceptions import ActivityError
+
+from activities.interfaces.guests import Guests, OfferDisks, StopGuest
+from activities.interfaces.moves import BeginMove, FinishMove, MovePlan, Moves
+from activities.interfaces.scheduling import Schedule
+from activities.interfaces.servers import HostRef, ServerRef, SetTaskState
+from hostler.contract.errors import HostlerError, Preempted, Unavailable
+from hostler.contract.guests import GuestSpec, VolumeConnection
+from hostler.contract.servers import Choice, MoveRequest, OperationName, Server
+from hostler.contract.states import PowerState, TaskState, VmState
+from workflows.block_devices import FETCH_IMAGE, connected
+from workflows.building import (
+    BIND_PORTS,
+    CLAIM,
+    RESUME,
+    SCHEDULE,
+    SET_TASK_STATE,
+    SPAWN,
+    bind,
+    claim_of,
+    connections,
+    schedule_of,
+)
+from workflows.concurrency import to_the_end
+from workflows.failures import Verdict, judge
+from workflows.later import ask_later
+from workflows.placing import PlacedOperation
+from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
+from workflows.source import (
+    OFFER_DISKS,
+    OFFERS,
+    PULL_THE_PLUG,
+    RECEIVE_DISKS,
+    SET_ASIDE_CLAIM,
+    SET_ASIDE_GUEST,
+    STOP,
+    WITHDRAW_OFFER,
+    blaming,
+)
+from workflows.steps import StepDefinition
+
+BEGIN_MOVE = StepDefinition[BeginMove, MovePlan](Moves.begin_move)
+FINISH_MOVE = StepDefinition[FinishMove, Server](Moves.finish_move)
+PLANNED = (
+    *(BEGIN_MOVE.name, SCHEDULE.name, SET_ASIDE_CLAIM.name, CLAIM.name, FETCH_IMAGE.name, STOP.name),
+    *(SET_ASIDE_GUEST.name, OFFER_DISKS.name, RECEIVE_DISKS.name, BIND_PORTS.name, SPAWN.name, WAIT_VIF_PLUGGED),
+    *(RESUME.name, WITHDRAW_OFFER.name, FINISH_MOVE.name),
+)
+
+
+class MoveOperation(PlacedOperation[MoveRequest]):
+    """See the table of either. What is done on the source, once, is undone last."""
+
+    afterwards = VmState.RESIZED
+
+    def __init__(self, request: MoveRequest) -> None:
+        super().__init__(request, PLANNED)
+        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
+        self.connections: dict[str, VolumeConnection] | None = None
+        self.claim_is_aside = self.guest_is_aside = False
+        self.offered = self.offers_again = self.runs_elsewhere = False
+
+    def allowed(self) -> Sequence[VmState]:
+        """The states from which it is possible."""
+        return (VmState.ACTIVE, VmState.STOPPED)
+
+    @abstractmethod
+    def begin_move(self) -> BeginMove:
+        """What is asked of the server's row."""
+
+    async def carry_out(self) -> Server:
+        self.plan = await self.unbroken(BEGIN_MOVE, self.begin_move())
+        self.source = self.plan.hosts[0]
+        self.accept(self.plan.limits, f"{self.operation} {self.plan.name} from {self.source.name}")
+        host, power_state = await self.on_some_host(self.build)
+        return await to_the_end(self.finish(host, power_state))
+
+    def wanted(self, alternates: list[str], tried: list[str], host: str | None = None) -> Schedule:
+        excluded = [*self.plan.excluded, *tried]
+        return schedule_of(
+            self.plan.plan,
+            self.run_id,
+            zone=self.plan.plan.guest.availability_zone,
+            host=host or self.plan.host,
+            alternates=alternates,
+            excluded=excluded,
+        )
+
+    async def build(self, host: HostRef) -> PowerState:
+        """Everything on one host, until the guest is there with the power that it had."""
+        plan = self.plan.plan
+        await self.set_claim_aside()
+        await self.step(CLAIM, claim_of(plan), on=host, saga=self.attempt, undo=self.ref)
+        if plan.image is not None:
+            await self.step(FETCH_IMAGE, plan.image, on=host)
+        await self.set_guest_aside()
+        await self.transfer(host)
+        if host.id != self.source.id:  # else they are bound, and stay so whatever happens
+            await bind(self, plan.guest.ports, host, self.attempt)
+        await self.say(TaskState.RESIZE_FINISH)
+        await self.step(SPAWN, await self.guest(), on=host, saga=self.attempt, undo=self.ref)
+        if self.plan.former is not VmState.ACTIVE:
+            unplug = StopGuest(server_id=self.call.server_id, timeout=timedelta(0))
+            return await self.step(PULL_THE_PLUG, unplug, on=host)
+        await wait_vif_plugged(self, plan.guest.ports, host)
+        self.may_run = True
+        return await self.step(RESUME, self.ref, on=host)
+
+    async def guest(self) -> GuestSpec:
+        """The guest, its volumes connected."""
+        plan = self.plan.plan
+        if self.connections is None:
+            self.connections = await connections(self, plan)
+        return plan.guest.model_copy(update={"disks": connected(plan.guest.disks, self.connections)})
+
+    # On the source, once.
+
+    async def set_claim_aside(self) -> None:
+        """So that the server may have another claim beside it, on the same host too."""
+        if not self.claim_is_aside:
+            with blaming(self.source):
+                await self.step(SET_ASIDE_CLAIM, self.ref, on=self.source, saga=self.whole, undo=self.ref)
+            self.claim_is_aside = True
+
+    async def set_guest_aside(self) -> None:
+        """Power the guest off, and see that nothing starts it."""
+        if self.guest_is_aside:
+            return
+        await self.say(TaskState.RESIZE_MIGRATING)
+        with blaming(self.source):
+            if self.plan.former is VmState.ACTIVE:
+                stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
+                await self.step(STOP, stop, on=self.source, saga=self.whole, undo=self.ref)
+            await self.step(SET_ASIDE_GUEST, self.ref, on=self.source, saga=self.whole, undo=self.ref)
+        self.guest_is_aside = True
+
+    async def transfer(self, host: HostRef) -> None:
+        """Copy the disks. Where what serves them has died, it is started again, and the copy goes on."""
+        call = OfferDisks(**dict(self.ref), flatten=self.plan.plan.image is None)
+        for left in reversed(range(OFFERS)):
+            saga = None if self.offered else self.whole
+            self.offered = True
+            with blaming(self.source):
+                offer = await self.step(OFFER_DISKS, call, on=self.source, saga=saga, undo=self.ref)
+            self.offers_again = left > 0
+            try:
+                return await self.step(RECEIVE_DISKS, offer, on=host, saga=self.attempt, undo=self.ref)
+            except ActivityError as failure:
+                if not left or not isinstance(judge(failure, host=host.name).error, Unavailable):
+                    raise
+            finally:
+                self.offers_again = False
+
+    def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
+        if self.offers_again and isinstance(verdict.error, Unavailable):
+            return ()
+        return super().choices(verdict, on)
+
+    async def say(self, task_state: TaskState) -> None:
+        """Show in the server's row how far it is."""
+        call = SetTaskState(server_id=self.call.server_id, run_id=self.run_id, task_state=task_state)
+        await self.step(SET_TASK_STATE, call)
+
+    # The end.
+
+    async def finish(self, host: HostRef, power_state: PowerState) -> Server:
+        """From here on the guest is the new one: the point of no return."""
+        await self.ensure(WITHDRAW_OFFER, self.ref, on=self.source)
+        if self.plan.confirm_after:
+            await ask_later(
+                OperationName.CONFIRM_RESIZE,
+                self.call.server_id,
+                project=self.call.project,
+                subject=self.run_id,
+                after=self.plan.confirm_after,
+            )
+        call = FinishMove(
+            **dict(self.ref),
+            host_id=host.id,
+            power_state=power_state,
+            disks=self.plan.plan.guest.disks,
+            confirm_after=self.plan.confirm_after,
+            events=self.event_log(FINISH_MOVE.name),
+        )
+        return await self.must(FINISH_MOVE, call)
+
+    def left_running(self, host: HostRef) -> None:
+        self.runs_elsewhere = True
+
+    async def give_up(self, error: HostlerError) -> None:
+        """The former guest is brought back, and started only if no other one of the server can be running."""
+        await self.unwind(self.attempt)
+        if self.runs_elsewhere or (self.may_run and self.owing - {self.source.id}):
+            self.runs_elsewhere = True
+            self.whole.undos = [undo for undo in self.whole.undos if undo.activity is not Guests.start_guest]
+        await self.unwind(self.whole)
+        self.tell_all(error)
+        if self.runs_elsewhere and not isinstance(error, Preempted):
+            await self.settle(VmState.ERROR, power_state=PowerState.SHUTDOWN, error=error)
+        else:
+            await self.settle(self.plan.former)

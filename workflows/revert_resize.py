@@ -1,0 +1,128 @@
+"""Revert a resize or migration: the server is where and what it was; what happened to it since is lost.
+
+| step | where | undo |
+|---|---|---|
+| begin | control | settle |
+| expect_guest | source: its former guest is there | - |
+| expect_guest, stop_guest | the server's host | start_guest |
+| destroy_guest, unbind_ports, drop_claim | the server's host, unless that is the source; owed when it falls silent | - : from here on it only goes forward |
+| bring_back_claim, bring_back_guest | source, until it does | - |
+| start_guest | source, if it ran before | - |
+| revert_move | control: allocation, host, flavor and disks, by one change | - |
+
+A move that was cut short by force is taken back in the same way.
+"""  # noqa: E501 - a table
+
+from collections.abc import Sequence
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from activities.interfaces.guests import Claims, ExpectGuest, Guests, StopGuest
+from activities.interfaces.moves import EndMove, Moves
+from activities.interfaces.ports import PortIds
+from activities.interfaces.servers import Begin, HostRef, OpenMove, ServerRef, Servers, Target
+from hostler.contract.errors import HostlerError, Preempted
+from hostler.contract.servers import OperationName, RevertResizeRequest, Server
+from hostler.contract.states import PowerState, TaskState, VmState
+from workflows.concurrency import to_the_end
+from workflows.confirm_resize import EXPECT_GUEST, UNBIND_PORTS, no_move
+from workflows.failures import is_refusal
+from workflows.operation import Operation
+from workflows.source import STOP
+from workflows.steps import Saga, StepDefinition
+
+BEGIN = StepDefinition[Begin, Target](Servers.begin)
+DESTROY = StepDefinition[ServerRef, None](Guests.destroy_guest)
+DROP_CLAIM = StepDefinition[ServerRef, None](Claims.drop_claim)
+BRING_BACK_CLAIM = StepDefinition[ServerRef, None](Claims.bring_back_claim)
+BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
+START = StepDefinition[ServerRef, PowerState](Guests.start_guest)
+REVERT_MOVE = StepDefinition[EndMove, Server](Moves.revert_move)
+STEPS = (BEGIN, EXPECT_GUEST, STOP, DESTROY, BRING_BACK_CLAIM, BRING_BACK_GUEST, START, REVERT_MOVE)
+
+
+@workflow.defn(name=OperationName.REVERT_RESIZE.value)
+class RevertResize(Operation[RevertResizeRequest]):
+    """See the table above."""
+
+    operation, afterwards = OperationName.REVERT_RESIZE, VmState.ACTIVE
+
+    @workflow.init
+    def __init__(self, request: RevertResizeRequest) -> None:
+        super().__init__(request, [step.name for step in STEPS])
+        self.saga = Saga()
+        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
+        self.going_back = False
+
+    @workflow.run
+    async def run(self, request: RevertResizeRequest) -> Server:
+        """Revert."""
+        return await self.conduct()
+
+    def allowed(self) -> Sequence[VmState]:
+        """An error is what a move that was cut short by force leaves."""
+        return (VmState.RESIZED, VmState.ERROR)
+
+    async def carry_out(self) -> Server:
+        target = self.target = await self.unbroken(BEGIN, self.begin(self.allowed(), TaskState.RESIZE_REVERTING))
+        if target.move is None:
+            raise no_move(target)
+        self.accept(target.limits, f"revert {target.name} to {target.move.source.name}")
+        source = target.move.source
+        self.state.host = source.name
+        former = ExpectGuest(server_id=target.server_id, former=True)
+        await self.step(EXPECT_GUEST, former, on=source)  # or there would be none afterwards
+        others = [host for host in target.hosts if host.id != source.id or target.move.finished]
+        for host in others:
+            await self.stop(host)
+        return await to_the_end(self.go_back(target, target.move, others))
+
+    async def stop(self, host: HostRef) -> None:
+        """Power the guest off, where there is one: two of a server never run."""
+        try:
+            power_state = await self.step(EXPECT_GUEST, ExpectGuest(server_id=self.call.server_id), on=host)
+        except ActivityError as failure:
+            if not is_refusal(failure):
+                raise
+            return  # it has none
+        if power_state is not PowerState.SHUTDOWN:
+            stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
+            await self.step(STOP, stop, on=host, saga=self.saga, undo=self.ref)
+
+    async def go_back(self, target: Target, move: OpenMove, others: Sequence[HostRef]) -> Server:
+        """Give the new guest up, and bring the former one back."""
+        self.going_back = True
+        for host in others:
+            if host.id != move.source.id:  # there the former one takes its place
+                await self.ensure(DESTROY, self.ref, on=host)
+                ports = PortIds(server_id=target.server_id, port_ids=target.port_ids)
+                await self.ensure(UNBIND_PORTS, ports, on=host)
+                await self.ensure(DROP_CLAIM, self.ref, on=host)
+        await self.forward(BRING_BACK_CLAIM, self.ref, on=move.source)
+        await self.forward(BRING_BACK_GUEST, self.ref, on=move.source)
+        vm_state, power_state = VmState.STOPPED, PowerState.SHUTDOWN
+        if move.former is VmState.ACTIVE:
+            vm_state, power_state = await self.start(move.source)
+        call = EndMove(
+            **dict(self.ref),
+            vm_state=vm_state,
+            power_state=power_state,
+            events=self.event_log(REVERT_MOVE.name),
+        )
+        return await self.must(REVERT_MOVE, call)
+
+    async def start(self, source: HostRef) -> tuple[VmState, PowerState]:
+        """It ran before. One that does not start is STOPPED: its disks are there."""
+        try:
+            return VmState.ACTIVE, await self.step(START, self.ref, on=source, final=True)
+        except ActivityError:
+            return VmState.STOPPED, PowerState.SHUTDOWN  # it shows in the events
+
+    async def give_up(self, error: HostlerError) -> None:
+        if self.going_back:  # only a delete gets here, which removes all there is
+            assert isinstance(error, Preempted)
+            await self.settle(VmState.ERROR, error=error)
+            return
+        await self.unwind(self.saga)
+        await self.settle(self.target.former)
