@@ -17,19 +17,17 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
 
-from activities.interfaces.guests import StopGuest
+from activities.interfaces.guests import ExpectGuest, StopGuest
 from activities.interfaces.rebuilds import BeginRebuild, FinishRebuild, RebuildPlan, Rebuilds
 from activities.interfaces.servers import HostRef, ServerRef
-from hostler.contract.errors import HostlerError, NotFound
+from hostler.contract.errors import HostlerError
 from hostler.contract.servers import OperationName, RebuildRequest, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, connected
 from workflows.building import RESUME, SPAWN, connections
 from workflows.concurrency import to_the_end
-from workflows.confirm_resize import DROP_FORMER_GUEST
-from workflows.failures import judge
+from workflows.confirm_resize import DROP_FORMER_GUEST, EXPECT_GUEST
 from workflows.operation import Operation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
 from workflows.source import PULL_THE_PLUG, SET_ASIDE_GUEST, STOP
@@ -90,7 +88,8 @@ class Rebuild(Operation[RebuildRequest]):
         if self.plan.former is VmState.ACTIVE:
             stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
             await self.step(STOP, stop, on=host, saga=self.saga, undo=self.ref)
-        await self.set_aside(host)
+        if await self.has_guest(host):
+            await self.step(SET_ASIDE_GUEST, self.ref, on=host, saga=self.saga, undo=self.ref)
         guest = plan.guest.model_copy(update={"disks": connected(plan.guest.disks, volumes)})
         await self.step(SPAWN, guest, on=host, saga=self.saga, undo=self.ref)
         if self.plan.former is VmState.STOPPED:
@@ -99,14 +98,12 @@ class Rebuild(Operation[RebuildRequest]):
         await wait_vif_plugged(self, plan.guest.ports, host)
         return await self.step(RESUME, self.ref, on=host)
 
-    async def set_aside(self, host: HostRef) -> None:
-        """A server in error may have lost its guest."""
-        try:
-            await self.step(SET_ASIDE_GUEST, self.ref, on=host, saga=self.saga, undo=self.ref)
-        except ActivityError as failure:
-            gone = isinstance(judge(failure, host=host.name).error, NotFound)
-            if not gone or self.plan.former is not VmState.ERROR:
-                raise
+    async def has_guest(self, host: HostRef) -> bool:
+        """A server in error may have lost it."""
+        if self.plan.former is not VmState.ERROR:
+            return True
+        call = ExpectGuest(server_id=self.call.server_id, may_be_gone=True)
+        return await self.step(EXPECT_GUEST, call, on=host) is not PowerState.NOSTATE
 
     async def finish(self, host: HostRef, power_state: PowerState) -> Server:
         """From here on the guest is the new one: the point of no return."""

@@ -27,7 +27,6 @@ from hostler.contract.servers import OperationName, RevertResizeRequest, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
 from workflows.confirm_resize import EXPECT_GUEST, UNBIND_PORTS, no_move
-from workflows.failures import is_refusal
 from workflows.operation import Operation
 from workflows.source import STOP
 from workflows.steps import Saga, StepDefinition
@@ -73,20 +72,16 @@ class RevertResize(Operation[RevertResizeRequest]):
         self.state.host = source.name
         former = ExpectGuest(server_id=target.server_id, former=True)
         await self.step(EXPECT_GUEST, former, on=source)  # or there would be none afterwards
-        others = [host for host in target.hosts if host.id != source.id or target.move.finished]
+        # A move that was cut short may have reserved on another host, and got as far as a guest there.
+        others = target.hosts[:1] if target.move.finished else [h for h in target.hosts if h.id != source.id]
         for host in others:
             await self.stop(host)
         return await to_the_end(self.go_back(target, target.move, others))
 
     async def stop(self, host: HostRef) -> None:
         """Power the guest off, where there is one: two of a server never run."""
-        try:
-            power_state = await self.step(EXPECT_GUEST, ExpectGuest(server_id=self.call.server_id), on=host)
-        except ActivityError as failure:
-            if not is_refusal(failure):
-                raise
-            return  # it has none
-        if power_state is not PowerState.SHUTDOWN:
+        call = ExpectGuest(server_id=self.call.server_id, may_be_gone=True)
+        if await self.step(EXPECT_GUEST, call, on=host) not in (PowerState.SHUTDOWN, PowerState.NOSTATE):
             stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
             await self.step(STOP, stop, on=host, saga=self.saga, undo=self.ref)
 

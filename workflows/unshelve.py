@@ -56,6 +56,7 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         super().__init__(request, PLANNED)
         self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.connections: dict[str, VolumeConnection] | None = None
+        self.runs_unseen = False
 
     @workflow.run
     async def run(self, request: UnshelveRequest) -> Server:
@@ -124,13 +125,17 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         if self.connections is None:
             self.connections = await connect(self, self.plan.plan.volumes, self.whole)
 
+    def left_running(self, host: HostRef) -> None:
+        self.runs_unseen = True
+
     async def give_up(self, error: HostlerError) -> None:
         """It stays on the shelf; but one that may be running somewhere must not be brought back a second time."""
-        await self.unwind(self.attempt)
-        uncertain = self.may_run and bool(self.owing)
+        clean = await self.unwind(self.attempt)
+        if self.may_run and not clean:
+            self.runs_unseen = True
         await self.unwind(self.whole)
         self.tell_all(error)
-        if uncertain and not isinstance(error, Preempted):
+        if self.runs_unseen and not isinstance(error, Preempted):
             await self.settle(VmState.ERROR, error=error)
         else:
             await self.settle(self.plan.former)

@@ -56,7 +56,7 @@ class Guests(interface.Guests):
         if call.former and call.server_id in await self._hypervisor.formers():
             return PowerState.SHUTDOWN
         power_state = await self._hypervisor.power_state(call.server_id)
-        if power_state is PowerState.NOSTATE:
+        if power_state is PowerState.NOSTATE and not call.may_be_gone:
             raise InvalidState(
                 f"the host has no guest of server {call.server_id}" + (", nor its former one" if call.former else ""),
                 field="server",

@@ -25,9 +25,10 @@ class RebootGuest(StopGuest):
 
 
 class ExpectGuest(ServerRef):
-    """A guest that must be here; `former`: set aside, or in its place."""
+    """A guest that must be here, unless it `may_be_gone`; `former`: set aside, or in its place."""
 
     former: bool = False
+    may_be_gone: bool = False
 
 
 class OfferDisks(ServerRef):
@@ -100,7 +101,7 @@ class Guests(ABC):
     @activity.defn(name="expect_guest")
     @abstractmethod
     async def expect_guest(self, call: ExpectGuest) -> PowerState:
-        """See that the guest is here.
+        """See that the guest is here; NOSTATE is one that may be gone, and is.
 
         Raises:
             InvalidState: it is not.

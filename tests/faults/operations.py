@@ -8,7 +8,7 @@ import base64
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
 from uuid import NAMESPACE_URL, uuid5
 
@@ -18,14 +18,34 @@ from pydantic.fields import FieldInfo
 import workers.control
 from hostler.contract.audit import AUDIT
 from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, REGISTER_HOST
-from hostler.contract.names import host_workflow_id, image_workflow_id, server_workflow_id, volume_workflow_id
-from hostler.contract.servers import BlockDeviceMapping, NetworkRequest, OnFailure, OperationName, OperationRequest
+from hostler.contract.names import (
+    DEFAULT_PROJECT,
+    host_workflow_id,
+    image_workflow_id,
+    server_workflow_id,
+    volume_workflow_id,
+)
+from hostler.contract.servers import (
+    NEVER,
+    BlockDeviceMapping,
+    NetworkRequest,
+    OnFailure,
+    OperationName,
+    OperationRequest,
+)
 from hostler.contract.states import VmState
 
 DEFINITION = "__temporal_workflow_definition"
 HOLD, FORGOTTEN = "hold", "forgotten"
 """The operation holds rather than give up; the database is older than what the hosts have."""
-FLAVOR, IMAGE, KEY, NETWORKS = "tiny", "demo", "key", ("net-a", "net-b")
+FLAVOR, LARGER, IMAGE, KEY, NETWORKS = "tiny", "small", "demo", "key", ("net-a", "net-b")
+NEEDS_A_GUEST = {"quiesce"}
+"""Options that a guest must have a part in; those of the matrix have nothing to boot from."""
+VARIANTS: dict[str, list[tuple[str, tuple[tuple[str, Any], ...], VmState | None]]] = {
+    OperationName.SHELVE: [("at-once", (("offload_after", timedelta(0)),), None)],
+    OperationName.UNSHELVE: [("offloaded", (), VmState.SHELVED_OFFLOADED)],
+}
+"""Circumstances that are no flag, by workflow: their names, options, and the server's state before."""
 
 
 class NoFiller(Exception):
@@ -54,7 +74,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: a workflow type, the options with which it is asked for, and what befell the cloud before."""
+    """One operation: a workflow type, the options with which it is asked for, and what befell the cloud before.
+
+    `origin` is the server's state before it; None: any that is allowed.
+    """
 
     name: str
     workflow: str
@@ -62,6 +85,7 @@ class Operation:
     model: type[BaseModel]
     options: tuple[tuple[str, Any], ...] = ()
     after: str = ""
+    origin: VmState | None = None
 
     @property
     def on_server(self) -> bool:
@@ -141,7 +165,7 @@ class Operation:
             return [known[OperationName.BOOT], known[OperationName.DELETE]]
         if not self.on_server or self.makes_server:
             return []
-        goals = self.allowed(scene)
+        goals = self.allowed(scene) if self.origin is None else [self.origin]
         ways: deque[tuple[VmState, list[Operation]]] = deque([(VmState.ACTIVE, [known[OperationName.BOOT]])])
         seen = {VmState.ACTIVE}
         while ways:
@@ -175,7 +199,11 @@ def operations() -> list[Operation]:
         found += [
             Operation(f"{name}+{flag}", name, definition, model, ((flag, True),))
             for flag, described in model.model_fields.items()
-            if described.annotation is bool and described.default is False
+            if described.annotation is bool and described.default is False and flag not in NEEDS_A_GUEST
+        ]
+        found += [
+            Operation(f"{name}+{variant}", name, definition, model, options, origin=origin)
+            for variant, options, origin in VARIANTS.get(name, ())
         ]
         if "on_failure" in model.model_fields:
             once = (("max_attempts", 1),) if "max_attempts" in model.model_fields else ()
@@ -218,6 +246,15 @@ FILLERS: dict[str, Callable[[Scene], Any]] = {
     "create-volume.id": lambda scene: scene.id(CREATE_VOLUME),
     "create-image.id": lambda scene: scene.id(CREATE_IMAGE),
     "create-image.name": lambda scene: "imported",
+    "resize.flavor": lambda scene: LARGER,
+    "image_id": lambda scene: scene.id("made image"),
+    "backup_type": lambda scene: "daily",
+    "rotation": lambda scene: 1,
+    "shelve.offload_after": lambda scene: NEVER,
+    "later.operation": lambda scene: OperationName.CONFIRM_RESIZE,
+    "later.subject": lambda scene: scene.id("a move that is over"),
+    "later.at": lambda scene: datetime(2020, 1, 1, tzinfo=UTC),
+    "project": lambda scene: DEFAULT_PROJECT,
     "delete-volume.ref": lambda scene: scene.made_by(CREATE_VOLUME),
 }
 

@@ -350,6 +350,7 @@ def _fill(
     with database.write() as session:
         session.add(Quota(project=settings.project))
         session.add(Flavor(id=scene.id("flavor"), name=operations.FLAVOR, vcpus=1, ram_mib=96, disk_gib=1))
+        session.add(Flavor(id=scene.id("larger"), name=operations.LARGER, vcpus=2, ram_mib=128, disk_gib=2))
         session.add(Image(id=scene.id("image"), name=operations.IMAGE, **image))
         session.add(
             KeyPair(name=operations.KEY, project=settings.project, public_key=PUBLIC_KEY, fingerprint="of the matrix")

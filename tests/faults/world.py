@@ -19,13 +19,14 @@ from sqlmodel import Session, select
 import models
 from hostler.contract.names import bridge_name, tap_name
 from hostler.contract.states import PowerState, VmState
-from models import Host, Image, Network, OwedWork, Port, Server, ServerEvent, Volume, quota_use
+from models import Host, Image, Migration, Network, OwedWork, Port, Server, ServerEvent, Volume, quota_use
 from tests.faults.files import VOLATILE, held, stored
 
 Row = dict[str, str]
 OWED, SERVER, UNDER_WAY = "owed_work", "<server>", "under way"
 # Histories grow with everything that happens.
 HISTORIES = {"server_event"}
+KEPT = re.compile(r"(.*/)?volumes/")
 
 
 @dataclass
@@ -99,9 +100,13 @@ def look(
         use = quota_use(session, project)
         sections["quota"] = [f"{use.servers} servers, {use.vcpus} vCPUs, {use.ram_mib} MiB, {use.volumes} volumes"]
         images = {image.id: image.checksum for image in session.exec(select(Image))}
+        own = roles_of(session, server_id, moving=False)
     sections["image store"] = stored(store, roles)
     for name, directory in directories.items():
-        sections[f"{roles(name)}: files"] = held(directory, roles, images)
+        # What a host keeps for servers elsewhere is its own, whether the server is there or not.
+        kept = [line for line in held(directory, own, images) if KEPT.match(line)]
+        sections[f"{own(name)}: volumes"] = kept
+        sections[f"{roles(name)}: files"] = [line for line in held(directory, roles, images) if not KEPT.match(line)]
     return World({where: sorted(lines) for where, lines in sections.items()}, server), roles
 
 
@@ -128,6 +133,8 @@ def roles_of(session: Session, server_id: str, *, moving: bool = True) -> Roles:
         roles.add(row.id, f"{type(row).__name__.lower()} {row.name or 'of the server'}")
     for device in session.exec(select(models.BlockDevice)):
         roles.add(device.id, f"device {device.position}")
+        if device.image_id is not None and device.image_id not in roles.names:
+            roles.add(device.image_id, f"former image of device {device.position}")
     for work in session.exec(select(OwedWork)):
         roles.add(work.id, f"owed {work.activity}")
     for event in session.exec(select(ServerEvent)):
@@ -141,7 +148,13 @@ def _tables(session: Session, roles: Roles, names: Roles) -> Iterable[tuple[str,
     for table in models.Table.metadata.sorted_tables:
         if table.name not in HISTORIES:
             called = names if table.name == Host.__tablename__ else roles
-            yield table.name, [_columns(dict(row), called) for row in session.execute(table.select()).mappings()]
+            rows = [dict(row) for row in session.execute(table.select()).mappings()]
+            yield table.name, [_columns(row, called) for row in rows if not _is_over(table.name, row)]
+
+
+def _is_over(table: str, row: Mapping[str, Any]) -> bool:
+    """Whether it is a move that has ended: only histories know of it."""
+    return table == Migration.__tablename__ and row["status"] not in models.OPEN_MIGRATIONS
 
 
 def _columns(row: Mapping[str, Any], roles: Roles) -> Row:

@@ -11,28 +11,42 @@ from hostler import Client
 from hostler.client import Operation
 from hostler.contract.audit import AUDIT
 from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
-from hostler.contract.servers import OnFailure, OperationName
+from hostler.contract.servers import NEVER, OnFailure, OperationName
 from hostler.contract.states import VmState
+from tests.cloud import DEMO
 from workers.control import WORKFLOWS
+from workflows.later import LATER
 from workflows.operation import Operation as OperationWorkflow
 
-ACTIVE, STOPPED = VmState.ACTIVE, VmState.STOPPED
+ACTIVE, STOPPED, RESIZED = VmState.ACTIVE, VmState.STOPPED, VmState.RESIZED
+SHELVED, OFFLOADED = VmState.SHELVED, VmState.SHELVED_OFFLOADED
+IDLE = frozenset({ACTIVE, STOPPED})
 HOLD = OnFailure.HOLD
+LARGER = "small"
+"""The flavor that servers are resized to."""
 Ask = Callable[[Client, str, str], Awaitable[Operation]]
 """Asks for the operation on the server of this UUID, with this request ID. It holds rather than fail."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """An operation on a server that exists: from which states, and to which."""
+    """An operation on a server that exists: from which states, and to which.
+
+    `afterwards` None is the state before, or before the move that is confirmed or reverted.
+    """
 
     operation: OperationName
     allowed: frozenset[VmState]
-    afterwards: VmState
+    afterwards: VmState | None
     ask: Ask
 
+    @property
+    def moves(self) -> bool:
+        """Whether the server must then be confirmed or reverted."""
+        return self.afterwards is RESIZED
 
-ACTIONS = (
+
+ACTIONS: tuple[Action, ...] = (
     Action(
         OperationName.START,
         frozenset({STOPPED}),
@@ -62,15 +76,90 @@ ACTIONS = (
         lambda client, server, request: client.servers.reboot(server, hard=True, request_id=request, on_failure=HOLD),
     ),
 )
+ACTIONS += (
+    Action(
+        OperationName.SNAPSHOT,
+        IDLE,
+        None,
+        lambda client, server, request: client.servers.snapshot(
+            server, f"of {server[:8]}", request_id=request, on_failure=HOLD
+        ),
+    ),
+    Action(
+        OperationName.BACKUP,
+        IDLE,
+        None,
+        lambda client, server, request: client.servers.backup(
+            server, f"of {server[:8]}", backup_type="daily", rotation=1, request_id=request, on_failure=HOLD
+        ),
+    ),
+    Action(
+        OperationName.REBUILD,
+        IDLE,
+        None,
+        lambda client, server, request: client.servers.rebuild(server, image=DEMO, request_id=request, on_failure=HOLD),
+    ),
+    Action(
+        OperationName.SHELVE,
+        IDLE,
+        OFFLOADED,
+        lambda client, server, request: client.servers.shelve(server, request_id=request, on_failure=HOLD),
+    ),
+    Action(
+        OperationName.SHELVE,
+        IDLE,
+        SHELVED,
+        lambda client, server, request: client.servers.shelve(
+            server, offload_after=NEVER, request_id=request, on_failure=HOLD
+        ),
+    ),
+    Action(
+        OperationName.SHELVE_OFFLOAD,
+        frozenset({SHELVED}),
+        OFFLOADED,
+        lambda client, server, request: client.servers.shelve_offload(server, request_id=request, on_failure=HOLD),
+    ),
+    Action(
+        OperationName.UNSHELVE,
+        frozenset({SHELVED, OFFLOADED}),
+        ACTIVE,
+        lambda client, server, request: client.servers.unshelve(server, request_id=request, on_failure=HOLD),
+    ),
+    Action(
+        OperationName.RESIZE,
+        IDLE,
+        RESIZED,
+        lambda client, server, request: client.servers.resize(server, LARGER, request_id=request, on_failure=HOLD),
+    ),
+    Action(
+        OperationName.MIGRATE,
+        IDLE,
+        RESIZED,
+        lambda client, server, request: client.servers.migrate(server, request_id=request, on_failure=HOLD),
+    ),
+    Action(
+        OperationName.CONFIRM_RESIZE,
+        frozenset({RESIZED}),
+        None,
+        lambda client, server, request: client.servers.confirm_resize(server, request_id=request, on_failure=HOLD),
+    ),
+    Action(
+        OperationName.REVERT_RESIZE,
+        frozenset({RESIZED}),
+        None,
+        lambda client, server, request: client.servers.revert_resize(server, request_id=request, on_failure=HOLD),
+    ),
+)
 # Each tenant's life begins with a boot and ends with a delete.
 ELSEWHERE = {OperationName.BOOT.value, OperationName.DELETE.value, CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME}
 # Hosts register when they are started again, and the audit has its schedule.
-BY_ITSELF = {REGISTER_HOST, AUDIT}
+BY_ITSELF = {REGISTER_HOST, AUDIT, LATER}
 
 
-def choose(rng: random.Random, state: VmState) -> Action:
-    """Something to do with a server in this state."""
-    return rng.choice([action for action in ACTIONS if state in action.allowed])
+def choose(rng: random.Random, state: VmState, *, larger: bool) -> Action:
+    """Something to do with a server in this state; one that is `larger` already is not resized."""
+    fitting = [action for action in ACTIONS if state in action.allowed]
+    return rng.choice([one for one in fitting if not (larger and one.operation is OperationName.RESIZE)])
 
 
 def workflow_types() -> set[str]:

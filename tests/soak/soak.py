@@ -17,7 +17,7 @@ from tests.soak.chaos import Chaos
 from tests.soak.journal import Journal
 from tests.soak.model import Model
 from tests.soak.operator import Operator
-from tests.soak.repertoire import missing, workflow_types
+from tests.soak.repertoire import LARGER, missing, workflow_types
 from tests.soak.tenant import Tenant
 
 TENANTS = 20
@@ -80,6 +80,7 @@ async def soak(directory: Path, minutes: float, seed: int, tenants: int = TENANT
     async with process_cloud(
         directory, hosts=HOSTS, controls=CONTROLS, postgres=True, simulated=kind, environment=audited
     ) as cloud:
+        await cloud.client.flavors.create(LARGER, vcpus=2, ram_mib=256, disk_gib=2)
         closing = asyncio.Event()
         chaos = Chaos(cloud.processes, random.Random(rng.random()), journal)
         crowd = [

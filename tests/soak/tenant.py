@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from hostler import Client
 from hostler.client import Operation
@@ -22,12 +22,12 @@ from hostler.contract.errors import (
     Preempted,
     Unavailable,
 )
-from hostler.contract.servers import BlockDeviceMapping, OnFailure
+from hostler.contract.servers import BlockDeviceMapping, OnFailure, OperationName
 from hostler.contract.states import VmState
 from tests.cloud import DEMO, NET, TINY
 from tests.soak.journal import Journal
-from tests.soak.model import Expected, Model
-from tests.soak.repertoire import choose
+from tests.soak.model import THERE, Expected, Model
+from tests.soak.repertoire import Action, choose
 
 T = TypeVar("T")
 
@@ -76,10 +76,10 @@ class Tenant:
         expected = self.model.servers[server_id] = Expected(networks=self.rng.randint(0, 1))
         await self.boot(server_id, expected)
         for _ in range(self.rng.randint(*LIFE)):
-            if self.closing.is_set() or expected.state not in (VmState.ACTIVE, VmState.STOPPED):
+            if self.closing.is_set() or expected.state not in THERE:
                 break
             await self.act(server_id, expected)
-        keep = self.closing.is_set() and expected.state in (VmState.ACTIVE, VmState.STOPPED)
+        keep = self.closing.is_set() and expected.state in THERE
         if expected.state is not VmState.DELETED and not keep:
             await self.delete(server_id, expected)
 
@@ -111,16 +111,42 @@ class Tenant:
 
     async def act(self, server_id: str, expected: Expected) -> None:
         """Some operation that the server's state allows."""
-        action = choose(self.rng, expected.state)
+        action = choose(self.rng, expected.state, larger=expected.larger)
         request_id = self.uuid()
+        before = expected.state
         ended = await self.conduct(
             action.operation.value, server_id, expected, lambda: action.ask(self.client, server_id, request_id)
         )
+        self.imaged(action, server_id, request_id, expected, ended)
         if expected.state is VmState.DELETED:
             return
         if ended:
-            expected.state = action.afterwards
+            self.went(action, expected, before)
         expected.certain = ended
+
+    def went(self, action: Action, expected: Expected, before: VmState) -> None:
+        """The operation did as asked."""
+        if action.moves:
+            expected.former, expected.resizing = before, action.operation is OperationName.RESIZE
+        if action.operation is OperationName.CONFIRM_RESIZE:
+            expected.larger = expected.larger or expected.resizing
+        if action.afterwards is not None:
+            expected.state = action.afterwards
+        elif before is VmState.RESIZED:
+            expected.state = expected.former
+
+    def imaged(self, action: Action, server_id: str, request_id: str, expected: Expected, ended: bool) -> None:
+        """What has become of the image, where the operation makes one."""
+        if action.operation not in (OperationName.SNAPSHOT, OperationName.BACKUP):
+            return
+        image_id = str(uuid5(NAMESPACE_URL, f"{server_id}/{request_id}/image"))
+        backup = action.operation is OperationName.BACKUP
+        former = set(expected.backups) if backup else set()
+        if expected.state is VmState.DELETED:
+            self.model.perhaps |= {image_id, *former}
+        elif ended:
+            self.model.images = (self.model.images - former) | {image_id}
+            expected.backups = [image_id] if backup else expected.backups
 
     async def delete(self, server_id: str, expected: Expected) -> None:
         request_id = self.uuid()
