@@ -1,15 +1,19 @@
 """Networks and the ports on them; the source of fixed IP addresses."""
 
 from datetime import datetime
+from uuid import NAMESPACE_URL, uuid5
 
-from sqlmodel import Field, UniqueConstraint
+from sqlmodel import Field, Session, UniqueConstraint, select
 
 from hostler.contract.names import DEFAULT_PROJECT
 from models.base import Json, Table, UtcDateTime, Uuid, now
 
+VNI_DIGITS = 6
+"""A VXLAN network identifier has 24 bits."""
+
 
 class Network(Table, table=True):
-    """A network with one IPv4 subnet.
+    """A network with one IPv4 subnet. `vni` tells it from others in the overlay that joins hosts.
 
     Owner: the catalogue calls. Whoever gives out an address locks this row first.
     """
@@ -23,6 +27,7 @@ class Network(Table, table=True):
     gateway: str
     dns: list[str] = Field(default_factory=list, sa_type=Json)
     mtu: int = 1500
+    vni: int | None = Field(default=None, index=True, unique=True)
 
 
 class Port(Table, table=True):
@@ -40,3 +45,13 @@ class Port(Table, table=True):
     ip: str
     position: int = 0
     created_at: datetime = Field(default_factory=now, sa_type=UtcDateTime)
+
+
+def free_vni(session: Session, network_id: str) -> int:
+    """A VNI that follows from the network's UUID, or from its next hash where another network has that one."""
+    candidate = network_id
+    while True:
+        candidate = uuid5(NAMESPACE_URL, candidate).hex
+        vni = int(candidate[:VNI_DIGITS], 16)
+        if vni and session.exec(select(Network.id).where(Network.vni == vni)).first() is None:
+            return vni

@@ -33,7 +33,7 @@ def ensure(port: PortBinding) -> bool:
                 address=gateway_mac(port.network_id),
             )
         [index] = netlink.link_lookup(ifname=name)
-        _disable_ipv6(name)
+        disable_ipv6(name)
         netlink.link("set", index=index, mtu=port.mtu, state="up")
         netlink.addr("replace", index=index, address=port.gateway, prefixlen=port.prefix)
     if IP_FORWARD.read_text().strip() != "1":
@@ -80,7 +80,7 @@ def overlapping_interface(subnet: IPv4Network, own: str) -> str | None:
     return None
 
 
-def _disable_ipv6(name: str) -> None:
-    """Keep guests from reaching the host by its link-local address."""
+def disable_ipv6(name: str) -> None:
+    """Keep the interface from having a link-local address, by which guests would reach the host."""
     with suppress(FileNotFoundError):  # a kernel without IPv6
         Path(NO_IPV6.format(name)).write_text("1")

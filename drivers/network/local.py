@@ -1,4 +1,4 @@
-"""The network of one host: a bridge, a DHCP server and NAT for each network that has ports here."""
+"""The networks of one host: each that has ports here has a bridge, a DHCP server, NAT, and may span to other hosts."""
 
 import asyncio
 import logging
@@ -11,10 +11,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from drivers.blocking import BlockingCalls
 from drivers.locks import Locks
-from drivers.network import bridge, nat
+from drivers.network import bridge, nat, nftables, overlay
 from drivers.network.base import Plugged
 from drivers.network.dhcp import DhcpServer
 from drivers.network.links import Links, Lost
+from drivers.network.overlay import Underlay, overlay_name
 from drivers.network.plugging import Key, PlugReports
 from drivers.network.records import PortRecords
 from drivers.revival import Revival
@@ -35,10 +36,15 @@ class LocalNetwork:
     half-way can be done again or undone. A DHCP server that dies is started again at once.
     """
 
-    def __init__(self, directory: Path, owner: str) -> None:
-        """`owner`: the host's UUID. A machine may be a host of several clouds, each with rules of its own."""
+    def __init__(self, directory: Path, owner: str, underlay: Underlay | None = None) -> None:
+        """`owner`: the host's UUID. A machine may be a host of several clouds, each with rules of its own.
+
+        `underlay` joins networks to their like on other hosts; without one they are this host's own.
+        """
         self._directory = directory.absolute()
         self._owner = owner
+        self._underlay = underlay
+        self._fenced = underlay is not None
         self._records = PortRecords(self._directory / "ports")
         self._calls = BlockingCalls("network", THREADS)
         self._network_locks = Locks()
@@ -57,7 +63,8 @@ class LocalNetwork:
                 await self._calls.run(self._refuse_overlap, port)
                 await self._calls.run(self._records.save, port)
             await self._make_network(port)
-            await self._apply_nat()
+            await self._apply_rules()
+            await self._span(port.network_id)
         self._reports.look_again()
 
     async def unbind(self, port_id: str) -> None:
@@ -83,10 +90,12 @@ class LocalNetwork:
 
         Binding a port of such a network, or the next worker, tries it again.
         """
+        self._fenced = self._fenced or bool(await self._calls.run(overlay.devices, self._owner))
         networks = {port.network_id: port for port in self._records.all()}
         await asyncio.gather(*(self._restore(port) for port in networks.values()))
-        with _logged("NAT of this host's networks is not restored"):
-            await self._apply_nat()
+        with _logged("NAT of this host's networks, and what joins them to those of other hosts, is not restored"):
+            await self._apply_rules()
+            await asyncio.gather(*(self._restore_span(port) for port in networks.values()))
         self._reports.look_again()
 
     async def plugged(self) -> AsyncGenerator[Plugged]:
@@ -108,7 +117,7 @@ class LocalNetwork:
         return await self._calls.run(self._records.look)
 
     async def strays(self) -> list[str]:
-        """See `NetworkDriver.strays`: records that are not whole, and DHCP servers of networks without a port."""
+        """See `NetworkDriver.strays`: records that are not whole, what is left of networks without a port."""
         return await self._calls.run(self._strays)
 
     async def close(self) -> None:
@@ -124,6 +133,12 @@ class LocalNetwork:
                 await self._calls.run(self._refuse_overlap, port)
                 await self._make_network(port)
 
+    async def _restore_span(self, port: PortBinding) -> None:
+        """Join the port's network to its like again; by itself it works anyway."""
+        async with self._network_locks(port.network_id):
+            with _logged(f"network {port.network} ({port.network_id}) is not joined to that of other hosts"):
+                await self._span(port.network_id)
+
     async def _make_network(self, port: PortBinding) -> None:
         """Make sure that the port's network has its bridge, and a DHCP server for its recorded ports."""
         try:
@@ -134,6 +149,17 @@ class LocalNetwork:
                 remedy="the worker needs CAP_NET_ADMIN and a writable /proc/sys/net",
             ) from error
         await self._serve(port.network_id, self._records.of_network(port.network_id), new_bridge=made)
+
+    async def _span(self, network_id: str) -> None:
+        """Join the network to its like on other hosts, or part it from them. The rules that fence it must be there."""
+        await self._calls.run(self._join, network_id)
+
+    def _join(self, network_id: str) -> None:
+        spanning = self._spanning().get(network_id)
+        if self._underlay is None or spanning is None or not bridge.exists(network_id):
+            overlay.disconnect(network_id)
+        else:
+            overlay.connect(spanning, self._underlay, self._owner)
 
     async def _serve(self, network_id: str, ports: list[PortBinding], *, new_bridge: bool = False) -> None:
         """Have the network's DHCP server serve these ports, and see that it goes on doing so."""
@@ -146,23 +172,34 @@ class LocalNetwork:
         async with self._network_locks(network_id):
             if ports := self._records.of_network(network_id):
                 await self._make_network(ports[0])
+                await self._apply_rules()
+                await self._span(network_id)
 
     async def _remove_network(self, last: PortBinding) -> None:
         """Remove all that the network has here, and at the end its last port."""
         self._revival.forget(last.network_id)
         await self._calls.run(self._dhcp(last.network_id).stop)
+        await self._calls.run(overlay.disconnect, last.network_id)
         await self._calls.run(bridge.remove, last.network_id)
-        await self._apply_nat()
+        await self._apply_rules()
         await self._calls.run(self._records.remove, last.port_id)
 
-    async def _apply_nat(self) -> None:
+    async def _apply_rules(self) -> None:
         async with self._host_lock:
-            await self._calls.run(self._write_nat)
+            await self._calls.run(self._write_rules)
 
-    def _write_nat(self) -> None:
+    def _write_rules(self) -> None:
         """Rules for the networks that have a bridge: not for one that is going, nor for one that was not restored."""
         networks = {port.network_id: port for port in self._records.all() if bridge.exists(port.network_id)}
-        nat.apply(self._owner, [(bridge_name(network_id), _subnet(port)) for network_id, port in networks.items()])
+        routed = [(bridge_name(network_id), _subnet(port)) for network_id, port in networks.items()]
+        script = nat.script(self._owner, routed, overlay=self._underlay is not None)
+        if self._fenced:  # without an overlay, the kernel need not know this kind of rules
+            script += overlay.fence(self._owner, [p for i, p in self._spanning().items() if i in networks])
+        nftables.apply(script)
+
+    def _spanning(self) -> dict[str, PortBinding]:
+        """A port of each network that spans hosts, by network. Ports that were bound by older code know no VNI."""
+        return {port.network_id: port for port in self._records.all() if self._underlay and port.vni is not None}
 
     def _refuse_overlap(self, port: PortBinding) -> None:
         """One routing table cannot hold a subnet twice. Another host may have room for it."""
@@ -179,9 +216,13 @@ class LocalNetwork:
             )
 
     def _strays(self) -> list[str]:
+        overlays = overlay.devices(self._owner)
         networks = {port.network_id for port in self._records.look()}
         servers = strays(self._directory / "dhcp", lambda path: path.name in networks)
-        return [*self._records.strays(), *servers]
+        wanted = {overlay_name(network_id) for network_id in networks}
+        # Looked at twice: one that was there before its last port's record went is going.
+        left = [device for device in overlay.devices(self._owner) if device in overlays and device not in wanted]
+        return [*self._records.strays(), *servers, *left]
 
     def _dhcp(self, network_id: str) -> DhcpServer:
         return DhcpServer(self._directory / "dhcp" / network_id, network_id)

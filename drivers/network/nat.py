@@ -1,24 +1,20 @@
-"""Routing and NAT for the networks of this host, by nftables. All calls block.
+"""Routing and NAT for the networks of this host, by nftables.
 
 Each owner, of which a machine may have several, has a table, and touches no other. It is always written as a whole, in
 one transaction: it is then what it should be, whatever it was. Its names: `bridges` are those of the networks, `within`
 are the frames that a bridge forwards between its own ports, which pass here where br_netfilter is on.
 
 Networks are closed to each other and to the outside, except for answers; guests reach of their host only what serves
-them: DHCP and ping.
+them: DHCP and ping. Where there is an overlay, no guest may speak VXLAN to a host: NAT would give it our address, and
+it could send into any network.
 """
 
-import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection
 from ipaddress import IPv4Network
 
-from drivers.environment import clean
-from hostler.contract.errors import RescheduleError
+from drivers.network.nftables import replacing
 
-TIMEOUT_SECONDS = 30
-
-# Adding the table before deleting it: deleting one that is not there is an error.
-REMOVE = "add table %(table)s\ndelete table %(table)s\n"
+VXLAN_PORT = 4789
 RULES = """
 table %(table)s {
     set bridges { type ifname; elements = { %(bridges)s } }
@@ -28,6 +24,7 @@ table %(table)s {
     chain forward {
         type filter hook forward priority filter; policy accept;
         iifname . oifname @within accept
+        %(closed)s
         oifname @bridges ct state established,related accept
         oifname @bridges drop
     }
@@ -52,33 +49,17 @@ def table(owner: str) -> str:
     return f"inet hostler-{owner[:8]}"
 
 
-def apply(owner: str, networks: Iterable[tuple[str, IPv4Network]]) -> None:
-    """Route and translate for these networks, each a bridge's name with its subnet, and for no others of the owner.
+def script(owner: str, networks: Collection[tuple[str, IPv4Network]], *, overlay: bool) -> str:
+    """Routes and translates for these networks, each a bridge's name with its subnet, and for no others of the owner.
 
-    Raises:
-        RescheduleError: nftables refuses.
+    `overlay`: whether hosts take VXLAN from each other.
     """
     networks = sorted(networks)
-    script = REMOVE + (RULES if networks else "")
     names = {
         "table": table(owner),
         "bridges": ", ".join(f'"{bridge}"' for bridge, _ in networks),
         "within": ", ".join(f'"{bridge}" . "{bridge}"' for bridge, _ in networks),
         "subnets": ", ".join(str(subnet) for _, subnet in networks),
+        "closed": f"iifname @bridges udp dport {VXLAN_PORT} drop" if overlay else "",
     }
-    _nft(script % names)
-
-
-def _nft(script: str) -> None:
-    try:
-        done = subprocess.run(
-            ["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=clean()
-        )
-    except FileNotFoundError as error:
-        raise RescheduleError("nft is not installed on this host", remedy="install the package nftables") from error
-    if done.returncode:
-        complaint = done.stderr.strip().splitlines() or ["no reason given"]
-        raise RescheduleError(
-            f"nftables refuses the rules of this host's networks: {complaint[0]}",
-            remedy="the worker needs CAP_NET_ADMIN and a kernel with nf_tables and NAT",
-        )
+    return replacing(table(owner), RULES % names if networks else "")
