@@ -20,6 +20,8 @@ from hostler.cli.app import Root
 from hostler.cli.exits import Exit
 from hostler.client import Client, Operation
 from hostler.contract.names import SEARCH_ATTRIBUTES
+from hostler.contract.servers import OperationName
+from hostler.contract.states import STATUS_BY_VM_STATE
 from hostler.settings import Settings
 from tests.cloud import DEMO, Cloud, run_cloud
 from workers import commands
@@ -31,6 +33,8 @@ PAGES = [
     *sorted((ROOT / "deploy" / "runbooks").glob("*.md")),
 ]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+CONCEPTS = (ROOT / "docs" / "concepts.md").read_text()
+OPERATIONS = [name for name in OperationName if name not in (OperationName.AUDIT, OperationName.HYPERVISOR)]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 EXAMPLE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -102,6 +106,12 @@ def test_the_reference_has_every_setting_with_its_default(monkeypatch: pytest.Mo
     for name, default in defaults.items():
         if name not in ON_THE_MACHINE:
             assert documented[name] == f"`{default}`", name
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, *STATUS_BY_VM_STATE.values()])
+def test_every_operation_and_every_status_is_in_the_table_of_the_concepts(name: str) -> None:
+    rows = [line for line in CONCEPTS.split("\n## ")[1].splitlines() if line.startswith("|")]
+    assert any(re.search(rf"(?<![\w-]){name}(?![\w-])", row) for row in rows)
 
 
 def _public(kind: type) -> set[str]:

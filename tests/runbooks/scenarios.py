@@ -86,13 +86,15 @@ async def build_failed_everywhere(directory: Path) -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def host_died(directory: Path) -> AsyncIterator[Scene]:
-    """A host with a server is dead."""
+    """A host with a server is dead; another server has moved from there, and that is not confirmed."""
     async with scene(directory) as place:
-        server = await on(place.cloud, HOST)
+        server, moved = await on(place.cloud, HOST), await on(place.cloud, HOST, "moved")
+        await (await place.cloud.client.servers.migrate(moved.id)).result(LIMIT)
         place.cloud.hosts[0].kill()
-        yield place, {"SERVER": server.id, "HOST": HOST, "OTHER": OTHER}
+        yield place, {"SERVER": server.id, "MOVED": moved.id, "HOST": HOST, "OTHER": OTHER}
         assert {s.name: (s.status, s.host) for s in await place.cloud.client.servers.list()} == {
-            "replacement": ("ACTIVE", OTHER)
+            "moved": ("ACTIVE", OTHER),
+            "replacement": ("ACTIVE", OTHER),
         }
         assert (await place.cloud.client.hosts.show(HOST)).owed
 
@@ -231,7 +233,7 @@ async def leaked_thing(directory: Path) -> AsyncIterator[Scene]:
         place = await stack.enter_async_context(scene(directory, faults=[refuses], volumes=True, environment=audit))
         cloud = place.cloud
         server = await on(cloud, OTHER)
-        [claim] = cloud.settings.state_dir.glob(f"simulated/{OTHER}/claims/*")
+        [claim] = cloud.settings.state_dir.glob(f"simulated/{OTHER}/claims/*.json")
         content = claim.read_text()
         await cloud.deleted(server.id)
         unwanted = await held_boot(cloud, "unwanted")
@@ -267,7 +269,8 @@ async def leaked_thing(directory: Path) -> AsyncIterator[Scene]:
         world = await cloud.settled()
         assert not world.volumes
         assert {image.name for image in await cloud.client.images.list()} == {DEMO}
-        assert not [file for kind in ("claims", "guests") for file in (state / kind).iterdir()]
+        left = [file for kind in ("claims", "guests", "claims/former") for file in (state / kind).glob("*")]
+        assert left == [state / "claims" / "former"]
         assert await hypervisor.guests() == []
 
 
