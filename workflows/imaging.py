@@ -47,7 +47,7 @@ class ImagingOperation(Operation[Request]):
     async def begin_image(self, call: BeginSnapshot) -> Target:
         """Take the server, and enter the image."""
         self.saga = Saga()
-        undo = ForgetImage(image_id=self.image_id)
+        undo = ForgetImage(image_id=self.image_id, made_of=self.call.server_id)
         return await to_the_end(self.step(BEGIN_SNAPSHOT, call, saga=self.saga, undo=undo, final=True))
 
     async def make_image(self, host: HostRef, *, quiesce: bool = False) -> ImageRef:

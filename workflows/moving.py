@@ -13,7 +13,7 @@ from activities.interfaces.guests import Guests, OfferDisks, StopGuest
 from activities.interfaces.moves import BeginMove, FinishMove, MovePlan, Moves
 from activities.interfaces.scheduling import Schedule
 from activities.interfaces.servers import HostRef, ServerRef, SetTaskState
-from hostler.contract.errors import HostlerError, Preempted, Unavailable
+from hostler.contract.errors import HostlerError, OperationFailed, Preempted, Unavailable
 from hostler.contract.guests import GuestSpec, VolumeConnection
 from hostler.contract.servers import Choice, MoveRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
@@ -196,10 +196,17 @@ class MoveOperation(PlacedOperation[MoveRequest]):
     def left_running(self, host: HostRef) -> None:
         self.runs_elsewhere = True
 
+    def uncertain(self, host: HostRef) -> HostlerError:
+        return OperationFailed(
+            f"the guest may be running on host {host.name}, which does not answer: on {self.source.name} it stays off",
+            remedy=f"when {host.name} is back and owes nothing, or is surely dead: hostler server reboot --hard "
+            f"{self.call.server_id}",
+        )
+
     async def give_up(self, error: HostlerError) -> None:
         """The former guest is brought back, and started only if no other one of the server can be running."""
-        await self.unwind(self.attempt)
-        if self.runs_elsewhere or (self.may_run and self.owing - {self.source.id}):
+        clean = await self.unwind(self.attempt)
+        if self.runs_elsewhere or (self.may_run and not clean):
             self.runs_elsewhere = True
             self.whole.undos = [undo for undo in self.whole.undos if undo.activity is not Guests.start_guest]
         await self.unwind(self.whole)

@@ -84,12 +84,16 @@ class PlacedOperation(Operation[Request]):
         if not verdict.reschedule and not self.moving:
             raise verdict.error
         if self.may_run and not clean:
-            raise may_be_running(host)
+            raise self.uncertain(host)
         self.may_run = False
         if self.state.attempt >= self.limits.max_attempts and not self.moving:
             story = await self.step(EXPLAIN, self.wanted([], self.tried))
             self.considered, self.filters = story.considered, story.filters
             raise BuildFailed(f"the build failed on all {len(self.attempts)} hosts that were tried")
+
+    def uncertain(self, host: HostRef) -> HostlerError:
+        """The one failure after which no other host is tried."""
+        return may_be_running(host)
 
     def left_running(self, host: HostRef) -> None:
         """The guest may be running on a host that could not be asked to remove it."""

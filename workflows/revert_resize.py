@@ -70,7 +70,9 @@ class RevertResize(Operation[RevertResizeRequest]):
         self.accept(target.limits, f"revert {target.name} to {target.move.source.name}")
         source = target.move.source
         self.state.host = source.name
-        former = ExpectGuest(server_id=target.server_id, former=True)
+        # Where both were on one host, what is in its place is the new one.
+        apart = not target.move.finished or target.hosts[0].id != source.id
+        former = ExpectGuest(server_id=target.server_id, former=True, in_place=apart)
         await self.step(EXPECT_GUEST, former, on=source)  # or there would be none afterwards
         # A move that was cut short may have reserved on another host, and got as far as a guest there.
         others = target.hosts[:1] if target.move.finished else [h for h in target.hosts if h.id != source.id]

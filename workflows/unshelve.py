@@ -25,7 +25,7 @@ from activities.interfaces.guests import Guests, StopGuest
 from activities.interfaces.scheduling import Schedule
 from activities.interfaces.servers import HostRef, ServerRef
 from activities.interfaces.shelves import BeginUnshelve, FinishUnshelve, Shelves, UnshelvePlan
-from hostler.contract.errors import HostlerError, Preempted
+from hostler.contract.errors import HostlerError, OperationFailed, Preempted
 from hostler.contract.guests import VolumeConnection
 from hostler.contract.servers import OperationName, Server, UnshelveRequest
 from hostler.contract.states import PowerState, TaskState, VmState
@@ -127,6 +127,13 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
 
     def left_running(self, host: HostRef) -> None:
         self.runs_unseen = True
+
+    def uncertain(self, host: HostRef) -> HostlerError:
+        return OperationFailed(
+            f"the guest may be running on host {host.name}, which does not answer: it is not built a second time",
+            remedy=f"its disk is image {self.plan.shelved_image_id}, which goes with the server: "
+            "before a delete, boot another server from it",
+        )
 
     async def give_up(self, error: HostlerError) -> None:
         """It stays on the shelf; but one that may be running somewhere must not be brought back a second time."""

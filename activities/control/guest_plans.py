@@ -101,7 +101,8 @@ def resized(disks: Sequence[GuestDisk], old: Flavor, new: Flavor) -> list[GuestD
         elif sum(disk.size_bytes for disk in ephemeral) > new.ephemeral_gib * GIB:
             raise _too_small(new, "ephemeral disks", sum(disk.size_bytes for disk in ephemeral))
         elif not ephemeral:
-            result.append(_blank(DiskKind.EPHEMERAL, new.ephemeral_gib * GIB, result))
+            # Not on a device that swap had: its row would be taken for the disk's.
+            result.append(_blank(DiskKind.EPHEMERAL, new.ephemeral_gib * GIB, [*result, *disks]))
     if new.swap_mib:
         former = next((disk for disk in disks if disk.kind is DiskKind.SWAP), None)
         swap = _blank(DiskKind.SWAP, new.swap_mib * MIB, result)

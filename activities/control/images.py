@@ -87,6 +87,8 @@ class Images(interface.Images):
             row = session.get(Image, call.image_id, with_for_update=True)
             if row is not None and row.status is ImageStatus.ACTIVE:
                 return False
+            if call.made_of is not None and (row is None or row.properties.get("instance_uuid") != call.made_of):
+                return False
             if row is not None:
                 session.delete(row)
             return True

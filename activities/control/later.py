@@ -9,7 +9,7 @@ from activities.interfaces import later as interface
 from activities.interfaces.later import LaterCall
 from hostler.client.connection import Connection
 from hostler.client.operation import begin
-from hostler.contract.errors import InvalidState
+from hostler.contract.errors import InvalidState, ServerBusy
 from hostler.contract.servers import (
     ConfirmResizeRequest,
     MigrationStatus,
@@ -46,9 +46,13 @@ class Asking(interface.Asking):
         """See that the server is still in the state that it was for.
 
         Raises:
+            ServerBusy: an operation has it; it may be the one that asked for this.
             InvalidState: it is not.
         """
         with self._database.read() as session:
+            server = session.get(Server, call.server_id)
+            if server is not None and server.operation_id is not None:
+                raise ServerBusy(f"server {server.name} is held by run {server.operation_id}")
             if call.operation is OperationName.CONFIRM_RESIZE:
                 migration = session.get(Migration, call.subject)
                 wanted = migration is not None and migration.status is MigrationStatus.FINISHED

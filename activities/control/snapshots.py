@@ -74,9 +74,7 @@ class Snapshots(interface.Snapshots):
 
 
 def _taken(image_id: str, by: str) -> Conflict:
-    return Conflict(
-        f"the UUID {image_id} is taken by {by}", field="image_id", value=image_id, remedy="choose another"
-    )
+    return Conflict(f"the UUID {image_id} is taken by {by}", field="image_id", value=image_id, remedy="choose another")
 
 
 def _row(call: BeginSnapshot, row: Row, source: Image | None) -> Image:

@@ -1,12 +1,14 @@
 """The compare-and-set by which an operation takes a server's row."""
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
+from activities.control.migrations import open_migration
+from activities.interfaces.guests import Guests
 from activities.interfaces.servers import Begin
 from hostler.contract.errors import InvalidState, NotFound, ServerBusy
 from hostler.contract.servers import OperationName
-from hostler.contract.states import status
-from models import Server
+from hostler.contract.states import VmState, status
+from models import Host, OwedWork, Server
 
 WITHOUT_HOST = (OperationName.DELETE, OperationName.UNSHELVE)
 """The operations on a server that needs no host."""
@@ -48,8 +50,35 @@ def take(session: Session, call: Begin) -> Server:
             value=row.id,
             remedy="delete it, and boot another",
         )
+    if row.vm_state is VmState.ERROR and call.operation is not OperationName.DELETE:
+        _check_error(session, row, call)
     row.operation_id, row.task_state, row.hold = call.run_id, call.task_state, None
     return row
+
+
+def _check_error(session: Session, row: Server, call: Begin) -> None:
+    """What may be done to a server in error, beyond what its state allows.
+
+    Raises:
+        InvalidState: a move of it was cut short; or another guest of it may be running.
+    """
+    if call.operation is not OperationName.REVERT_RESIZE and open_migration(session, row.id) is not None:
+        raise InvalidState(
+            f"a move of server {row.name} was cut short: it is neither where it was nor where it was to be",
+            field="server",
+            value=row.id,
+            remedy=f"bring it back first: hostler server revert {row.id}",
+        )
+    owing = select(Host.name).join(OwedWork, col(OwedWork.host_id) == Host.id)
+    owing = owing.where(OwedWork.server_id == row.id, OwedWork.activity == Guests.destroy_guest.__name__)
+    host = session.exec(owing.where(Host.id != row.host_id)).first()
+    if host is not None and call.operation is not OperationName.STOP:
+        raise InvalidState(
+            f"a guest of server {row.name} may be running on host {host}, which has yet to remove it",
+            field="server",
+            value=row.id,
+            remedy=f"it does so when it is back: hostler host show {host}",
+        )
 
 
 def held(session: Session, server_id: str, run_id: str) -> tuple[Server, bool]:

@@ -55,7 +55,9 @@ class Guests(interface.Guests):
     async def expect_guest(self, call: ExpectGuest) -> PowerState:
         if call.former and call.server_id in await self._hypervisor.formers():
             return PowerState.SHUTDOWN
-        power_state = await self._hypervisor.power_state(call.server_id)
+        power_state = PowerState.NOSTATE
+        if call.in_place:
+            power_state = await self._hypervisor.power_state(call.server_id)
         if power_state is PowerState.NOSTATE and not call.may_be_gone:
             raise InvalidState(
                 f"the host has no guest of server {call.server_id}" + (", nor its former one" if call.former else ""),

@@ -1,6 +1,7 @@
 """Snapshots: a guest's root disk, left as a file where the image store takes it in."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from temporalio import activity
@@ -12,7 +13,7 @@ from drivers.hypervisor.base import HypervisorDriver
 from drivers.image.base import ImageStore
 from hostler.contract.errors import OperationFailed
 
-TRAVERSABLE = 0o711
+OPEN_TO_ALL = 0o755
 READABLE = 0o644
 
 
@@ -48,7 +49,10 @@ class HostSnapshots(interface.HostSnapshots):
 
 
 def _make(directory: Path) -> None:
-    """The directory, through which QEMU, another user, must get."""
+    """The directory: QEMU, another user, must get through; the control worker, whose store it is, removes files."""
     if not directory.is_dir():
         directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(TRAVERSABLE)
+        owner = directory.parent.stat()
+        if os.geteuid() == 0:
+            os.chown(directory, owner.st_uid, owner.st_gid)
+        directory.chmod(OPEN_TO_ALL)

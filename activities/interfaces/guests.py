@@ -25,9 +25,10 @@ class RebootGuest(StopGuest):
 
 
 class ExpectGuest(ServerRef):
-    """A guest that must be here, unless it `may_be_gone`; `former`: set aside, or in its place."""
+    """A guest that must be here, unless it `may_be_gone`; `former`: set aside, or `in_place` again."""
 
     former: bool = False
+    in_place: bool = True
     may_be_gone: bool = False
 
 

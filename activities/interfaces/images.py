@@ -17,9 +17,13 @@ class ImageId(BaseModel):
 
 
 class ForgetImage(ImageId):
-    """An image whose import began at `since`: what was in the store before that is not the import's to remove."""
+    """An image whose import began at `since`: what was in the store before that is not the import's to remove.
+
+    `made_of` is the server of which it was to be made; another image of the UUID is not touched then.
+    """
 
     since: datetime | None = None
+    made_of: str | None = None
 
 
 class Images(ABC):

@@ -85,7 +85,10 @@ class LocalImageStore:
 
     def strays(self) -> list[str]:
         """See `ImageStore.strays`. Directories are not Hostler's: `lost+found`, snapshots."""
-        left = strays(self._directory / INCOMING, lambda _: False)
+        try:
+            left = strays(self._directory / INCOMING, lambda _: False)
+        except PermissionError:  # made by somebody else: to be told, as it keeps snapshots from being taken in
+            left = [str(self._directory / INCOMING)]
         return [*strays(self._directory, lambda path: is_uuid(path.name) or path.is_dir()), *left]
 
     def _path(self, image_id: str) -> Path:

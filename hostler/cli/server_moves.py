@@ -37,7 +37,7 @@ def shelve(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="How long they keep their hosts: seconds or ISO 8601 (PT1H), 0 is not at all; "
+            help="How long they keep their hosts: seconds or ISO 8601 (PT1H), 0 is not at all, -1 for good; "
             "else the control worker's setting.",
         ),
     ] = None,

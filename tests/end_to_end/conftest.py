@@ -51,6 +51,8 @@ state_dir = "{directory}"
 [temporal]
 address = "{temporal.address}"
 ui_url = "{temporal.ui_url}"
+[operations]
+resize_on_same_host = true
 [host]
 name = "real"
 [host.simulated]
@@ -87,6 +89,8 @@ async def client(dev_cloud: DevCloud) -> AsyncIterator[Client]:
     async with await Client.connect(dev_cloud.settings) as client:
         if not await client.flavors.list():
             await client.flavors.create("tiny", vcpus=1, ram_mib=128, disk_gib=1, ephemeral_gib=1, swap_mib=16)
+            await client.flavors.create("larger", vcpus=2, ram_mib=160, disk_gib=2, ephemeral_gib=1, swap_mib=16)
+            await client.flavors.create("largest", vcpus=2, ram_mib=160, disk_gib=3, ephemeral_gib=1, swap_mib=16)
             await client.networks.create("net", cidr="10.232.7.0/24")
             await client.images.create("demo", DEMO)
         yield client

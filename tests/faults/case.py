@@ -27,7 +27,8 @@ from hostler.client.operation import begin
 from hostler.contract.audit import AUDIT
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import CONTROL_QUEUE, host_queue
-from hostler.contract.servers import Choice, OperationName, OperationRequest, Progress
+from hostler.contract.servers import Choice, OperationName, OperationRequest, Progress, StepStatus
+from hostler.contract.states import PowerState, VmState
 from models import OwedWork
 from tests.faults.operations import FORGOTTEN, NoFiller, Operation, plain_operations
 from tests.faults.plan import KILLS, Fault, Plan, Step, Strike
@@ -37,6 +38,8 @@ from tests.faults.world import OWED, UNDER_WAY, World, has_failed, is_gone, is_l
 LIMIT = timedelta(seconds=180)
 """Within which an operation must have ended, whatever befalls it."""
 LOG_LINES = 40
+FORWARD = "tried again"
+"""How the note of a step begins that is tried until it works."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +291,8 @@ class _Course:
                 while not (await asyncio.wait([waiting], timeout=0.5))[0]:
                     if self.operation.holds:
                         await self.decide(run)
+                    if await self.waits_for_the_dead(run):
+                        self.cell.revive()
                     if self.own_host_is_dead():
                         waiting.cancel()
                         return WorkflowExecutionStatus.RUNNING  # it can only wait for that host
@@ -309,6 +314,18 @@ class _Course:
                 await operations.move(server, host=others[0], by="the matrix")
             else:
                 await operations.retry(server, by="the matrix")
+
+    async def waits_for_the_dead(self, run: WorkflowHandle[Any, Any]) -> bool:
+        """Whether the operation has passed the point of no return, and can only go on with a host that is dead."""
+        if not self.cell.dead & self.cell.hosts.keys():
+            return False
+        with suppress(RPCError, WorkflowQueryFailedError, WorkflowQueryRejectedError):
+            progress = await run.query("progress", result_type=Progress, rpc_timeout=timedelta(seconds=2))
+            running = [
+                step for step in progress.steps if step.status is StepStatus.RUNNING and step.host in self.cell.dead
+            ]
+            return any((step.note or "").startswith(FORWARD) for step in running)
+        return False
 
     def own_host_is_dead(self) -> bool:
         """Whether the operation is that of a host that is dead."""
@@ -375,13 +392,16 @@ class _Course:
         does not undo it: the row then follows the guest, so its success is right as well.
         """
         assert self.known is not None
-        if status is WorkflowExecutionStatus.COMPLETED or self.operation.heals:
+        if self.operation.heals:
             return [self.known.success]
+        if status is WorkflowExecutionStatus.COMPLETED:
+            dead = any(strike.fault is Fault.DEAD for strike in self.case.strikes)
+            return [self.known.success, *([not_started(self.known.success)] if dead else [])]
         if status is WorkflowExecutionStatus.CONTINUED_AS_NEW:
-            return [self.known.origin]
+            return [self.known.origin, with_images_of(self.known.origin, self.known.success)]
         unknown = any(strike.fault in (Fault.DEAD, Fault.FAILS_LONG) for strike in self.case.strikes)
         if unknown and self.operation.on_server and not self.operation.makes_server:
-            return [self.known.former, self.known.success]
+            return [self.known.former, self.known.success, left_off(self.known.former)]
         return [self.known.former]
 
     def compare(self, world: World, status: WorkflowExecutionStatus, hidden: Sequence[str] = ()) -> list[str]:
@@ -435,6 +455,29 @@ class _Course:
                 else:
                     lines.append(text)
         self.result.history += lines
+
+
+def left_off(former: World) -> World:
+    """The world before, but that the guest stays off, and the server in error: another may be running elsewhere."""
+    server = {**(former.server or {}), "vm_state": VmState.ERROR.value, "power_state": PowerState.SHUTDOWN.value}
+    server.pop("fault", None)
+    sections = {
+        where: [line.replace('"power_state": "running"', '"power_state": "shutdown"') for line in lines]
+        for where, lines in former.sections.items()
+    }
+    return World(sections, server)
+
+
+def not_started(success: World) -> World:
+    """The world of success, but that the host of the guest fell silent just when it was to start it."""
+    server = {**(success.server or {}), "vm_state": VmState.STOPPED.value, "power_state": PowerState.SHUTDOWN.value}
+    return World(success.sections, server)
+
+
+def with_images_of(world: World, other: World) -> World:
+    """A world with the images of another: one that a server's snapshot had made outlives the server."""
+    images = {where: lines for where, lines in other.sections.items() if where in ("image", "image store")}
+    return World({**world.sections, **images}, world.server)
 
 
 def _told(event: Any) -> tuple[int, str] | None:

@@ -355,6 +355,6 @@ def _fill(
         session.add(
             KeyPair(name=operations.KEY, project=settings.project, public_key=PUBLIC_KEY, fingerprint="of the matrix")
         )
-        for name, cidr in zip(operations.NETWORKS, subnets, strict=True):
+        for vni, (name, cidr) in enumerate(zip(operations.NETWORKS, subnets, strict=True), start=1):
             gateway = cidr.replace(".0/24", ".1")
-            session.add(Network(id=scene.id(name), name=name, cidr=cidr, gateway=gateway))
+            session.add(Network(id=scene.id(name), name=name, cidr=cidr, gateway=gateway, vni=vni))

@@ -147,7 +147,7 @@ def _tables(session: Session, roles: Roles, names: Roles) -> Iterable[tuple[str,
     """The rows of every table; hosts themselves are named, since they stay what they are wherever the server is."""
     for table in models.Table.metadata.sorted_tables:
         if table.name not in HISTORIES:
-            called = names if table.name == Host.__tablename__ else roles
+            called = names if table.name in (Host.__tablename__, Volume.__tablename__) else roles
             rows = [dict(row) for row in session.execute(table.select()).mappings()]
             yield table.name, [_columns(row, called) for row in rows if not _is_over(table.name, row)]
 

@@ -8,7 +8,15 @@ from sqlmodel import Session, func, select
 
 from models import Allocation, Database, Host, OwedWork
 from scheduler.request import SchedulingRequest
-from scheduler.reservation import held_host, release, reserve
+from scheduler.reservation import (
+    held_host,
+    make_former,
+    release,
+    release_former,
+    release_others,
+    reserve,
+    restore_former,
+)
 from tests.rows import a_host, a_server, add
 
 
@@ -42,7 +50,7 @@ def test_a_reservation_is_an_allocation(database: Database, host: Host) -> None:
     request = ask(database)
     assert reserved(database, host, request)
     with database.read() as session:
-        allocation = session.get_one(Allocation, (request.server_id, host.id))
+        allocation = session.get_one(Allocation, (request.server_id, host.id, False))
     assert (allocation.vcpus, allocation.ram_mib, allocation.disk_gib) == (1, 1024, 10)
     assert world(database, host) == (1, 1)
 
@@ -131,3 +139,110 @@ def test_a_host_to_be_left_is_not_the_one_held(database: Database, host: Host) -
     with database.read() as session:
         assert held_host(session, request) == host.id
         assert held_host(session, leaving) is None
+
+
+# A server that moves.
+
+
+def held(database: Database, request: SchedulingRequest) -> set[tuple[str, bool, int]]:
+    """The server's allocations: the host, whether it is a former one, its memory."""
+    with database.read() as session:
+        query = select(Allocation).where(Allocation.server_id == request.server_id)
+        return {(one.host_id, one.former, one.ram_mib) for one in session.exec(query)}
+
+
+@pytest.fixture
+def other(database: Database) -> Host:
+    host = a_host()
+    add(database, host)
+    return host
+
+
+@pytest.fixture
+def moving(database: Database, host: Host) -> SchedulingRequest:
+    """A server that keeps what it has on the host as its former allocation."""
+    request = ask(database)
+    assert reserved(database, host, request)
+    database.run(lambda session: make_former(session, request.server_id))
+    return request
+
+
+def test_a_former_allocation_still_takes_its_room(database: Database, host: Host, moving: SchedulingRequest) -> None:
+    assert held(database, moving) == {(host.id, True, 1024)}
+    assert not reserved(database, host, ask(database, ram_mib=16384))
+    assert world(database, host) == (1, 2)
+
+
+def test_a_server_that_moves_is_not_held_by_its_former_host(database: Database, moving: SchedulingRequest) -> None:
+    with database.read() as session:
+        assert held_host(session, moving) is None
+
+
+def test_it_may_reserve_elsewhere_and_on_the_same_host(
+    database: Database, host: Host, other: Host, moving: SchedulingRequest
+) -> None:
+    larger = SchedulingRequest(moving.server_id, 2, 2048, 10)
+    assert reserved(database, other, larger)
+    assert reserved(database, host, larger)
+    assert held(database, moving) == {(host.id, True, 1024), (host.id, False, 2048), (other.id, False, 2048)}
+
+
+def test_on_the_same_host_it_must_fit_beside_its_former_self(
+    database: Database, host: Host, moving: SchedulingRequest
+) -> None:
+    assert not reserved(database, host, SchedulingRequest(moving.server_id, 1, 16384, 10))
+    assert reserved(database, host, SchedulingRequest(moving.server_id, 1, 16384 - 1024, 10))
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_restored_it_has_what_it_had_and_nothing_else(
+    database: Database, host: Host, other: Host, moving: SchedulingRequest, same: bool
+) -> None:
+    target = host if same else other
+    assert reserved(database, target, SchedulingRequest(moving.server_id, 2, 2048, 10))
+    for _ in range(2):
+        database.run(lambda session: restore_former(session, moving.server_id))
+    assert held(database, moving) == {(host.id, False, 1024)}
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_with_its_former_allocation_released_it_has_what_it_has_now(
+    database: Database, host: Host, other: Host, moving: SchedulingRequest, same: bool
+) -> None:
+    target = host if same else other
+    assert reserved(database, target, SchedulingRequest(moving.server_id, 2, 2048, 10))
+    for _ in range(2):
+        database.run(lambda session: release_former(session, moving.server_id))
+    assert held(database, moving) == {(target.id, False, 2048)}
+    assert reserved(database, host, ask(database, ram_mib=16384 - (2048 if same else 0)))
+
+
+def test_what_gives_back_the_others_or_all_leaves_the_former_one(
+    database: Database, host: Host, other: Host, moving: SchedulingRequest
+) -> None:
+    for target in (host, other):
+        assert reserved(database, target, moving)
+    database.run(lambda session: release_others(session, moving.server_id, other.id))
+    assert held(database, moving) == {(host.id, True, 1024), (other.id, False, 1024)}
+    database.run(lambda session: release(session, moving.server_id))
+    assert held(database, moving) == {(host.id, True, 1024)}
+
+
+def test_a_server_that_did_not_move_keeps_what_it_has(database: Database, host: Host) -> None:
+    request = ask(database)
+    assert reserved(database, host, request)
+    database.run(lambda session: restore_former(session, request.server_id))
+    database.run(lambda session: release_former(session, request.server_id))
+    assert held(database, request) == {(host.id, False, 1024)}
+    assert world(database, host) == (1, 1)
+
+
+def test_another_servers_former_allocation_is_not_touched(
+    database: Database, host: Host, moving: SchedulingRequest
+) -> None:
+    request = ask(database)
+    assert reserved(database, host, request)
+    database.run(lambda session: make_former(session, request.server_id))
+    database.run(lambda session: restore_former(session, request.server_id))
+    database.run(lambda session: release_former(session, request.server_id))
+    assert held(database, moving) == {(host.id, True, 1024)}

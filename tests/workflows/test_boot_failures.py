@@ -13,6 +13,7 @@ from hostler.contract.servers import StepStatus
 from tests.cloud import Cloud, breaks, refuses
 from tests.rows import a_host
 from tests.workflows.conftest import StartCloud
+from workflows.building import SPAWN
 from workflows.steps import HOST_RETRY
 
 # The driver's call in which a host can refuse, and the step that it is part of.
@@ -202,7 +203,7 @@ async def test_a_host_that_dies_with_a_guest_on_it_removes_it_when_it_is_back(cl
 async def test_a_step_that_falls_silent_on_one_host_is_undone_there_before_the_next_is_taken(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = replace(workflows.boot.SPAWN, timeout=timedelta(seconds=1), heartbeat=None)
+    impatient = replace(SPAWN, timeout=timedelta(seconds=1), heartbeat=None)
     monkeypatch.setattr(workflows.boot, "SPAWN", impatient)
     monkeypatch.setattr("workflows.runner.HOST_RETRY", replace(HOST_RETRY, maximum_attempts=1))
     held = cloud.stage.hold("spawn")

@@ -58,7 +58,8 @@ def give_back(session: Session, suspicion: Suspicion, run_id: str) -> str:
     if now() - server.updated_at < LONG:
         return f"its row changed less than {LONG.seconds // 60} minutes ago"
     lost, before = server.operation_id, status(server.vm_state, server.task_state)
-    if (migration := open_migration(session, server.id)) is not None and migration.id == lost:
+    gone = suspicion.evidence.power_state is None
+    if (migration := open_migration(session, server.id)) is not None and (gone or migration.id == lost):
         fault: OperationFailed | None = _cut_short(server)
         state = VmState.ERROR
     else:
@@ -77,7 +78,7 @@ STAYS = (VmState.RESIZED, VmState.SHELVED, VmState.SHELVED_OFFLOADED)
 
 def _cut_short(server: Server) -> OperationFailed:
     return OperationFailed(
-        f"run {server.operation_id}, which moved it, is gone: nobody finished or undid the move",
+        f"run {server.operation_id}, which moved it or took that back, is gone: nobody finished it",
         remedy=f"bring it back to where and what it was: hostler server revert {server.id}",
     )
 

@@ -234,8 +234,10 @@ def _remains(host: HostRef, server: Server, part: Part, facts: Facts) -> Suspici
         )
     if server.deleted_at is not None:
         where, safe, remedy = "deleted", True, ""
+    elif part.former and server.host_id == host.id:
+        where, safe, remedy = "here, and not moving", False, "see deploy/runbooks/leaked-thing.md"
     elif part.former:
-        where, safe, remedy = "not about to come back to it", True, ""
+        where, safe, remedy = f"on host {facts.hosts.get(server.host_id or '', 'none')}, and stays there", True, ""
     elif server.vm_state is VmState.SHELVED_OFFLOADED:
         where, safe, remedy = "on the shelf", True, ""
     elif server.host_id is not None:

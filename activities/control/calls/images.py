@@ -12,7 +12,7 @@ from drivers.image.base import ImageStore
 from hostler.contract.calls import DELETE_IMAGE, LIST_IMAGES, SHOW_IMAGE, Filter, Nothing, Ref
 from hostler.contract.errors import Conflict
 from hostler.contract.names import image_workflow_id, server_workflow_id
-from hostler.contract.resources import Image, ImageStatus
+from hostler.contract.resources import Image, ImageStatus, ImageType
 from models import Database, Server
 from models import Image as Row
 
@@ -44,9 +44,9 @@ class ImageCalls:
     async def delete_image(self, call: Ref) -> Nothing:
         """Remove the file, then the row, so that a call that broke between them can be repeated."""
         image = await asyncio.to_thread(self.show_image, call)
-        await asyncio.to_thread(self._check_not_shelved, image)
-        if image.status != ImageStatus.ACTIVE:
+        if image.status != ImageStatus.ACTIVE or image.properties.image_type == ImageType.SHELVED:
             await self._check_not_importing(image)
+        await asyncio.to_thread(self._check_not_shelved, image)  # after that: a shelve may just have ended
         await asyncio.to_thread(self._remove, image.id)
         return Nothing()
 

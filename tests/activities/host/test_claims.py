@@ -1,5 +1,6 @@
 """Claims: the host's own book, and its veto."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ async def test_the_host_has_a_veto(
     refused = claim(**wanted)
     with pytest.raises(RescheduleError, match=what):
         await claims.claim_resources(refused)
-    assert list((tmp_path / "claims").iterdir()) == []
+    assert claims.held() == claims.strays() == []
     await claims.claim_resources(refused.model_copy(update={"vcpus": 8, "ram_mib": 1024, "disk_gib": 10}))
 
 
@@ -94,3 +95,124 @@ async def test_a_claim_that_was_never_made_is_dropped_without_complaint(
     tmp_path: Path, hypervisor: SimulatedHypervisor
 ) -> None:
     await book(tmp_path, hypervisor).drop_claim(ServerRef(server_id=uuid()))
+
+
+# Former claims.
+
+
+def of(spec: ClaimSpec) -> ServerRef:
+    """Its server."""
+    return ServerRef(server_id=spec.server_id)
+
+
+async def test_a_claim_that_was_set_aside_still_counts_also_for_the_next_worker(
+    tmp_path: Path, hypervisor: SimulatedHypervisor
+) -> None:
+    claims, mine = book(tmp_path, hypervisor), claim(ram_mib=1024)
+    await claims.claim_resources(mine)
+    for _ in range(2):
+        await claims.set_aside_claim(of(mine))
+
+    again = book(tmp_path, hypervisor)
+
+    assert (again.held(), again.formers(), again.strays()) == ([], [mine.server_id], [])
+    for one in (claims, again):
+        with pytest.raises(RescheduleError, match="512 MiB of RAM wanted, 0 left"):
+            await one.claim_resources(claim())
+
+
+async def test_beside_its_former_claim_a_server_may_have_another_if_both_have_room(
+    tmp_path: Path, hypervisor: SimulatedHypervisor
+) -> None:
+    claims, mine = book(tmp_path, hypervisor), claim()
+    await claims.claim_resources(mine)
+    await claims.set_aside_claim(of(mine))
+
+    with pytest.raises(RescheduleError, match="513 MiB of RAM wanted, 512 left"):
+        await claims.claim_resources(mine.model_copy(update={"ram_mib": 513}))
+    await claims.claim_resources(mine.model_copy(update={"ram_mib": 512}))
+
+    assert claims.held() == claims.formers() == [mine.server_id]
+
+
+async def test_set_aside_again_the_new_claim_does_not_take_the_former_ones_place(
+    tmp_path: Path, hypervisor: SimulatedHypervisor
+) -> None:
+    claims, mine = book(tmp_path, hypervisor), claim(ram_mib=100)
+    await claims.claim_resources(mine)
+    await claims.set_aside_claim(of(mine))
+    await claims.claim_resources(mine.model_copy(update={"ram_mib": 200}))
+
+    await claims.set_aside_claim(of(mine))
+    await claims.drop_claim(of(mine))
+
+    await claims.claim_resources(claim(ram_mib=1024 - 100))
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_brought_back_it_takes_the_place_of_the_one_that_came_after_it(
+    tmp_path: Path, hypervisor: SimulatedHypervisor, durable: bool
+) -> None:
+    claims, mine = Claims(tmp_path / "claims", INVENTORY, hypervisor, durable), claim(ram_mib=100)
+    await claims.claim_resources(mine)
+    await claims.set_aside_claim(of(mine))
+    await claims.claim_resources(mine.model_copy(update={"ram_mib": 200}))
+
+    for _ in range(2):
+        await claims.bring_back_claim(of(mine))
+
+    assert (claims.held(), claims.formers()) == ([mine.server_id], [])
+    for one in (book(tmp_path, hypervisor), claims):
+        filler = claim(ram_mib=1024 - 100)
+        await one.claim_resources(filler)
+        await one.drop_claim(of(filler))
+
+
+async def test_dropped_a_former_claim_is_free_again_and_the_present_one_stays(
+    tmp_path: Path, hypervisor: SimulatedHypervisor
+) -> None:
+    claims, mine = book(tmp_path, hypervisor), claim(ram_mib=800)
+    await claims.claim_resources(mine)
+    await claims.set_aside_claim(of(mine))
+    await claims.claim_resources(mine.model_copy(update={"ram_mib": 100}))
+
+    for _ in range(2):
+        await claims.drop_former_claim(of(mine))
+
+    assert (claims.held(), claims.formers()) == ([mine.server_id], [])
+    await claims.claim_resources(claim(ram_mib=1024 - 100))
+
+
+async def test_dropping_the_present_claim_leaves_the_former_one(
+    tmp_path: Path, hypervisor: SimulatedHypervisor
+) -> None:
+    claims, mine = book(tmp_path, hypervisor), claim()
+    await claims.claim_resources(mine)
+    await claims.set_aside_claim(of(mine))
+
+    await claims.drop_claim(of(mine))
+
+    assert (claims.held(), claims.formers()) == ([], [mine.server_id])
+
+
+async def test_what_was_never_claimed_is_set_aside_brought_back_and_dropped_without_complaint(
+    tmp_path: Path, hypervisor: SimulatedHypervisor
+) -> None:
+    claims, stranger = book(tmp_path, hypervisor), ServerRef(server_id=uuid())
+
+    for step in (claims.set_aside_claim, claims.bring_back_claim, claims.drop_former_claim):
+        await step(stranger)
+
+    assert claims.held() == claims.formers() == []
+
+
+async def test_a_file_that_is_no_claim_is_told_of_in_either_place(
+    tmp_path: Path, hypervisor: SimulatedHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = book(tmp_path, hypervisor)
+    monkeypatch.setattr("drivers.strays.SETTLED", timedelta(0))
+    (tmp_path / "claims" / f"{uuid()}.json").write_text("{")
+    (tmp_path / "claims" / "former" / "notes").write_text("")
+
+    assert len(claims.strays()) == 2
+    assert claims.held() == claims.formers() == []

@@ -55,6 +55,9 @@ class CountingStore(ImageStore):
     def strays(self) -> list[str]:
         raise AssertionError("a cache only reads")
 
+    def incoming(self, image_id: str) -> Path:
+        raise AssertionError("a cache only reads")
+
     def read(self, image_id: str) -> Iterator[bytes]:
         self.downloads += 1
         for piece in pieces(self.file):

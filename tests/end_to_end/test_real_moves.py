@@ -1,0 +1,90 @@
+"""A real QEMU guest that is imaged, resized, rebuilt and shelved.
+
+It counts its boots on its disk, which tells disks apart; an image of it starts afresh, but has the mark that it made.
+"""
+
+import re
+
+import pytest
+
+from hostler import Client
+from hostler.client import Operation
+from hostler.contract.servers import Server
+from tests.end_to_end.conftest import DevCloud
+from tests.end_to_end.test_real_guest import answers_ping, console, leftovers
+
+pytestmark = pytest.mark.real
+
+
+async def boots(client: Client, server: Server) -> int:
+    """How often the disk was booted from, by the guest's latest word."""
+    await console(client, server, rf"{server.name} login:")
+    log = await client.servers.console_log(server.id)
+    return int(re.findall(r"boots=(\d+)", log)[-1])
+
+
+async def done(operation: Operation) -> Server:
+    return await operation.result()
+
+
+async def test_a_guest_keeps_its_disk_through_a_resize_a_revert_and_a_shelf_and_gives_it_to_an_image(
+    client: Client, dev_cloud: DevCloud
+) -> None:
+    mark = b"#!/bin/sh\necho of-mover >/data/mark\nsync\n"
+    server = await done(
+        await client.servers.boot("mover", flavor="tiny", image="demo", networks=["net"], host="real", user_data=mark)
+    )
+    [address] = server.addresses
+    assert await boots(client, server) == 1
+
+    # Larger, on the same host, and back: what happened in between is lost.
+    larger = await done(await client.servers.resize(server.id, "larger"))
+    assert (larger.status, larger.flavor, larger.addresses) == ("VERIFY_RESIZE", "larger", server.addresses)
+    assert await boots(client, larger) == 2
+    assert "disks=vda:2048MiB" in await console(client, larger, r"=== source=config-drive .*")
+    assert "cpus=2" in await console(client, larger, r"=== source=config-drive .*")
+    reverted = await done(await client.servers.revert_resize(server.id))
+    assert (reverted.status, reverted.flavor) == ("ACTIVE", "tiny")
+    await console(client, server, r"(?s)login:.*login:")
+    assert await boots(client, reverted) == 2
+    await done(await client.servers.resize(server.id, "larger"))
+    confirmed = await done(await client.servers.confirm_resize(server.id))
+    assert (confirmed.status, confirmed.flavor) == ("ACTIVE", "larger")
+    assert await boots(client, confirmed) == 3
+    assert await answers_ping(address.ip)
+
+    # An image of it while it runs, and another server from that.
+    snapshot = await client.servers.snapshot(server.id, "of-mover")
+    await done(snapshot)
+    assert snapshot.image_id is not None
+    assert (await client.images.show(snapshot.image_id)).status == "active"
+    tell = b"#!/bin/sh\necho mark=$(cat /data/mark) >/dev/console\n"
+    twin = await done(
+        await client.servers.boot(
+            "twin", flavor="larger", image="of-mover", networks=["net"], host="real", user_data=tell
+        )
+    )
+    await console(client, twin, "mark=of-mover")
+    await done(await client.servers.delete(twin.id))
+
+    # Off its host and back.
+    shelved = await done(await client.servers.shelve(server.id))
+    assert (shelved.status, shelved.host) == ("SHELVED_OFFLOADED", None)
+    assert not (dev_cloud.directory / "guests" / server.id).exists()
+    back = await done(await client.servers.unshelve(server.id, host="real"))
+    assert (back.status, back.addresses) == ("ACTIVE", server.addresses)
+    assert await boots(client, back) == 4
+    # Its image is gone from the catalogue by now: it moves all the same.
+    await done(await client.servers.resize(server.id, "largest"))
+    assert await boots(client, await client.servers.show(server.id)) == 5
+    await done(await client.servers.confirm_resize(server.id))
+
+    rebuilt = await done(await client.servers.rebuild(server.id, image="demo"))
+    assert (rebuilt.status, rebuilt.addresses) == ("ACTIVE", server.addresses)
+    assert await boots(client, rebuilt) == 1
+
+    await done(await client.servers.delete(server.id))
+    await client.images.delete("of-mover")
+    assert leftovers(dev_cloud.directory, server) == []
+    assert not list((dev_cloud.directory / "images" / "incoming").iterdir())
+    assert [path for path in (dev_cloud.directory / "offers").rglob("*") if path.is_file()] == []
