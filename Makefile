@@ -8,8 +8,8 @@ MINUTES ?= 10
 IMAGE := .cache/demo.qcow2
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS=... is passed on to the program that demo, dev, test, faults, soak, bench and screenshots run"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  ARGS=... is passed on to the program that demo, dev, lab, test, faults, soak, bench and screenshots run"
 
 setup:  ## install what is missing: Debian packages, a running libvirtd, .venv
 	@deploy/setup/packages
@@ -25,6 +25,12 @@ demo: setup image  ## boot real guests, break things, watch them being put right
 
 dev: setup image  ## a cloud on this machine: Temporal with its web UI, a control worker, a host worker
 	@.venv/bin/hostler dev $(ARGS)
+
+lab: setup image  ## three hosts on this machine, and a control plane: for networks that span hosts, migration, power cuts
+	@$(PYTHON) -m deploy.lab.lab up $(ARGS)
+
+lab-down:  ## end the lab; nothing of it is left
+	@$(PYTHON) -m deploy.lab.lab down $(ARGS)
 
 test: setup image  ## run the tests, on real guests too
 	@deploy/setup/packages development
@@ -67,4 +73,4 @@ clean:  ## remove all that was made in this folder
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Left alone: the Debian packages of deploy/setup/packages, libvirtd, and the servers of running clouds."
 
-.PHONY: help setup image demo dev test faults soak lint format bench screenshots lock clean
+.PHONY: help setup image demo dev lab lab-down test faults soak lint format bench screenshots lock clean
