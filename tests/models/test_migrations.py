@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 from models import Database
 from models.schema import _config
@@ -48,6 +48,24 @@ def test_a_migration_only_adds_what_may_be_left_out(before: str, after: str, tmp
     for (table, name), column in new.items():
         if table in tables and (table, name) not in old:
             assert column["nullable"] or column["default"] is not None, f"{table}.{name} must be filled by old code"
+
+
+def test_networks_that_were_there_get_numbers_of_their_own_in_the_overlay(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'hostler.db'}")
+    insert = text(
+        "INSERT INTO network (id, name, project, cidr, gateway, dns, mtu) "
+        "VALUES (:id, :id, 'blue', '10.0.0.0/24', '10.0.0.1', '[]', 1500)"
+    )
+    with database.connect() as connection:
+        migrate(connection, "0003")
+        for name in ("front", "back"):
+            connection.execute(insert, {"id": name})
+        migrate(connection, "0004")
+        numbers = connection.execute(text("SELECT vni FROM network")).scalars().all()
+    database.close()
+
+    assert len(set(numbers)) == 2
+    assert None not in numbers
 
 
 def test_there_are_migrations_to_look_at() -> None:

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from models import Database, Network, Port
+from models.network import free_vni
 from tests.rows import a_server, add
 
 
@@ -32,6 +33,16 @@ def test_two_networks_may_use_the_same_addresses(database: Database, server_id: 
         Port(id="a", network_id="blue-front", server_id=server_id, mac="fa:16:3e:00:00:01", ip="10.0.0.5"),
         Port(id="b", network_id="blue-back", server_id=server_id, mac="fa:16:3e:00:00:02", ip="10.0.0.5"),
     )
+
+
+def test_each_network_gets_a_number_of_its_own_in_the_overlay(database: Database) -> None:
+    with database.write() as session:
+        first = free_vni(session, "blue-front")
+        assert free_vni(session, "blue-front") == first
+        session.add(a_network("front").model_copy(update={"vni": first}))
+        session.flush()
+        assert free_vni(session, "blue-front") != first
+        assert 0 < first < 2**24
 
 
 def test_a_project_has_one_network_of_a_name(database: Database, server_id: str) -> None:

@@ -1,0 +1,125 @@
+"""A lab of two hosts of the tests' own, beside one that somebody may have up by hand."""
+
+import ipaddress
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from deploy.lab.control import ROOT
+from deploy.lab.host import Host, hosts_of
+from deploy.lab.site import Site
+from hostler import Client
+from hostler.settings import load
+from tests.end_to_end.conftest import DEMO
+
+CANDIDATES = [ipaddress.IPv4Network(f"198.18.{number}.0/24") for number in range(100, 250)]
+UP_LIMIT = 240
+
+
+def lab(command: str, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the lab in this directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.lab.lab", command, "--directory", str(directory), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=UP_LIMIT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("HOSTLER_")},
+    )
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab that is up."""
+
+    site: Site
+
+    def __call__(self, command: str, *arguments: str) -> str:
+        """What a command says that succeeds."""
+        done = lab(command, self.site.directory, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    @property
+    def hosts(self) -> list[Host]:
+        return hosts_of(self.site)
+
+    def traces(self) -> list[str]:
+        """What this machine has of the lab."""
+        return [*interfaces(self.site), *processes(self.site), *mounts(self.site)]
+
+
+def interfaces(site: Site) -> list[str]:
+    names = [link["ifname"] for link in json.loads(run("ip", "-json", "link"))]
+    return [f"interface {name}" for name in names if name.startswith(site.name)]
+
+
+def processes(site: Site) -> list[str]:
+    """Those that name its directory, and those in namespaces that are not this machine's."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(site.directory) in word for word in process.cmdline()):
+                found.append(f"process {process.pid} {process.name()}")
+        except psutil.Error:
+            continue
+    return found
+
+
+def mounts(site: Site) -> list[str]:
+    return [line for line in Path("/proc/mounts").read_text().splitlines() if str(site.directory) in line]
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def free_subnets() -> Sequence[ipaddress.IPv4Network]:
+    """Subnets to which this machine has no route."""
+    shown = [route["dst"] for route in json.loads(run("ip", "-json", "-4", "route"))]
+    routes = [ipaddress.IPv4Network(route) for route in shown if route != "default"]
+    return [subnet for subnet in CANDIDATES if not any(subnet.overlaps(route) for route in routes)]
+
+
+@pytest.fixture(scope="session")
+def the_lab() -> Iterator[Lab]:
+    """A lab of two hosts. When the tests are done, nothing is left of it."""
+    directory = Path(tempfile.mkdtemp(prefix="hostler-test-", dir="/var/tmp"))
+    directory.chmod(0o755)  # QEMU and dnsmasq run as users of their own
+    name, subnet = f"hl{uuid4().hex[:6]}", free_subnets()[0]
+    site, tables = Site(directory / "lab", name, subnet, 2), run("nft", "list", "tables")
+    try:
+        up = lab("up", site.directory, "--name", name, "--subnet", str(subnet), "--hosts", "2")
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield Lab(site)
+    finally:
+        down = lab("down", site.directory)
+        left = Lab(site).traces()
+        shutil.rmtree(directory)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert left == []
+    assert not site.directory.exists()
+    assert set(run("nft", "list", "tables").splitlines()) <= set(tables.splitlines())
+
+
+@pytest.fixture
+async def client(the_lab: Lab) -> AsyncIterator[Client]:
+    """The way into the lab's cloud, with a catalogue. Afterwards it has no servers."""
+    async with await Client.connect(load(the_lab.site.config)) as client:
+        if not await client.flavors.list():
+            await client.flavors.create("tiny", vcpus=1, ram_mib=128)
+            await client.networks.create("net", cidr="10.232.8.0/24")
+            await client.images.create("demo", DEMO)
+        yield client
+        for server in await client.servers.list():
+            await (await client.servers.delete(server.id)).result()
