@@ -39,7 +39,9 @@ def test_each_network_gets_a_number_of_its_own_in_the_overlay(database: Database
     with database.write() as session:
         first = free_vni(session, "blue-front")
         assert free_vni(session, "blue-front") == first
-        session.add(a_network("front").model_copy(update={"vni": first}))
+        network = a_network("front")
+        network.vni = first
+        session.add(network)
         session.flush()
         assert free_vni(session, "blue-front") != first
         assert 0 < first < 2**24
