@@ -1,4 +1,7 @@
-"""Runs what takes qemu-img long: its progress is told, and it never outlives the call that wanted it."""
+"""Runs what takes qemu-img long: its progress is told, and it outlives neither the call nor the process that wanted it.
+
+One that did could still write into a disk that another try has finished, and that a guest runs on.
+"""
 
 import asyncio
 import re
@@ -11,6 +14,10 @@ from drivers.environment import clean
 from hostler.contract.errors import RescheduleError
 
 CHUNK_BYTES = 4096
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+NOT_FOUND = 127  # as shells have it, and setpriv
+STALLED = timedelta(minutes=10)
+"""A disk or a store that does not move for this long hangs."""
 PROGRESS = re.compile(rb"\((\d+)\.\d+/100%\)")
 
 
@@ -30,17 +37,17 @@ async def flatten(overlay: Path, progress: Callable[[int], None]) -> str:
 
     What is killed can be done again: only at the end does the overlay forget its backing file.
     """
-    return await _run("rebase", "-f", "qcow2", "-b", "", str(overlay), progress=progress, silence=None)
+    return await _run("rebase", "-f", "qcow2", "-b", "", str(overlay), progress=progress, silence=STALLED)
 
 
 async def _run(command: str, *arguments: str, progress: Callable[[int], None], silence: timedelta | None) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
-            "qemu-img", command, "-p", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=clean()
+            *DIES_WITH_US, "qemu-img", command, "-p", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=clean()
         )
     except FileNotFoundError as error:
         raise RescheduleError(
-            "qemu-img is not installed on this host", remedy="install the package qemu-utils"
+            "setpriv is not installed on this host", remedy="install the package util-linux"
         ) from error
     try:
         alive, complaint = await asyncio.gather(_follow(process, progress, silence), _read_all(process))
@@ -51,6 +58,8 @@ async def _run(command: str, *arguments: str, progress: Callable[[int], None], s
             await process.wait()
     if not status:
         return ""
+    if status == NOT_FOUND:
+        raise RescheduleError("qemu-img is not installed on this host", remedy="install the package qemu-utils")
     if not alive:
         return f"no progress within {silence}"
     return complaint.decode(errors="replace").strip().removeprefix("qemu-img: ") or f"exit code {status}"

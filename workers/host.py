@@ -38,6 +38,8 @@ RETRY_SECONDS = 2.0
 POLLERS, POLLERS_OF_MANY = 5, 1
 MANY = 20
 REGISTRATIONS_AT_ONCE = 20
+LONG_STEPS = 200
+"""Copies and snapshots that go on for hours beside the others, which would else wait, and take the host for silent."""
 
 
 async def run(settings: Settings) -> None:
@@ -102,7 +104,7 @@ def host_worker(client: Client, settings: HostSettings, machine: Machine, machin
         task_queue=host_queue(machine.id),
         activities=[*machine.activities(), refuse_unknown(machine.name)],
         identity=machine.name,
-        max_concurrent_activities=settings.concurrency,
+        max_concurrent_activities=settings.concurrency + LONG_STEPS,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS if machines < MANY else POLLERS_OF_MANY),
         interceptors=[ActivityTelemetry(meter_of(client), machine.name), ErrorBoundary()],
         graceful_shutdown_timeout=DRAIN,

@@ -4,7 +4,8 @@ The former guest, claim and allocation stay, set aside on the source, until the 
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio.exceptions import ActivityError
@@ -45,6 +46,7 @@ from workflows.source import (
     STOP,
     WITHDRAW_OFFER,
     blaming,
+    keeping_what_is_there,
 )
 from workflows.steps import StepDefinition
 
@@ -61,13 +63,14 @@ class MoveOperation(PlacedOperation[MoveRequest]):
     """See the table of either. What is done on the source, once, is undone last."""
 
     afterwards = VmState.RESIZED
+    may_be_refused_late = True
 
     def __init__(self, request: MoveRequest) -> None:
         super().__init__(request, PLANNED)
         self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.connections: dict[str, VolumeConnection] | None = None
         self.claim_is_aside = self.guest_is_aside = False
-        self.offered = self.offers_again = self.runs_elsewhere = False
+        self.offered = self.offers_again = self.at_source = self.runs_elsewhere = False
 
     def allowed(self) -> Sequence[VmState]:
         """The states from which it is possible."""
@@ -124,10 +127,20 @@ class MoveOperation(PlacedOperation[MoveRequest]):
 
     # On the source, once.
 
+    @contextmanager
+    def on_source(self) -> Iterator[None]:
+        """A failure there is the source's, also where the target is the same host."""
+        self.at_source = True
+        try:
+            with blaming(self.source):
+                yield
+        finally:
+            self.at_source = False
+
     async def set_claim_aside(self) -> None:
         """So that the server may have another claim beside it, on the same host too."""
         if not self.claim_is_aside:
-            with blaming(self.source):
+            with self.on_source():
                 await self.step(SET_ASIDE_CLAIM, self.ref, on=self.source, saga=self.whole, undo=self.ref)
             self.claim_is_aside = True
 
@@ -136,11 +149,12 @@ class MoveOperation(PlacedOperation[MoveRequest]):
         if self.guest_is_aside:
             return
         await self.say(TaskState.RESIZE_MIGRATING)
-        with blaming(self.source):
+        with self.on_source():
             if self.plan.former is VmState.ACTIVE:
                 stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
                 await self.step(STOP, stop, on=self.source, saga=self.whole, undo=self.ref)
-            await self.step(SET_ASIDE_GUEST, self.ref, on=self.source, saga=self.whole, undo=self.ref)
+            with keeping_what_is_there(self.whole, self.source):
+                await self.step(SET_ASIDE_GUEST, self.ref, on=self.source, saga=self.whole, undo=self.ref)
         self.guest_is_aside = True
 
     async def transfer(self, host: HostRef) -> None:
@@ -149,7 +163,7 @@ class MoveOperation(PlacedOperation[MoveRequest]):
         for left in reversed(range(OFFERS)):
             saga = None if self.offered else self.whole
             self.offered = True
-            with blaming(self.source):
+            with self.on_source():
                 offer = await self.step(OFFER_DISKS, call, on=self.source, saga=saga, undo=self.ref)
             self.offers_again = left > 0
             try:
@@ -163,6 +177,8 @@ class MoveOperation(PlacedOperation[MoveRequest]):
     def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
         if self.offers_again and isinstance(verdict.error, Unavailable):
             return ()
+        if self.at_source:  # which another target would not mend
+            return (Choice.RETRY, Choice.GIVE_UP)
         return super().choices(verdict, on)
 
     async def say(self, task_state: TaskState) -> None:

@@ -38,6 +38,8 @@ class Operation(FrontDoor[Request]):
     unbegun: ClassVar[VmState | None] = None
     """What the server is when the operation failed at its very beginning; None: what it was."""
 
+    may_be_refused_late: ClassVar[bool] = False
+    """Whether a try of the first step may be refused after one, whose answer was lost, has taken the row."""
     _sound = False
 
     # The course of an operation.
@@ -77,7 +79,7 @@ class Operation(FrontDoor[Request]):
         if self.accepted():
             await to_the_end(self.give_up(error))
         else:
-            if self._sound and not is_refusal(cause):
+            if self._sound and (self.may_be_refused_late or not is_refusal(cause)):
                 await to_the_end(self._disown(error))
             self._verdict = error
         self._watch.end()

@@ -18,7 +18,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from activities.interfaces.guests import ExpectGuest, StopGuest
+from activities.interfaces.guests import ExpectGuest, Guests, StopGuest
 from activities.interfaces.rebuilds import BeginRebuild, FinishRebuild, RebuildPlan, Rebuilds
 from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.errors import HostlerError
@@ -30,9 +30,10 @@ from workflows.concurrency import to_the_end
 from workflows.confirm_resize import DROP_FORMER_GUEST, EXPECT_GUEST
 from workflows.operation import Operation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
-from workflows.source import PULL_THE_PLUG, SET_ASIDE_GUEST, STOP
+from workflows.source import PULL_THE_PLUG, SET_ASIDE_GUEST, STOP, keeping_what_is_there
 from workflows.steps import Saga, StepDefinition
 
+BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
 BEGIN_REBUILD = StepDefinition[BeginRebuild, RebuildPlan](Rebuilds.begin_rebuild)
 FINISH_REBUILD = StepDefinition[FinishRebuild, Server](Rebuilds.finish_rebuild)
 PLANNED = (
@@ -46,6 +47,7 @@ class Rebuild(Operation[RebuildRequest]):
     """See the table above."""
 
     operation, afterwards = OperationName.REBUILD, VmState.ACTIVE
+    may_be_refused_late = True
 
     @workflow.init
     def __init__(self, request: RebuildRequest) -> None:
@@ -89,7 +91,8 @@ class Rebuild(Operation[RebuildRequest]):
             stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
             await self.step(STOP, stop, on=host, saga=self.saga, undo=self.ref)
         if await self.has_guest(host):
-            await self.step(SET_ASIDE_GUEST, self.ref, on=host, saga=self.saga, undo=self.ref)
+            with keeping_what_is_there(self.saga, host):
+                await self.step(SET_ASIDE_GUEST, self.ref, on=host, saga=self.saga, undo=self.ref)
         guest = plan.guest.model_copy(update={"disks": connected(plan.guest.disks, volumes)})
         await self.step(SPAWN, guest, on=host, saga=self.saga, undo=self.ref)
         if self.plan.former is VmState.STOPPED:
@@ -102,7 +105,10 @@ class Rebuild(Operation[RebuildRequest]):
         """A server in error may have lost it."""
         if self.plan.former is not VmState.ERROR:
             return True
-        call = ExpectGuest(server_id=self.call.server_id, may_be_gone=True)
+        # One that was cut short may have set a guest aside.
+        await self.step(BRING_BACK_GUEST, self.ref, on=host)
+        # Only what can be set aside has disks that can be kept.
+        call = ExpectGuest(server_id=self.call.server_id, may_be_gone=not self.call.preserve_ephemeral)
         return await self.step(EXPECT_GUEST, call, on=host) is not PowerState.NOSTATE
 
     async def finish(self, host: HostRef, power_state: PowerState) -> Server:

@@ -19,6 +19,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from activities.interfaces.audit import Audit, Look, LookAtHost
+from activities.interfaces.guests import Guests
 from activities.interfaces.hosts import Hosts, OwedId, OwedWork, account_of
 from activities.interfaces.servers import HostRef
 from hostler.contract.audit import Finding, FindingKind, NotAudited
@@ -30,6 +31,8 @@ from workflows.healing import LOOK, heal
 from workflows.steps import CONTROL_RETRY, CONTROL_UNDO_RETRY, HOST_RETRY, HOST_UNDO_RETRY, QUICK_STEP
 
 UNDO = timedelta(seconds=60)
+POWER = (Guests.start_guest.__name__, Guests.stop_guest.__name__)
+"""Nothing builds on these: a guest that cannot be started is off, and its server's row follows it."""
 UNKNOWN = (FindingKind.UNKNOWN_SERVER, FindingKind.FOREIGN_GUEST, FindingKind.UNKNOWN_VOLUME)
 """What a host may hold that nobody here can say whether it is still needed."""
 
@@ -69,8 +72,12 @@ class RegisterHost:
                 summary=f"owed: {work.activity} of {work.server_id}",
             )
         except ActivityError as failure:
-            await self._still_owes(work, judge(failure, host=host.name).error.detail.message)
-            return False
+            verdict = judge(failure, host=host.name)
+            reason = verdict.error.detail.message
+            if work.activity not in POWER or not verdict.answered:
+                await self._still_owes(work, reason)
+                return False
+            workflow.logger.warning("host %s: %s of %s given up: %s", host.name, work.activity, work.server_id, reason)
         await self._settle(work)
         return True
 

@@ -22,11 +22,12 @@ from activities.interfaces.guests import Claims, ExpectGuest, Guests, StopGuest
 from activities.interfaces.moves import EndMove, Moves
 from activities.interfaces.ports import PortIds
 from activities.interfaces.servers import Begin, HostRef, OpenMove, ServerRef, Servers, Target
-from hostler.contract.errors import HostlerError, Preempted
-from hostler.contract.servers import OperationName, RevertResizeRequest, Server
+from hostler.contract.errors import HostlerError
+from hostler.contract.servers import Choice, OperationName, RevertResizeRequest, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
 from workflows.confirm_resize import EXPECT_GUEST, UNBIND_PORTS, no_move
+from workflows.failures import Verdict
 from workflows.operation import Operation
 from workflows.source import STOP
 from workflows.steps import Saga, StepDefinition
@@ -71,7 +72,8 @@ class RevertResize(Operation[RevertResizeRequest]):
         source = target.move.source
         self.state.host = source.name
         # Where both were on one host, what is in its place is the new one.
-        apart = not target.move.finished or target.hosts[0].id != source.id
+        # But after a revert that was cut short, and is in error, the former one may be there already.
+        apart = not target.move.finished or target.hosts[0].id != source.id or target.former is VmState.ERROR
         former = ExpectGuest(server_id=target.server_id, former=True, in_place=apart)
         await self.step(EXPECT_GUEST, former, on=source)  # or there would be none afterwards
         # A move that was cut short may have reserved on another host, and got as far as a guest there.
@@ -79,6 +81,10 @@ class RevertResize(Operation[RevertResizeRequest]):
         for host in others:
             await self.stop(host)
         return await to_the_end(self.go_back(target, target.move, others))
+
+    def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
+        """Past the point of no return there is nothing to decide."""
+        return () if self.going_back else super().choices(verdict, on)
 
     async def stop(self, host: HostRef) -> None:
         """Power the guest off, where there is one: two of a server never run."""
@@ -118,7 +124,6 @@ class RevertResize(Operation[RevertResizeRequest]):
 
     async def give_up(self, error: HostlerError) -> None:
         if self.going_back:  # only a delete gets here, which removes all there is
-            assert isinstance(error, Preempted)
             await self.settle(VmState.ERROR, error=error)
             return
         await self.unwind(self.saga)

@@ -17,11 +17,11 @@ from temporalio.exceptions import ActivityError
 
 from activities.interfaces.guests import Claims, Guests, OfferDisks, StopGuest
 from activities.interfaces.servers import HostRef, ServerRef
-from hostler.contract.errors import OperationFailed
+from hostler.contract.errors import Conflict, OperationFailed
 from hostler.contract.guests import DisksOffer
 from hostler.contract.states import PowerState
 from workflows.failures import judge
-from workflows.steps import StepDefinition
+from workflows.steps import Saga, StepDefinition
 
 SET_ASIDE_CLAIM = StepDefinition[ServerRef, None](Claims.set_aside_claim, undo=Claims.bring_back_claim)
 STOP = StepDefinition[StopGuest, PowerState](
@@ -38,6 +38,17 @@ RECEIVE_DISKS = StepDefinition[DisksOffer, None](
 WITHDRAW_OFFER = StepDefinition[ServerRef, None](Guests.withdraw_offer)
 OFFERS = 3
 """How often the source is asked to offer its disks to one host: what serves them may die in between."""
+
+
+@contextmanager
+def keeping_what_is_there(saga: Saga, host: HostRef) -> Iterator[None]:
+    """Where another guest was set aside before, it is not this operation's to bring back over the one in its place."""
+    try:
+        yield
+    except ActivityError as failure:
+        if isinstance(judge(failure, host=host.name).error, Conflict):
+            saga.undos = [undo for undo in saga.undos if undo.activity is not Guests.bring_back_guest]
+        raise
 
 
 @contextmanager

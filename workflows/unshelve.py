@@ -34,6 +34,7 @@ from workflows.building import BIND_PORTS, CLAIM, RESUME, SCHEDULE, SPAWN, bind,
 from workflows.concurrency import to_the_end, together
 from workflows.placing import PlacedOperation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
+from workflows.shelving import DESTROY
 from workflows.steps import StepDefinition
 
 BEGIN_UNSHELVE = StepDefinition[BeginUnshelve, UnshelvePlan](Shelves.begin_unshelve)
@@ -50,6 +51,7 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
     """See the table above."""
 
     operation, afterwards = OperationName.UNSHELVE, VmState.ACTIVE
+    may_be_refused_late = True
 
     @workflow.init
     def __init__(self, request: UnshelveRequest) -> None:
@@ -77,6 +79,8 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         self.plan = await self.unbroken(BEGIN_UNSHELVE, begin)
         self.accept(self.plan.limits, f"unshelve {self.plan.name}")
         if self.plan.offloaded:
+            for left in self.plan.hosts:  # an unshelve that was cut short has an allocation there, and maybe a guest
+                await self.step(DESTROY, self.ref, on=left)
             host, power_state = await self.on_some_host(self.build)
         else:
             host = self.plan.hosts[0]

@@ -1,16 +1,19 @@
 """Hosts: what they say of themselves, which machine each is, and what they owe."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from sqlmodel import Session, col, delete, select
 from temporalio import activity
 
 from activities.interfaces import hosts as interface
+from activities.interfaces.guests import Guests
 from activities.interfaces.hosts import OwedId, account_of
 from activities.interfaces.hosts import OwedWork as Owed
 from hostler.contract.calls import ADMIT_HOST, HostIdentity, Nothing
 from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration
+from hostler.contract.states import TaskState
 from models import Database, Host, OwedWork, Server, bump_generation, now
 
 
@@ -68,6 +71,7 @@ def _register(session: Session, call: HostRegistration) -> list[Owed]:
         row.sqlmodel_update(values | {"registered_at": now()})
     row.machine_id = call.machine_id or row.machine_id
     session.flush()
+    _start_none_that_is_deleted(session, call.id)
     owed = session.exec(select(OwedWork).where(OwedWork.host_id == call.id).order_by(col(OwedWork.created_at))).all()
     account = account_of(call.id, "it has registered and not yet said what it holds")
     if account.id not in {work.id for work in owed}:
@@ -75,6 +79,19 @@ def _register(session: Session, call: HostRegistration) -> list[Owed]:
     for server in session.exec(select(Server).where(Server.operation_id == account.id).with_for_update()):
         server.operation_id = None
     return [Owed.model_validate(work.model_dump()) for work in owed if work.id != account.id]
+
+
+def _start_none_that_is_deleted(session: Session, host_id: str) -> None:
+    """A guest of a server that is deleted by now must not run again, not even until it is removed."""
+    query = select(OwedWork, Server).outerjoin(Server, col(Server.id) == OwedWork.server_id)
+    start = Guests.start_guest.__name__
+    found: Sequence[tuple[OwedWork, Server | None]] = session.exec(
+        query.where(OwedWork.host_id == host_id, OwedWork.activity == start)
+    ).all()
+    for work, server in found:
+        if server is None or server.deleted_at is not None or server.task_state is TaskState.DELETING:
+            session.delete(work)
+    session.flush()
 
 
 def _check_machine(row: Host | None, machine_id: str | None) -> None:

@@ -3,6 +3,7 @@
 from sqlmodel import Session, col, select
 
 from activities.control.migrations import open_migration
+from activities.interfaces.block_devices import HostVolumes
 from activities.interfaces.guests import Guests
 from activities.interfaces.servers import Begin
 from hostler.contract.errors import InvalidState, NotFound, ServerBusy
@@ -10,6 +11,8 @@ from hostler.contract.servers import OperationName
 from hostler.contract.states import VmState, status
 from models import Host, OwedWork, Server
 
+REMOVING = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD)
+"""The operations that only remove: what a host still owes is no harm to them."""
 WITHOUT_HOST = (OperationName.DELETE, OperationName.UNSHELVE)
 """The operations on a server that needs no host."""
 
@@ -50,10 +53,35 @@ def take(session: Session, call: Begin) -> Server:
             value=row.id,
             remedy="delete it, and boot another",
         )
+    if row.operation_id != call.run_id and call.operation not in REMOVING:
+        _check_owed(session, row, call)
     if row.vm_state is VmState.ERROR and call.operation is not OperationName.DELETE:
         _check_error(session, row, call)
     row.operation_id, row.task_state, row.hold = call.run_id, call.task_state, None
     return row
+
+
+def _check_owed(session: Session, row: Server, call: Begin) -> None:
+    """What hosts have yet to do for an operation before could undo what the next one does there.
+
+    Raises:
+        ServerBusy: there is such work.
+    """
+    hosts = {row.host_id}
+    if call.operation is OperationName.REVERT_RESIZE and (migration := open_migration(session, row.id)) is not None:
+        hosts.add(migration.source_id)
+    volumes = [HostVolumes.withdraw_volume.__name__] if call.operation is OperationName.UNSHELVE else []
+    concerns = col(OwedWork.host_id).in_(hosts - {None}) | col(OwedWork.activity).in_(volumes)
+    query = select(Host.name, OwedWork.activity).join(OwedWork, col(OwedWork.host_id) == Host.id)
+    found = session.exec(query.where(OwedWork.server_id == row.id, concerns)).first()
+    if found is not None:
+        host, activity = found
+        raise ServerBusy(
+            f"host {host} has yet to do {activity} of server {row.name}, which an operation before has left to it",
+            field="server",
+            value=row.id,
+            remedy=f"it does so within seconds of being up: hostler host show {host}",
+        )
 
 
 def _check_error(session: Session, row: Server, call: Begin) -> None:
@@ -72,7 +100,7 @@ def _check_error(session: Session, row: Server, call: Begin) -> None:
     owing = select(Host.name).join(OwedWork, col(OwedWork.host_id) == Host.id)
     owing = owing.where(OwedWork.server_id == row.id, OwedWork.activity == Guests.destroy_guest.__name__)
     host = session.exec(owing.where(Host.id != row.host_id)).first()
-    if host is not None and call.operation is not OperationName.STOP:
+    if host is not None:
         raise InvalidState(
             f"a guest of server {row.name} may be running on host {host}, which has yet to remove it",
             field="server",

@@ -75,15 +75,13 @@ class Claims(interface.Claims):
         async with self._turn:
             claim = self._claims.get(call.server_id)
             if claim is not None and call.server_id not in self._formers:
-                await self._move(self._file(claim.server_id), self._former_file(claim.server_id))
-                self._formers[claim.server_id] = self._claims.pop(claim.server_id)
+                await asyncio.to_thread(self._set_aside, claim.server_id)
 
     @activity.defn(name="bring_back_claim")
     async def bring_back_claim(self, call: ServerRef) -> None:
         async with self._turn:
             if call.server_id in self._formers:
-                await self._move(self._former_file(call.server_id), self._file(call.server_id))
-                self._claims[call.server_id] = self._formers.pop(call.server_id)
+                await asyncio.to_thread(self._bring_back, call.server_id)
 
     @activity.defn(name="drop_former_claim")
     async def drop_former_claim(self, call: ServerRef) -> None:
@@ -91,8 +89,21 @@ class Claims(interface.Claims):
             self._former_file(call.server_id).unlink(missing_ok=True)
             self._formers.pop(call.server_id, None)
 
-    async def _move(self, file: Path, to: Path) -> None:
-        await asyncio.to_thread(put_in_place if self._durable else Path.rename, file, to)
+    # File and book together, on one thread: who is cancelled meanwhile finds both as they should be.
+
+    def _set_aside(self, server_id: str) -> None:
+        self._move(self._file(server_id), self._former_file(server_id))
+        self._formers[server_id] = self._claims.pop(server_id)
+
+    def _bring_back(self, server_id: str) -> None:
+        self._move(self._former_file(server_id), self._file(server_id))
+        self._claims[server_id] = self._formers.pop(server_id)
+
+    def _move(self, file: Path, to: Path) -> None:
+        if self._durable:
+            put_in_place(file, to)
+        else:
+            file.rename(to)
 
     def _check_book(self, call: ClaimSpec) -> None:
         has = self._inventory

@@ -53,7 +53,7 @@ class Guests(interface.Guests):
 
     @activity.defn(name="expect_guest")
     async def expect_guest(self, call: ExpectGuest) -> PowerState:
-        if call.former and call.server_id in await self._hypervisor.formers():
+        if call.former and await self._hypervisor.has_former(call.server_id):
             return PowerState.SHUTDOWN
         power_state = PowerState.NOSTATE
         if call.in_place:

@@ -85,6 +85,9 @@ class HypervisorDriver(Protocol):
     async def drop_former(self, server_id: str) -> None:
         """Remove the guest that was set aside, if there is one. What is offered of it is withdrawn."""
 
+    async def has_former(self, server_id: str) -> bool:
+        """Whether a guest of the server was set aside that can be brought back."""
+
     async def formers(self) -> list[str]:
         """The servers whose guest was set aside here, or of which something is offered."""
 

@@ -220,6 +220,11 @@ class SimulatedHypervisor:
         if self._formers.pop(server_id, None):
             self._former_files.remove(server_id)
 
+    async def has_former(self, server_id: str) -> bool:
+        """Whether a guest of the server was set aside."""
+        await self._faults.before("has_former")
+        return self._formers.get(server_id) is not None
+
     async def formers(self) -> list[str]:
         """The servers whose guest was set aside here, or is offered."""
         await self._faults.before("formers")

@@ -10,7 +10,7 @@ from uuid import uuid4
 from hostler.client import Operation
 from hostler.contract.errors import Unavailable
 from hostler.contract.resources import Volume
-from hostler.contract.servers import OperationName
+from hostler.contract.servers import NEVER, OperationName
 from hostler.settings import SimulatedSettings
 from tests.cloud import World
 from tests.processes.cloud import LIMIT, ProcessCloud
@@ -19,15 +19,27 @@ from tests.soak.repertoire import server_operations
 T = TypeVar("T")
 
 LONG = timedelta(seconds=2)
-SLOW_HOSTS = SimulatedSettings(
-    volumes=True, latency=dict.fromkeys(("spawn", "start", "stop", "reset", "destroy", "create"), LONG)
+SLOW_CALLS = (
+    *("spawn", "start", "stop", "reset", "destroy", "create"),
+    *("snapshot", "receive_disks", "bring_back", "drop_former"),
 )
+SLOW_HOSTS = SimulatedSettings(volumes=True, latency=dict.fromkeys(SLOW_CALLS, LONG))
 """Hosts that take their time for each operation's main step, so that it can be met there."""
 MAIN_STEP: Mapping[OperationName, str] = {
     OperationName.BOOT: "spawn",
     OperationName.START: "start_guest",
     OperationName.STOP: "stop_guest",
     OperationName.REBOOT: "reboot_guest",
+    OperationName.SNAPSHOT: "snapshot_guest",
+    OperationName.BACKUP: "snapshot_guest",
+    OperationName.REBUILD: "spawn",
+    OperationName.SHELVE: "snapshot_guest",
+    OperationName.SHELVE_OFFLOAD: "destroy_guest",
+    OperationName.UNSHELVE: "spawn",
+    OperationName.RESIZE: "receive_disks",
+    OperationName.MIGRATE: "receive_disks",
+    OperationName.CONFIRM_RESIZE: "drop_former_guest",
+    OperationName.REVERT_RESIZE: "bring_back_guest",
     OperationName.DELETE: "destroy_guest",
 }
 STATUS: Mapping[OperationName, str] = {
@@ -35,8 +47,19 @@ STATUS: Mapping[OperationName, str] = {
     OperationName.START: "ACTIVE",
     OperationName.STOP: "SHUTOFF",
     OperationName.REBOOT: "ACTIVE",
+    OperationName.SNAPSHOT: "ACTIVE",
+    OperationName.BACKUP: "ACTIVE",
+    OperationName.REBUILD: "ACTIVE",
+    OperationName.SHELVE: "SHELVED_OFFLOADED",
+    OperationName.SHELVE_OFFLOAD: "SHELVED_OFFLOADED",
+    OperationName.UNSHELVE: "ACTIVE",
+    OperationName.RESIZE: "VERIFY_RESIZE",
+    OperationName.MIGRATE: "VERIFY_RESIZE",
+    OperationName.CONFIRM_RESIZE: "ACTIVE",
+    OperationName.REVERT_RESIZE: "ACTIVE",
     OperationName.DELETE: "DELETED",
 }
+LARGER = "larger"
 
 
 @dataclass
@@ -53,15 +76,35 @@ class Flight:
         """Ask for one of each, and return when each is at its main step."""
         assert MAIN_STEP.keys() == server_operations(), "an operation that this does not know"
         before = await cloud.settled()
+        await cloud.client.flavors.create(LARGER, vcpus=2, ram_mib=256, disk_gib=2)
         servers = cloud.client.servers
-        stopped, running, rebooted, doomed = await asyncio.gather(*(cloud.booted(f"web-{n}") for n in range(4)))
-        await (await servers.stop(stopped.id)).result(LIMIT)
+        names = [name for name in OperationName if name in MAIN_STEP and name is not OperationName.BOOT]
+        booted = await asyncio.gather(*(cloud.booted(f"web-{name}") for name in names))
+        of = {name: server.id for name, server in zip(names, booted, strict=True)}
+        ready = await asyncio.gather(
+            servers.stop(of[OperationName.START]),
+            servers.shelve(of[OperationName.SHELVE_OFFLOAD], offload_after=NEVER),
+            servers.shelve(of[OperationName.UNSHELVE]),
+            servers.migrate(of[OperationName.CONFIRM_RESIZE]),
+            servers.migrate(of[OperationName.REVERT_RESIZE]),
+        )
+        await asyncio.gather(*(one.result(LIMIT) for one in ready))
         asked = await asyncio.gather(
             cloud.boot("new"),
-            servers.start(stopped.id),
-            servers.stop(running.id),
-            servers.reboot(rebooted.id, hard=True),
-            servers.delete(doomed.id),
+            servers.start(of[OperationName.START]),
+            servers.stop(of[OperationName.STOP]),
+            servers.reboot(of[OperationName.REBOOT], hard=True),
+            servers.snapshot(of[OperationName.SNAPSHOT], "saved"),
+            servers.backup(of[OperationName.BACKUP], "kept", backup_type="daily", rotation=1),
+            servers.rebuild(of[OperationName.REBUILD]),
+            servers.shelve(of[OperationName.SHELVE]),
+            servers.shelve_offload(of[OperationName.SHELVE_OFFLOAD]),
+            servers.unshelve(of[OperationName.UNSHELVE]),
+            servers.resize(of[OperationName.RESIZE], LARGER),
+            servers.migrate(of[OperationName.MIGRATE]),
+            servers.confirm_resize(of[OperationName.CONFIRM_RESIZE]),
+            servers.revert_resize(of[OperationName.REVERT_RESIZE]),
+            servers.delete(of[OperationName.DELETE]),
         )
         operations = {operation.operation: operation for operation in asked}
         volume_id = str(uuid4())
@@ -82,6 +125,8 @@ class Flight:
         left = [one.server_id for name, one in operations.items() if name is not OperationName.DELETE]
         await asyncio.gather(*map(self.cloud.deleted, left))
         await persistently(lambda: self.cloud.client.volumes.delete(made.id))
+        for image in [one.image_id for one in operations.values() if one.image_id is not None]:
+            await persistently(lambda image=image: self.cloud.client.images.delete(image))  # type: ignore[misc]  # it is bound
         assert await self.cloud.settled() == self.before
         for machine in await self.cloud.machines():
             assert machine.volumes is not None

@@ -79,7 +79,7 @@ async def unchanged(cloud: Cloud, server: Server, before: World, disk: str) -> N
 async def test_a_rebuilt_server_has_the_images_disk_and_its_own_identity(cloud: Cloud) -> None:
     golden = await cloud.booted("golden")
     image = await snapshot(cloud, golden)
-    server = await cloud.booted()
+    server = await cloud.booted(host="sim-1")
     before = await cloud.world()
 
     shown = await rebuilt(cloud, server, image=image)

@@ -96,6 +96,9 @@ def _owed(session: Session, host_id: str) -> set[str]:
 def images_in_use(session: Session, images: list[str]) -> set[str]:
     """Those of the images from which some server that is not deleted comes, or a volume that is being made."""
     servers = select(Server.image_id).where(col(Server.image_id).in_(images), col(Server.deleted_at).is_(None))
+    shelved = select(Server.shelved_image_id).where(
+        col(Server.shelved_image_id).in_(images), col(Server.deleted_at).is_(None)
+    )
     disks = (
         select(BlockDevice.image_id)
         .join(Server, col(Server.id) == BlockDevice.server_id)
@@ -104,5 +107,5 @@ def images_in_use(session: Session, images: list[str]) -> set[str]:
     volumes = select(Volume.image_id).where(
         col(Volume.image_id).in_(images), col(Volume.status) == VolumeStatus.CREATING
     )
-    found = (image for query in (servers, disks, volumes) for image in session.exec(query))
+    found = (image for query in (servers, shelved, disks, volumes) for image in session.exec(query))
     return {image for image in found if image is not None}

@@ -13,10 +13,11 @@ from activities.control.migrations import open_migration
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import EventLog
 from hostler.contract.errors import OperationFailed
-from hostler.contract.resources import VolumeStatus
+from hostler.contract.guests import DiskKind
+from hostler.contract.resources import ImageStatus, ImageType, VolumeStatus
 from hostler.contract.servers import Fault, OperationName, Step, StepStatus
-from hostler.contract.states import PowerState, VmState, status
-from models import BlockDevice, Port, Server, ServerEvent, Volume, now
+from hostler.contract.states import PowerState, TaskState, VmState, status
+from models import BlockDevice, Image, Port, Server, ServerEvent, Volume, now
 
 HEALED = ""
 CHANGED = "the server has changed meanwhile"
@@ -58,12 +59,14 @@ def give_back(session: Session, suspicion: Suspicion, run_id: str) -> str:
     if now() - server.updated_at < LONG:
         return f"its row changed less than {LONG.seconds // 60} minutes ago"
     lost, before = server.operation_id, status(server.vm_state, server.task_state)
-    gone = suspicion.evidence.power_state is None
-    if (migration := open_migration(session, server.id)) is not None and (gone or migration.id == lost):
+    gone, migration = suspicion.evidence.power_state is None, open_migration(session, server.id)
+    # On one host nobody can tell which of the two guests is in its place.
+    mixed = server.task_state is TaskState.RESIZE_REVERTING and migration and migration.source_id == server.host_id
+    if migration is not None and (gone or mixed or migration.id == lost):
         fault: OperationFailed | None = _cut_short(server)
         state = VmState.ERROR
     else:
-        state, fault = _former(server, suspicion.evidence.power_state)
+        state, fault = _former(session, server, suspicion.evidence.power_state)
     server.operation_id, server.task_state, server.hold = None, None, None
     server.vm_state, server.power_state = state, suspicion.evidence.power_state or PowerState.NOSTATE
     if fault is not None:
@@ -83,7 +86,21 @@ def _cut_short(server: Server) -> OperationFailed:
     )
 
 
-def _former(server: Server, power: PowerState | None) -> tuple[VmState, OperationFailed | None]:
+def _is_on_shelf(session: Session, server: Server) -> bool:
+    """Whether a server that was leaving its host has its root disk elsewhere: as an image, or as a volume."""
+    if server.vm_state is VmState.SHELVED:
+        return True
+    if server.task_state is not TaskState.SHELVING:
+        return False
+    images = session.exec(select(Image).where(Image.status == ImageStatus.ACTIVE).order_by(col(Image.created_at)))
+    kept = (ImageType.SHELVED, server.id)
+    made = [i.id for i in images if (i.properties.get("image_type"), i.properties.get("instance_uuid")) == kept]
+    server.shelved_image_id = made[-1] if made else server.shelved_image_id
+    root = select(BlockDevice.volume_id).where(BlockDevice.server_id == server.id, BlockDevice.kind == DiskKind.ROOT)
+    return bool(made) or session.exec(root).first() is not None
+
+
+def _former(session: Session, server: Server, power: PowerState | None) -> tuple[VmState, OperationFailed | None]:
     """The state that the server has without its operation, and the fault that says what to do."""
     remedy = f"delete it, which removes all that is left of it: hostler server delete {server.id}"
     if server.vm_state is VmState.BUILDING:
@@ -91,6 +108,11 @@ def _former(server: Server, power: PowerState | None) -> tuple[VmState, Operatio
         return VmState.ERROR, OperationFailed(message, remedy=remedy)
     if server.vm_state is VmState.ERROR and server.fault is not None:
         return VmState.ERROR, None
+    if server.task_state is TaskState.REBUILDING:
+        message = f"run {server.operation_id}, which rebuilt it, is gone: its disk may be the old or the new one"
+        return VmState.ERROR, OperationFailed(message, remedy=f"rebuild it: hostler server rebuild {server.id}")
+    if power is None and server.host_id is not None and _is_on_shelf(session, server):
+        return VmState.SHELVED, None  # shelve-offload ends what was begun
     if server.vm_state in STAYS and (power is not None or server.host_id is None):
         return server.vm_state, None
     if power is None:

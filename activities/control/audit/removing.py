@@ -4,7 +4,7 @@ A server that lives elsewhere is held meanwhile, as an operation would hold it, 
 """
 
 from pydantic import BaseModel
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from activities.control.audit.facts import images_in_use, is_busy
 from activities.control.audit.healing import CHANGED, locked
@@ -15,7 +15,7 @@ from activities.interfaces.guests import Claims, Guests
 from activities.interfaces.images import HostImages, ImageId
 from activities.interfaces.ports import HostPorts, PortIds
 from activities.interfaces.servers import HostRef, ServerRef
-from hostler.contract.states import VmState
+from hostler.contract.states import TaskState, VmState
 from models import Image, Server, Volume
 from scheduler.reservation import release
 
@@ -32,6 +32,9 @@ def remove_remains(session: Session, suspicion: Suspicion, run_id: str) -> Treat
     server = session.get(Server, suspicion.finding.server_id, with_for_update=True)
     if server is None or (server.host_id == suspicion.finding.host_id and not suspicion.evidence.former):
         return Treatment(reason=CHANGED)
+    shelved = server.shelved_image_id if server.vm_state is VmState.SHELVED_OFFLOADED else None
+    if shelved is not None and session.get(Image, shelved) is None:
+        return Treatment(reason="the image that kept its disk is gone: what is here may be the only one")
     if open_migration(session, server.id) is not None:
         return Treatment(reason="the server is moving")
     if server.deleted_at is not None and server.operation_id is None:
@@ -92,5 +95,10 @@ def evict_image(session: Session, suspicion: Suspicion) -> Treatment:
     image_id = suspicion.finding.subject
     if session.get(Image, image_id) is not None or images_in_use(session, [image_id]):
         return Treatment(reason="the image is in use again")
+    rebuilding = select(Server.id).where(
+        Server.host_id == suspicion.finding.host_id, Server.task_state == TaskState.REBUILDING
+    )
+    if session.exec(rebuilding).first() is not None:  # whose new image no row has yet
+        return Treatment(reason="a server is being rebuilt on the host")
     step = _step(HostImages.evict_image.__name__, ImageId(image_id=image_id))
     return Treatment(host=host_of(suspicion), steps=[step])

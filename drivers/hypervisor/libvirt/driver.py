@@ -191,6 +191,10 @@ class LibvirtHypervisor:
             await self._offers.withdraw(server_id)
             await self._blocking.run(self._formers.drop, files)
 
+    async def has_former(self, server_id: str) -> bool:
+        """See `HypervisorDriver.has_former`."""
+        return await self._blocking.run(self._formers.can_return, self._files(server_id))
+
     async def formers(self) -> list[str]:
         """See `HypervisorDriver.formers`."""
         kept, offered = await self._blocking.run(lambda: (self._holdings.formers(), self._offers.servers()))

@@ -11,7 +11,7 @@ from drivers.hypervisor.libvirt.domain_xml import without_backing_file
 from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.libvirt.holdings import Holdings, remove_directory
-from hostler.contract.errors import Conflict, NotFound
+from hostler.contract.errors import Conflict, NotFound, OperationFailed
 from hostler.private_files import write_private
 
 
@@ -25,6 +25,10 @@ class Formers:
     def exists(self, files: GuestFiles) -> bool:
         """Whether a guest of the server was set aside."""
         return files.former.directory.exists() and self._holdings.is_ours(files.former)
+
+    def can_return(self, files: GuestFiles) -> bool:
+        """Whether one was, and all of it is still there."""
+        return self.exists(files) and files.former.domain_xml.exists()
 
     def set_aside(self, files: GuestFiles) -> None:
         """See `HypervisorDriver.set_aside`.
@@ -58,8 +62,14 @@ class Formers:
 
         Raises:
             RescheduleError: what is in its place is another host's.
+            OperationFailed: some of it was removed already.
         """
         server_id = files.directory.name
+        if self.exists(files) and not files.former.domain_xml.exists():
+            raise OperationFailed(
+                f"the former guest of server {server_id} has been removed in part: it cannot be brought back",
+                remedy="what is in its place is left alone; see deploy/runbooks/leaked-thing.md",
+            )
         if self.exists(files):
             self._holdings.refuse_foreign(files)
             self._domains.mark(server_id)  # refuses a domain that is not ours
@@ -82,6 +92,7 @@ class Formers:
     def drop(self, files: GuestFiles) -> None:
         """See `HypervisorDriver.drop_former`."""
         if self.exists(files):
+            files.former.domain_xml.unlink(missing_ok=True)  # from here on it cannot be brought back
             remove_directory(files.former)
 
 

@@ -5,6 +5,7 @@ For a guest that is on, QEMU copies while the guest goes on (a full backup in pu
 
 import asyncio
 import os
+import shutil
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -16,12 +17,12 @@ from lxml import etree
 from lxml.builder import E
 
 from drivers.blocking import BlockingCalls
-from drivers.converting import convert
+from drivers.converting import STALLED, convert
 from drivers.hypervisor.base import Report
 from drivers.hypervisor.libvirt import agent
 from drivers.hypervisor.libvirt.connection import ignoring, libvirt_errors
 from drivers.hypervisor.libvirt.disks import PRIVATE, run_tool, virtual_size
-from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.domains import GONE, Domains
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.reporting import reporting
 from hostler.contract.errors import HostlerError, NotFound, RescheduleError, Unavailable
@@ -29,6 +30,7 @@ from hostler.contract.resources import DiskFormat
 
 MIB = 1 << 20
 POLL_INTERVAL = timedelta(seconds=0.2)
+STAT_BLOCK_BYTES = 512
 ABORT_LIMIT = timedelta(seconds=30)
 
 
@@ -75,7 +77,7 @@ class Snapshots:
         await self._blocking.run(_make_anew, target, size)
         async with reporting(report, lambda: str(done)):
             how = ["-n", "--target-is-zero", "-f", DiskFormat.QCOW2, "-O", DiskFormat.QCOW2]
-            complaint = await convert(*how, str(files.root_disk), str(target), progress=progress)
+            complaint = await convert(*how, str(files.root_disk), str(target), progress=progress, silence=STALLED)
         if complaint:
             raise RescheduleError(f"qemu-img could not write the snapshot: {complaint}")
 
@@ -85,6 +87,7 @@ class Snapshots:
         async with reporting(report, lambda: said):
             await self._blocking.run(_abort, domain)  # what an earlier try, that is dead, left running
             disk, size = await self._blocking.run(_root_disk, domain, files)
+            await self._blocking.run(_check_room, target, files.root_disk)
             await self._blocking.run(_make_anew, target, size)
             try:
                 await self._blocking.run(_begin, domain, disk, target, quiesce)
@@ -96,7 +99,25 @@ class Snapshots:
             except BaseException:
                 with suppress(HostlerError):  # libvirt may be gone: the next try aborts it
                     await self._blocking.run(_abort, domain)
+                    await self._blocking.run(_let_run_on, domain)
                 raise
+
+
+def _let_run_on(domain: libvirt.virDomain) -> None:
+    """QEMU stops a guest whose write had to wait for a copy that failed. Without the job the write is done again."""
+    with libvirt_errors(Unavailable), ignoring(*GONE):
+        if domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]:
+            domain.resume()
+
+
+def _check_room(target: Path, disk: Path) -> None:
+    """A copy that finds the store full would break the guest's own writes."""
+    free, used = shutil.disk_usage(target.parent).free, disk.stat().st_blocks * STAT_BLOCK_BYTES
+    if free < used:
+        raise RescheduleError(
+            f"no room in {target.parent} for a snapshot of {used} bytes: {free} are free",
+            remedy="free space in the image store",
+        )
 
 
 def _make_anew(target: Path, size: int) -> None:

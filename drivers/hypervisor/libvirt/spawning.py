@@ -7,7 +7,7 @@ from drivers.hypervisor.libvirt.disks import make_disks
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.libvirt.receiving import is_whole
 from hostler.contract.errors import RescheduleError
-from hostler.contract.guests import DiskKind, GuestSpec
+from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec
 
 TRAVERSABLE = 0o711  # QEMU, which is another user, may open what it knows the name of
 
@@ -35,7 +35,20 @@ def kept_disks(guest: GuestSpec, files: GuestFiles) -> dict[str, Path]:
             if disk.device in paths and (path := source.directory / paths[disk.device].name).exists():
                 kept[disk.device] = path
                 break
+        else:
+            if disk.device in paths and _must_be_kept(guest, disk):
+                raise RescheduleError(
+                    f"{paths[disk.device].name} of server {guest.server_id}, which was to be kept, is not here",
+                    remedy="find out what became of it before a new one is made in its place",
+                )
     return kept
+
+
+def _must_be_kept(guest: GuestSpec, disk: GuestDisk) -> bool:
+    """Whether a new disk in its place would be a loss. A move may bring a first ephemeral disk."""
+    if guest.received:
+        return disk.kind is DiskKind.ROOT
+    return guest.preserve_ephemeral and disk.kind is DiskKind.EPHEMERAL
 
 
 def make_files(guest: GuestSpec, files: GuestFiles, base: Path | None, host_id: str, kept: dict[str, Path]) -> None:
