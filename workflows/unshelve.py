@@ -22,7 +22,8 @@ from datetime import timedelta
 from temporalio import workflow
 
 from activities.interfaces.guests import Guests, StopGuest
-from activities.interfaces.scheduling import Schedule
+from activities.interfaces.ports import PortIds
+from activities.interfaces.scheduling import Allocation, Schedule, Scheduling
 from activities.interfaces.servers import HostRef, ServerRef
 from activities.interfaces.shelves import BeginUnshelve, FinishUnshelve, Shelves, UnshelvePlan
 from hostler.contract.errors import HostlerError, OperationFailed, Preempted
@@ -34,10 +35,11 @@ from workflows.building import BIND_PORTS, CLAIM, RESUME, SCHEDULE, SPAWN, bind,
 from workflows.concurrency import to_the_end, together
 from workflows.placing import PlacedOperation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
-from workflows.shelving import DESTROY
+from workflows.shelving import DESTROY, DROP_CLAIM, UNBIND_PORTS
 from workflows.steps import StepDefinition
 
 BEGIN_UNSHELVE = StepDefinition[BeginUnshelve, UnshelvePlan](Shelves.begin_unshelve)
+RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
 START = StepDefinition[ServerRef, PowerState](Guests.start_guest, undo=Guests.stop_guest)
 FINISH_UNSHELVE = StepDefinition[FinishUnshelve, Server](Shelves.finish_unshelve)
 PLANNED = (
@@ -79,8 +81,7 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         self.plan = await self.unbroken(BEGIN_UNSHELVE, begin)
         self.accept(self.plan.limits, f"unshelve {self.plan.name}")
         if self.plan.offloaded:
-            for left in self.plan.hosts:  # an unshelve that was cut short has an allocation there, and maybe a guest
-                await self.step(DESTROY, self.ref, on=left)
+            await self.clear()
             host, power_state = await self.on_some_host(self.build)
         else:
             host = self.plan.hosts[0]
@@ -93,6 +94,16 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
             events=self.event_log(FINISH_UNSHELVE.name),
         )
         return await to_the_end(self.must(FINISH_UNSHELVE, call))
+
+    async def clear(self) -> None:
+        """Remove what an unshelve that was cut short has left, where it had reserved: it may be running."""
+        ports = PortIds(server_id=self.call.server_id, port_ids=self.plan.port_ids)
+        for host in self.plan.hosts:
+            await self.step(DESTROY, self.ref, on=host)
+            await self.step(UNBIND_PORTS, ports, on=host)
+            await self.step(DROP_CLAIM, self.ref, on=host)
+        if self.plan.hosts:
+            await self.step(RELEASE_ALLOCATION, Allocation(server_id=self.call.server_id))
 
     async def start(self, host: HostRef) -> PowerState:
         """It is still there, and off."""

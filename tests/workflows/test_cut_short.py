@@ -1,0 +1,171 @@
+"""Operations that were terminated by force: the audit says what to do, and doing it brings the server back."""
+
+from datetime import timedelta
+
+import pytest
+
+from activities.interfaces.hosts import OwedWork
+from hostler.client import Operation
+from hostler.contract.errors import InvalidState, ServerBusy
+from hostler.contract.servers import NEVER, Server
+from hostler.contract.states import PowerState, VmState
+from hostler.settings import OperationSettings
+from models import OwedWork as OwedRow
+from models import Server as Row
+from tests.cloud import LIMIT, Cloud
+from tests.workflows.conftest import StartCloud
+from tests.workflows.test_audit import audit
+from tests.workflows.test_move import SMALL, add_flavor, content, power_on
+
+
+@pytest.fixture
+async def cloud(start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """Two hosts and a larger flavor; the audit need not wait until a row has not changed for long."""
+    monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
+    cloud = await start_cloud(operations=OperationSettings(resize_on_same_host=True))
+    add_flavor(cloud)
+    return cloud
+
+
+async def cut(cloud: Cloud, operation: Operation, held: object) -> Server:
+    """Terminate the operation at the step at which it is held; the server as the audit leaves it."""
+    await cloud.temporal.get_workflow_handle(f"server:{operation.server_id}").terminate()
+    held.go_on.set()  # type: ignore[attr-defined]  # of the stage
+    await audit(cloud)
+    return await cloud.client.servers.show(operation.server_id)
+
+
+async def cut_at(cloud: Cloud, step: str, ask: object) -> Server:
+    held = cloud.stage.hold(step)
+    operation = await ask  # type: ignore[misc]  # an operation's coroutine
+    await held.reached.wait()
+    return await cut(cloud, operation, held)
+
+
+@pytest.mark.parametrize("step", ["set_aside_claim", "receive_disks", "spawn", "resume_guest"])
+async def test_a_migration_is_taken_back_by_a_revert_and_by_nothing_else(cloud: Cloud, step: str) -> None:
+    server = await cloud.booted(host="sim-1")
+    before = await cloud.world()
+
+    shown = await cut_at(cloud, step, cloud.client.servers.migrate(server.id))
+
+    assert shown.status == "ERROR"
+    assert shown.fault is not None
+    assert shown.fault.error.remedy is not None
+    assert "hostler server revert" in shown.fault.error.remedy
+    for ask in (cloud.client.servers.rebuild, cloud.client.servers.stop):
+        with pytest.raises(InvalidState, match="cut short"):
+            await ask(server.id)
+    reverted = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (reverted.status, reverted.host, reverted.migration) == ("ACTIVE", "sim-1", None)
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+    await audit(cloud)
+    assert await cloud.world() == before
+
+
+async def test_a_revert_on_the_same_host_is_repeated_and_not_confirmed(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    disk = content(cloud, "sim-1", server)
+    await cloud.client.hosts.disable("sim-2")
+    await (await cloud.client.servers.resize(server.id, SMALL)).result(LIMIT)
+
+    shown = await cut_at(cloud, "start_guest", cloud.client.servers.revert_resize(server.id))
+
+    assert shown.status == "ERROR"
+    with pytest.raises(InvalidState):
+        await cloud.client.servers.confirm_resize(server.id)
+    reverted = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (reverted.status, reverted.host, reverted.flavor) == ("ACTIVE", "sim-1", server.flavor)
+    assert content(cloud, "sim-1", server) == disk
+
+
+async def test_a_rebuild_is_in_error_and_can_be_rebuilt(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+
+    shown = await cut_at(cloud, "resume_guest", cloud.client.servers.rebuild(server.id))
+
+    assert shown.status == "ERROR"
+    assert (await (await cloud.client.servers.rebuild(server.id)).result(LIMIT)).status == "ACTIVE"
+    assert not (await cloud.world()).formers
+
+
+@pytest.mark.parametrize("from_shelf", [True, False])
+async def test_a_server_that_was_giving_its_host_up_is_shelved_and_can_go_on(cloud: Cloud, from_shelf: bool) -> None:
+    server = await cloud.booted(host="sim-1")
+    disk = content(cloud, "sim-1", server)
+    if from_shelf:
+        await (await cloud.client.servers.shelve(server.id, offload_after=NEVER)).result(LIMIT)
+        shown = await cut_at(cloud, "drop_claim", cloud.client.servers.shelve_offload(server.id))
+    else:
+        shown = await cut_at(cloud, "drop_claim", cloud.client.servers.shelve(server.id))
+
+    assert shown.status == "SHELVED"
+    assert shown.shelved_image_id is not None
+    await (await cloud.client.servers.shelve_offload(server.id)).result(LIMIT)
+    back = await (await cloud.client.servers.unshelve(server.id, host="sim-2")).result(LIMIT)
+    assert back.status == "ACTIVE"
+    assert content(cloud, "sim-2", server) == disk
+
+
+async def test_an_unshelve_that_ran_already_is_not_run_a_second_time_elsewhere(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.shelve(server.id)).result(LIMIT)
+
+    unshelve = cloud.client.servers.unshelve(server.id, host="sim-1")
+    shown = await cut_at(cloud, "resume_guest", unshelve)
+
+    assert shown.status == "SHELVED_OFFLOADED"
+    await (await cloud.client.servers.unshelve(server.id, host="sim-2")).result(LIMIT)
+    assert await power_on(cloud, "sim-1", server) is PowerState.NOSTATE
+    assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+
+
+# What hosts owe.
+
+
+def owe(cloud: Cloud, host: str, server: Server, activity: str) -> None:
+    work = OwedWork(
+        id=server.id,
+        host_id=cloud.machine(host).id,
+        server_id=server.id,
+        activity=activity,
+        argument={"server_id": server.id},
+        reason="a test",
+    )
+    cloud.add(OwedRow(**work.model_dump()))
+
+
+async def test_what_its_host_owes_of_a_server_comes_before_the_next_operation(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    owe(cloud, "sim-1", server, "drop_former_guest")
+
+    with pytest.raises(ServerBusy, match="sim-1 has yet to do drop_former_guest"):
+        await cloud.client.servers.rebuild(server.id)
+
+    assert await cloud.client.servers.show(server.id) == server
+    assert (await cloud.deleted(server.id)).status == "DELETED"
+
+
+async def test_a_server_in_error_is_not_started_while_another_host_may_run_it(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    with cloud.database.write() as session:
+        session.get_one(Row, server.id).vm_state = VmState.ERROR
+    owe(cloud, "sim-2", server, "destroy_guest")
+
+    for ask in (cloud.client.servers.stop, cloud.client.servers.rebuild):
+        with pytest.raises(InvalidState, match="may be running on host sim-2"):
+            await ask(server.id)
+    with pytest.raises(InvalidState, match="may be running on host sim-2"):
+        await cloud.client.servers.reboot(server.id, hard=True)
+
+
+async def test_an_owed_start_that_cannot_be_done_is_given_up_and_what_is_behind_it_is_done(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cloud.stop_host("sim-1")
+    await cloud.deleted(server.id)
+    owe(cloud, "sim-1", server, "start_guest")
+    await cloud.start_host("sim-1")
+
+    world = await cloud.world()
+    assert not world.owed
+    assert not world.guests
