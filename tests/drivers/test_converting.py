@@ -1,6 +1,7 @@
 """`qemu-img convert`, as drivers run it."""
 
 import asyncio
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,10 +52,15 @@ async def test_what_qemu_img_complains_of_is_the_answer(tmp_path: Path) -> None:
 
 
 async def test_without_qemu_img_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setpriv = shutil.which("setpriv")
+    assert setpriv is not None
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RescheduleError) as caught:
-        await convert(progress=ignore)
-    assert "qemu-utils" in str(caught.value.remedy)
+    for package in ("util-linux", "qemu-utils"):
+        with pytest.raises(RescheduleError) as caught:
+            await convert(progress=ignore)
+        assert package in str(caught.value.remedy)
+        (tmp_path / "setpriv").unlink(missing_ok=True)
+        (tmp_path / "setpriv").symlink_to(setpriv)
 
 
 async def test_a_cancelled_one_is_killed(tmp_path: Path) -> None:
