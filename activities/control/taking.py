@@ -9,7 +9,7 @@ from activities.interfaces.servers import Begin
 from hostler.contract.errors import InvalidState, NotFound, ServerBusy
 from hostler.contract.servers import OperationName
 from hostler.contract.states import VmState, status
-from models import Host, OwedWork, Server
+from models import Host, OwedWork, Server, ServerEvent
 
 REMOVING = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD)
 """The operations that only remove: what a host still owes is no harm to them."""
@@ -53,12 +53,20 @@ def take(session: Session, call: Begin) -> Server:
             value=row.id,
             remedy="delete it, and boot another",
         )
+    if row.operation_id != call.run_id and _is_over(session, call):
+        raise InvalidState(f"run {call.run_id} has given server {row.name} back already")  # this try comes too late
     if row.operation_id != call.run_id and call.operation not in REMOVING:
         _check_owed(session, row, call)
     if row.vm_state is VmState.ERROR and call.operation is not OperationName.DELETE:
         _check_error(session, row, call)
     row.operation_id, row.task_state, row.hold = call.run_id, call.task_state, None
     return row
+
+
+def _is_over(session: Session, call: Begin) -> bool:
+    """Whether the server's history has the run, which writes it when it gives the server back."""
+    query = select(ServerEvent.id).where(ServerEvent.server_id == call.server_id, ServerEvent.run_id == call.run_id)
+    return session.exec(query).first() is not None
 
 
 def _check_owed(session: Session, row: Server, call: Begin) -> None:

@@ -42,9 +42,14 @@ def qemu_io(connection: VolumeConnection, command: str) -> str:
 
 def server_of(connection: VolumeConnection) -> psutil.Process:
     """The process that serves it."""
-    export = f"--export-name={connection.export}"
-    [server] = [p for p in psutil.process_iter(["cmdline"]) if export in (p.info["cmdline"] or [])]
+    [server] = serving(connection)
     return server
+
+
+def serving(connection: VolumeConnection) -> list[psutil.Process]:
+    """The processes that do: one, or none."""
+    export = f"--export-name={connection.export}"
+    return [p for p in psutil.process_iter(["cmdline"]) if export in (p.info["cmdline"] or [])]
 
 
 def kill(connection: VolumeConnection) -> None:
@@ -250,7 +255,7 @@ class TestExport:
         qemu_io(connection, "write -P 0x42 0 512")
         for _ in range(2):
             kill(connection)
-            await until(lambda: servers_in(directory) != [])
+            await until(lambda: accepts(connection) and len(serving(connection)) == 1)  # it forks
         await until(lambda: accepts(connection))
         qemu_io(connection, "read -P 0x42 0 512")
 

@@ -10,6 +10,7 @@ from hostler.contract.errors import InvalidRequest
 from hostler.contract.public_keys import fingerprint
 from hostler.contract.resources import Flavor, ImageCreate, ImageProperties, KeyPair, Network, Quota, VolumeCreate
 from hostler.contract.servers import (
+    NEVER,
     BackupRequest,
     BlockDeviceMapping,
     BootRequest,
@@ -209,6 +210,7 @@ GOOD_OPERATIONS: list[tuple[OperationRequest, dict[str, Any]]] = [
     (REBUILD, {"admin_password": " пароль \\'\"$ " + "x" * 242}),
     (SHELVE, {}),
     (SHELVE, {"offload_after": timedelta(0)}),
+    (SHELVE, {"offload_after": NEVER}),
     (SHELVE, {"offload_after": YEAR}),
     (UNSHELVE, {}),
     (UNSHELVE, {"availability_zone": "nova", "host": "node-1", "max_attempts": 100}),
@@ -252,7 +254,7 @@ BAD_OPERATIONS: list[tuple[str, OperationRequest, dict[str, Any]]] = [
     ("admin_password", REBUILD, {"admin_password": ""}),
     ("admin_password", REBUILD, {"admin_password": "x" * 256}),
     ("admin_password", REBUILD, {"admin_password": "two\nlines"}),
-    ("offload_after", SHELVE, {"offload_after": timedelta(seconds=-1)}),
+    ("offload_after", SHELVE, {"offload_after": timedelta(seconds=-2)}),
     ("offload_after", SHELVE, {"offload_after": YEAR + timedelta(seconds=1)}),
     ("availability_zone", UNSHELVE, {"availability_zone": ""}),
     ("host", UNSHELVE, {"host": "a\tb"}),
