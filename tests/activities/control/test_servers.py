@@ -25,7 +25,7 @@ from models import Database, Image, Quota, Server, ServerEvent, Volume, now
 from tests.activities.given import accept, boot_request, log, uuid
 from tests.rows import a_host, add
 
-RUN, OTHER_RUN = uuid(), uuid()
+RUN, NEXT_RUN, OTHER_RUN = uuid(), uuid(), uuid()
 
 
 def row(database: Database, server_id: str) -> Server:
@@ -178,14 +178,14 @@ class TestBegin:
     """An operation takes the server, by compare-and-set."""
 
     def test_it_holds_the_server(self, servers: Servers, catalogue: Database, active: str) -> None:
-        target = servers.begin(begin(active, RUN))
+        target = servers.begin(begin(active, NEXT_RUN))
 
         assert (target.former, target.name, [host.name for host in target.hosts]) == ("active", "web", ["host"])
         taken = row(catalogue, active)
-        assert (taken.operation_id, taken.task_state) == (RUN, "powering-off")
+        assert (taken.operation_id, taken.task_state) == (NEXT_RUN, "powering-off")
 
     def test_done_twice_it_is_done_once(self, servers: Servers, active: str) -> None:
-        assert servers.begin(begin(active, RUN)) == servers.begin(begin(active, RUN))
+        assert servers.begin(begin(active, NEXT_RUN)) == servers.begin(begin(active, NEXT_RUN))
 
     def test_of_many_at_once_one_gets_it(self, servers: Servers, active: str) -> None:
         def ask(_: int) -> str:
@@ -201,18 +201,25 @@ class TestBegin:
     def test_a_delete_takes_it_from_a_run_that_is_over(
         self, servers: Servers, catalogue: Database, active: str
     ) -> None:
-        servers.begin(begin(active, RUN))
+        servers.begin(begin(active, NEXT_RUN))
         servers.begin(begin(active, OTHER_RUN, OperationName.DELETE))
         assert row(catalogue, active).operation_id == OTHER_RUN
 
+    def test_a_try_that_comes_after_its_run_has_ended_gets_nothing(
+        self, servers: Servers, catalogue: Database, active: str
+    ) -> None:
+        with pytest.raises(InvalidState, match="given server web back already"):
+            servers.begin(begin(active, RUN))  # the run that booted it
+        assert row(catalogue, active).operation_id is None
+
     def test_the_state_must_allow_it(self, servers: Servers, active: str) -> None:
-        call = begin(active, RUN).model_copy(update={"allowed": [VmState.STOPPED]})
+        call = begin(active, NEXT_RUN).model_copy(update={"allowed": [VmState.STOPPED]})
         with pytest.raises(InvalidState, match="ACTIVE"):
             servers.begin(call)
 
     def test_it_must_be_of_the_project(self, servers: Servers, active: str) -> None:
         with pytest.raises(NotFound):
-            servers.begin(begin(active, RUN).model_copy(update={"project": "theirs"}))
+            servers.begin(begin(active, NEXT_RUN).model_copy(update={"project": "theirs"}))
 
 
 class TestTheEnd:

@@ -193,7 +193,7 @@ class TestCreate:
         self, image: tuple[ImageRef, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
-        with pytest.raises(RescheduleError, match="qemu-img is not installed"):
+        with pytest.raises(RescheduleError, match="is not installed"):
             await convert.to_raw(image[1], DiskFormat.QCOW2, tmp_path / "target", ignore)
 
     async def test_an_id_is_never_a_path(self, volumes: LocalVolumes) -> None:
