@@ -20,7 +20,8 @@ from drivers.network import nat
 from drivers.network.local import LocalNetwork
 from drivers.volume.local import LocalVolumes
 from hostler.contract.names import bridge_name, tap_name
-from hostler.settings import HostSettings, LibvirtSettings
+from hostler.contract.servers import OperationName
+from hostler.settings import HostSettings, LibvirtSettings, OperationSettings
 from tests.faults.operations import NETWORKS
 from tests.faults.servers import TemporalServers
 from tests.faults.site import Cell, HostPlan, Site, simulated_host
@@ -49,6 +50,8 @@ def libvirt_site(servers: TemporalServers, template: Path, disk: Path, jobs: int
         look=_look,
         sweep=_sweep,
         unique=True,
+        settings=OperationSettings(resize_on_same_host=True),
+        without=frozenset({OperationName.MIGRATE}),  # there is no second host of the kind
         jobs=jobs or JOBS,
     )
 

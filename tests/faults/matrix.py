@@ -46,7 +46,7 @@ class Matrix:
         """Run them; the results of those that were asked for, and of what they need and what failed."""
         for slot in range(self.site.jobs):
             self._slots.put_nowait(slot)
-        wanted = {one.name: one for one in operations() if self.may_want(one.name)}
+        wanted = self.operations()
         known = await self.learn(wanted)
         steps = [case for name, faultless in known.items() for case in of_steps(name, faultless.steps, self.faults)]
         chosen = [case for case in steps if self.wants(case)]
@@ -64,11 +64,17 @@ class Matrix:
         self.report(await self.run_all(undos, wanted, known), undos)
         return self.results
 
+    def operations(self) -> dict[str, Operation]:
+        """Those that may have been asked for, and that the site can carry out."""
+        return {
+            one.name: one for one in operations() if one.workflow not in self.site.without and self.may_want(one.name)
+        }
+
     async def names(self) -> list[str]:
         """The names of the cases at steps. Those at undos are known only once others have run."""
         for slot in range(self.site.jobs):
             self._slots.put_nowait(slot)
-        known = await self.learn({one.name: one for one in operations() if self.may_want(one.name)})
+        known = await self.learn(self.operations())
         cases = [case for name, faultless in known.items() for case in of_steps(name, faultless.steps, self.faults)]
         return [case.name for case in cases if self.wants(case)]
 

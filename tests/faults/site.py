@@ -26,6 +26,7 @@ from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.settings import (
     AuditSettings,
     HostSettings,
+    OperationSettings,
     SchedulerSettings,
     Settings,
     SimulatedSettings,
@@ -77,7 +78,8 @@ def simulated_host(prefix: str, ram_mib: int, *, volumes: bool = False) -> HostP
 class Site:
     """What all cases of one kind of site share. `look` adds what is seen of the machine itself.
 
-    `unique` gives each case identifiers of its own, `defect` breaks the product in every worker.
+    `unique` gives each case identifiers of its own, `defect` breaks the product in every worker, `without` are the
+    workflows that cannot be carried out there.
     """
 
     name: str
@@ -89,6 +91,8 @@ class Site:
     look: Callable[["Cell", World, Roles], Awaitable[None]] | None = None
     sweep: Callable[["Cell"], Awaitable[None]] | None = None
     unique: bool = False
+    settings: OperationSettings = field(default_factory=OperationSettings)
+    without: frozenset[str] = frozenset()
     jobs: int = JOBS
     defect: Callable[[], None] | None = None
 
@@ -305,6 +309,7 @@ async def _make_cell(site: Site, address: str, directory: Path, slot: int, contr
         "scheduler": SchedulerSettings(spread=1),
         "timeouts": TIMEOUTS,
         "audit": AuditSettings(interval=timedelta(0)),
+        "operations": site.settings,
     }
     settings = Settings(state_dir=directory, **shared)
     scene = operations.Scene(namespace if site.unique else site.name, str(site.disk))
