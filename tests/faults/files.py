@@ -15,8 +15,9 @@ from typing import Any
 # What says when, how often and by whom, but not what is held.
 VOLATILE = {"generation", "request_fingerprint", "machine_id", "reason", "boots", "console", "port", "host_port"}
 IGNORED = re.compile(r"(^|/)(host_id|faults\.log|[^/]*\.lock|[^/]*\.db(-wal|-shm)?)$")
-# The PIDs of daemons are others every time; what a guest writes to its console depends on when it is looked at.
-ONLY_NAMED = re.compile(r"(^|/)([^/]*\.)?pid$|\.log(\.\d+)?$")
+# The PIDs of daemons are others every time; what a guest writes to its console depends on when it is looked at; a
+# domain's XML is libvirt's own, with ports and paths of the case.
+ONLY_NAMED = re.compile(r"(^|/)([^/]*\.)?pid$|\.log(\.\d+)?$|(^|/)domain\.xml$")
 LEASE_END = re.compile(r"^\d+ (?=[0-9a-f]{2}(:[0-9a-f]{2}){5} )")
 SMALL_BYTES = 64 << 10
 
