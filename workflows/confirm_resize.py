@@ -12,22 +12,20 @@ from collections.abc import Sequence
 
 from temporalio import workflow
 
-from activities.interfaces.guests import Claims, ExpectGuest, Guests
+from activities.interfaces.guests import ExpectGuest, Guests
 from activities.interfaces.moves import EndMove, Moves
-from activities.interfaces.ports import HostPorts, PortIds
+from activities.interfaces.ports import PortIds
 from activities.interfaces.servers import Begin, ServerRef, Servers, Target
 from hostler.contract.errors import HostlerError, InvalidState
 from hostler.contract.servers import ConfirmResizeRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
 from workflows.operation import Operation
+from workflows.removing import DROP_FORMER_CLAIM, DROP_FORMER_GUEST, UNBIND_PORTS
 from workflows.steps import StepDefinition
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)
 EXPECT_GUEST = StepDefinition[ExpectGuest, PowerState](Guests.expect_guest)
-DROP_FORMER_GUEST = StepDefinition[ServerRef, None](Guests.drop_former_guest)
-UNBIND_PORTS = StepDefinition[PortIds, None](HostPorts.unbind_ports)
-DROP_FORMER_CLAIM = StepDefinition[ServerRef, None](Claims.drop_former_claim)
 CONFIRM_MOVE = StepDefinition[EndMove, Server](Moves.confirm_move)
 STEPS = (BEGIN, EXPECT_GUEST, DROP_FORMER_GUEST, UNBIND_PORTS, DROP_FORMER_CLAIM, CONFIRM_MOVE)
 

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from temporalio import workflow
 
 from activities.interfaces.block_devices import BlockDevices, ReleaseDevices
-from activities.interfaces.guests import Claims, Guests
-from activities.interfaces.ports import HostPorts, PortIds, Ports
+from activities.interfaces.ports import Ports
 from activities.interfaces.scheduling import Allocation, Scheduling
 from activities.interfaces.servers import Begin, EventLog, ServerRef, Servers, Target
 from activities.interfaces.shelves import Shelves
@@ -29,17 +28,20 @@ from hostler.contract.states import TaskState, VmState
 from workflows.block_devices import disconnect
 from workflows.concurrency import to_the_end
 from workflows.operation import Operation
+from workflows.removing import (
+    DESTROY,
+    DROP_CLAIM,
+    DROP_FORMER_CLAIM,
+    DROP_FORMER_GUEST,
+    UNBIND_PORTS,
+    remove_from,
+)
 from workflows.steps import StepDefinition
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)
-DESTROY = StepDefinition[ServerRef, None](Guests.destroy_guest)
-UNBIND_PORTS = StepDefinition[PortIds, None](HostPorts.unbind_ports)
-DROP_CLAIM = StepDefinition[ServerRef, None](Claims.drop_claim)
 RELEASE_PORTS = StepDefinition[ServerRef, None](Ports.release_ports)
 RELEASE_DEVICES = StepDefinition[ReleaseDevices, None](BlockDevices.release_block_devices)
 RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
-DROP_FORMER_GUEST = StepDefinition[ServerRef, None](Guests.drop_former_guest)
-DROP_FORMER_CLAIM = StepDefinition[ServerRef, None](Claims.drop_former_claim)
 FORGET_SHELVED = StepDefinition[ServerRef, None](Shelves.forget_shelved)
 FINISH = StepDefinition[EventLog, Server](Servers.finish_delete)
 
@@ -75,9 +77,7 @@ class Delete(Operation[DeleteRequest]):
         ref = ServerRef(server_id=target.server_id, run_id=self.run_id)
         for host in target.hosts:
             self.state.host = host.name
-            await self.ensure(DESTROY, ref, on=host)
-            await self.ensure(UNBIND_PORTS, PortIds(server_id=target.server_id, port_ids=target.port_ids), on=host)
-            await self.ensure(DROP_CLAIM, ref, on=host)
+            await remove_from(self, host, ref, target.port_ids)
         if target.move is not None:
             await self.ensure(DROP_FORMER_GUEST, ref, on=target.move.source)
             await self.ensure(DROP_FORMER_CLAIM, ref, on=target.move.source)

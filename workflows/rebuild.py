@@ -27,9 +27,10 @@ from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, connected
 from workflows.building import RESUME, SPAWN, connections
 from workflows.concurrency import to_the_end
-from workflows.confirm_resize import DROP_FORMER_GUEST, EXPECT_GUEST
+from workflows.confirm_resize import EXPECT_GUEST
 from workflows.operation import Operation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
+from workflows.removing import DROP_FORMER_GUEST
 from workflows.source import PULL_THE_PLUG, SET_ASIDE_GUEST, STOP, keeping_what_is_there
 from workflows.steps import Saga, StepDefinition
 

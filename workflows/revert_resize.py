@@ -20,21 +20,19 @@ from temporalio.exceptions import ActivityError
 
 from activities.interfaces.guests import Claims, ExpectGuest, Guests, StopGuest
 from activities.interfaces.moves import EndMove, Moves
-from activities.interfaces.ports import PortIds
 from activities.interfaces.servers import Begin, HostRef, OpenMove, ServerRef, Servers, Target
 from hostler.contract.errors import HostlerError
 from hostler.contract.servers import Choice, OperationName, RevertResizeRequest, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
-from workflows.confirm_resize import EXPECT_GUEST, UNBIND_PORTS, no_move
+from workflows.confirm_resize import EXPECT_GUEST, no_move
 from workflows.failures import Verdict
 from workflows.operation import Operation
+from workflows.removing import DESTROY, remove_from
 from workflows.source import STOP
 from workflows.steps import Saga, StepDefinition
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)
-DESTROY = StepDefinition[ServerRef, None](Guests.destroy_guest)
-DROP_CLAIM = StepDefinition[ServerRef, None](Claims.drop_claim)
 BRING_BACK_CLAIM = StepDefinition[ServerRef, None](Claims.bring_back_claim)
 BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
 START = StepDefinition[ServerRef, PowerState](Guests.start_guest)
@@ -98,10 +96,7 @@ class RevertResize(Operation[RevertResizeRequest]):
         self.going_back = True
         for host in others:
             if host.id != move.source.id:  # there the former one takes its place
-                await self.ensure(DESTROY, self.ref, on=host)
-                ports = PortIds(server_id=target.server_id, port_ids=target.port_ids)
-                await self.ensure(UNBIND_PORTS, ports, on=host)
-                await self.ensure(DROP_CLAIM, self.ref, on=host)
+                await remove_from(self, host, self.ref, target.port_ids)
         await self.forward(BRING_BACK_CLAIM, self.ref, on=move.source)
         await self.forward(BRING_BACK_GUEST, self.ref, on=move.source)
         vm_state, power_state = VmState.STOPPED, PowerState.SHUTDOWN

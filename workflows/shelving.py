@@ -8,25 +8,17 @@
 
 from typing import Any
 
-from activities.interfaces.guests import Claims, Guests
-from activities.interfaces.ports import HostPorts, PortIds
 from activities.interfaces.servers import ServerRef, Target
 from workflows.block_devices import disconnect
 from workflows.operation import Operation
-from workflows.steps import StepDefinition
+from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS, remove_from
 
-DESTROY = StepDefinition[ServerRef, None](Guests.destroy_guest)
-UNBIND_PORTS = StepDefinition[PortIds, None](HostPorts.unbind_ports)
-DROP_CLAIM = StepDefinition[ServerRef, None](Claims.drop_claim)
 LEAVING = (DESTROY.name, UNBIND_PORTS.name, DROP_CLAIM.name)
 
 
 async def leave_host(operation: Operation[Any], target: Target) -> None:
     """Remove from the host all but what the server keeps: its identity, addresses and volumes."""
-    ref, host = ServerRef(server_id=target.server_id, run_id=operation.run_id), target.hosts[0]
-    await operation.ensure(DESTROY, ref, on=host)
-    ports = PortIds(server_id=target.server_id, port_ids=target.port_ids)
-    await operation.ensure(UNBIND_PORTS, ports, on=host)
-    await operation.ensure(DROP_CLAIM, ref, on=host)
+    ref = ServerRef(server_id=target.server_id, run_id=operation.run_id)
+    await remove_from(operation, target.hosts[0], ref, target.port_ids)
     kept = [volume.model_copy(update={"discard": False}) for volume in target.volumes]
     await disconnect(operation, kept)

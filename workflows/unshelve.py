@@ -35,7 +35,7 @@ from workflows.building import BIND_PORTS, CLAIM, RESUME, SCHEDULE, SPAWN, bind,
 from workflows.concurrency import to_the_end, together
 from workflows.placing import PlacedOperation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
-from workflows.shelving import DESTROY, DROP_CLAIM, UNBIND_PORTS
+from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS
 from workflows.steps import StepDefinition
 
 BEGIN_UNSHELVE = StepDefinition[BeginUnshelve, UnshelvePlan](Shelves.begin_unshelve)

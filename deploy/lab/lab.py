@@ -108,7 +108,7 @@ async def _until_up(site: Site, names: set[str]) -> None:
     """Until the cloud has noticed: it takes a moment, in which it gives them no servers."""
     try:
         async with asyncio.timeout(READY_SECONDS), await Client.connect(control.settings_of(site)) as client:
-            while not names <= {host.name for host in await client.hosts.list() if host.up}:  # noqa: ASYNC110
+            while not names <= {host.name for host in await client.hosts.list() if host.up}:  # noqa: ASYNC110 - Temporal knows
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise Refused(
