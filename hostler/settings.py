@@ -112,6 +112,24 @@ class OperationSettings(Section):
     offload_after: Duration = timedelta(0)
 
 
+class LiveMigrationSettings(Section):
+    """How guests move while they run.
+
+    `downtime` is how long a guest may stand still at the hand-over, which waits until that is enough; `bandwidth_mib`
+    how many MiB a second it may take of the network (0: all). `completion_timeout` is how long it may take for each GiB
+    of its memory and local disks, at least 2, as in Nova (0: no limit); then the `timeout_action`. `auto_converge`
+    slows a guest down that writes faster than its memory travels; `post_copy` lets a forced one run on its new host
+    before all of its memory is there, where a lost network would cost it its life.
+    """
+
+    downtime: Duration = timedelta(milliseconds=500)
+    bandwidth_mib: int = Field(default=0, ge=0)
+    completion_timeout: Duration = timedelta(seconds=800)
+    timeout_action: Literal["abort", "force-complete"] = "abort"
+    auto_converge: bool = False
+    post_copy: bool = False
+
+
 class AuditSettings(Section):
     """The audit: how often it runs by itself (0: never), and whether it then heals what is safe to heal."""
 
@@ -240,6 +258,7 @@ class Settings(BaseSettings):
     scheduler: SchedulerSettings = SchedulerSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     operations: OperationSettings = OperationSettings()
+    live_migration: LiveMigrationSettings = LiveMigrationSettings()
     audit: AuditSettings = AuditSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()

@@ -10,7 +10,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from hostler.contract.guests import DisksOffer, GuestSpec
+from hostler.contract.guests import (
+    DisksOffer,
+    GuestDescription,
+    GuestSpec,
+    Incoming,
+    MigrationLimits,
+    MigrationReport,
+    Whereabouts,
+)
 from hostler.contract.resources import DiskFormat, Inventory
 from hostler.contract.states import PowerState
 
@@ -125,6 +133,55 @@ class HypervisorDriver(Protocol):
         Raises:
             Unavailable: their host no longer serves them.
             RescheduleError: there is no room here, or what arrived is not what was sent.
+        """
+
+    async def describe(self, server_id: str) -> GuestDescription:
+        """The guest as another host must know it to take it in while it runs.
+
+        Raises:
+            NotFound: there is no guest.
+            InvalidState: it is off, or has something that cannot move while it runs.
+        """
+
+    async def prepare_incoming(
+        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report
+    ) -> Incoming:
+        """Make ready for a guest that runs elsewhere: empty disks, over the image file `base`, and its config drive.
+
+        Checked is all that can be before: processor, hypervisor, whether migrations can come in. `destroy` removes it.
+
+        Raises:
+            RescheduleError: this host cannot take it in, and why.
+        """
+
+    async def migrate(
+        self, server_id: str, incoming: Incoming, limits: MigrationLimits, report: Report
+    ) -> MigrationReport:
+        """Send the running guest there; its files stay, and so does its definition, off.
+
+        It runs there only when it is certain that it no longer does here. Where a migration is under way already, that
+        one is followed. Whoever cancels the call ends the migration, unless the guest has been handed over.
+
+        Raises:
+            Unavailable, RescheduleError: it did not work, and the guest is still here, as far as that is known.
+            OperationFailed: it took too long.
+        """
+
+    async def end_migration(self, server_id: str) -> Whereabouts:
+        """End a migration that is under way, if one is, and say where the guest is. One that is here runs afterwards."""
+
+    async def take_over(self, server_id: str) -> None:
+        """Let a guest run that another host, where it is no more, has sent here. Nothing happens to one that runs.
+
+        Raises:
+            NotFound: it has not come, or not as a whole.
+        """
+
+    async def force_complete(self, server_id: str) -> None:
+        """Have the migration that is under way end soon, at the price of the guest's standing still.
+
+        Raises:
+            InvalidState: none is under way.
         """
 
     async def power_state(self, server_id: str) -> PowerState:

@@ -1,5 +1,6 @@
 """What a host needs to know to run a guest: the vocabulary between workflows, host activities and drivers."""
 
+from datetime import timedelta
 from enum import StrEnum
 
 from pydantic import BaseModel
@@ -132,6 +133,85 @@ class DisksOffer(BaseModel):
 
     def __repr_args__(self) -> list[tuple[str | None, object]]:
         return [(k, "***" if k in SECRETS and v else v) for k, v in super().__repr_args__()]
+
+
+class DescribedDisk(BaseModel):
+    """A local disk of a guest that runs: its name in the domain, its file's name, and how large it is to the guest."""
+
+    target: str
+    file: str
+    size_bytes: int
+    disk_format: DiskFormat
+
+
+class GuestDescription(BaseModel):
+    """A guest that runs, as its next host must know it to take it in.
+
+    `live` and `persistent` are its domain, as it is and as it is defined, where the hypervisor has such;
+    `hypervisor_version` is that of what runs it, `virt_type` kvm or qemu.
+    """
+
+    server_id: str
+    live: str
+    persistent: str
+    disks: list[DescribedDisk] = []
+    virt_type: str
+    hypervisor_version: int = 0
+
+
+class Incoming(BaseModel):
+    """A host that is ready to take a guest in. `uri` is its hypervisor, `address` where the guest's memory and disks go.
+
+    `live` and `persistent` are the domain as it will be there. `disks` are to be copied, by their names in the domain;
+    `whole`: with what they have of their image, else without.
+    """
+
+    server_id: str
+    uri: str
+    address: str
+    live: str
+    persistent: str
+    disks: list[str] = []
+    whole: bool = False
+
+
+class MigrationLimits(BaseModel):
+    """How a guest moves while it runs: the settings' word, or the request's. See `LiveMigrationSettings`.
+
+    `completion_timeout` is that of the whole, zero: none.
+    """
+
+    downtime: timedelta = timedelta(milliseconds=500)
+    bandwidth_mib: int = 0
+    completion_timeout: timedelta = timedelta(0)
+    force_complete: bool = False
+    auto_converge: bool = False
+    post_copy: bool = False
+
+
+class MigrationReport(BaseModel):
+    """How a guest got across. `downtime` is how long it stood still, as far as its hypervisor knows."""
+
+    duration: timedelta
+    downtime: timedelta
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+    def __str__(self) -> str:
+        moved = f"{(self.memory_bytes + self.disk_bytes) / 2**20:.0f} MiB"
+        seconds, stood = self.duration.total_seconds(), self.downtime.total_seconds()
+        return f"{moved} in {seconds:.1f} s, the guest stood still for {1000 * stood:.0f} ms"
+
+
+class Whereabouts(StrEnum):
+    """What a host says of a guest that it was to send to another: still here, handed over, or off for another reason.
+
+    A host that was itself down cannot tell the last two apart: it says that the guest is off.
+    """
+
+    HERE = "here"
+    HANDED_OVER = "handed-over"
+    OFF = "off"
 
 
 class ClaimSpec(BaseModel):

@@ -12,6 +12,8 @@ from hostler.contract.checks import check_number, check_optional_text, check_tex
 from hostler.contract.servers import (
     NEVER,
     BackupRequest,
+    EvacuateRequest,
+    LiveMigrateRequest,
     MigrateRequest,
     MoveRequest,
     OperationRequest,
@@ -93,6 +95,19 @@ def _resize(request: ResizeRequest) -> None:
 def _migrate(request: MigrateRequest) -> None:
     check_optional_text("host", request.host)
     _move(request)
+
+
+@check_options.register
+def _live_migrate(request: LiveMigrateRequest) -> None:
+    check_optional_text("host", request.host)
+    check_attempts(request.max_attempts)
+    check_duration("completion_timeout", request.completion_timeout, MAX_DELAY, "0 for no limit")
+
+
+@check_options.register
+def _evacuate(request: EvacuateRequest) -> None:
+    check_optional_text("host", request.host)
+    check_attempts(request.max_attempts)
 
 
 def check_attempts(max_attempts: int | None) -> None:

@@ -68,6 +68,8 @@ class OperationName(StrEnum):
     UNSHELVE = "unshelve"
     RESIZE = "resize"
     MIGRATE = "migrate"
+    LIVE_MIGRATE = "live-migrate"
+    EVACUATE = "evacuate"
     CONFIRM_RESIZE = "confirm-resize"
     REVERT_RESIZE = "revert-resize"
     DELETE = "delete"
@@ -208,6 +210,33 @@ class MigrateRequest(MoveRequest):
     host: str | None = None
 
 
+class TimeoutAction(StrEnum):
+    """What becomes of a live migration that takes too long; Nova's live_migration_timeout_action."""
+
+    ABORT = "abort"
+    FORCE_COMPLETE = "force-complete"
+
+
+class LiveMigrateRequest(OperationRequest):
+    """Move the server to another host while it runs: to the one named, or to the scheduler's choice.
+
+    `completion_timeout` is how long its guest may take to get there; then comes the `timeout_action`. What is None is
+    the control worker's setting.
+    """
+
+    host: str | None = None
+    max_attempts: int | None = None
+    completion_timeout: timedelta | None = None
+    timeout_action: TimeoutAction | None = None
+
+
+class EvacuateRequest(OperationRequest):
+    """Build the server anew, away from its host, which has been declared down: on `host`, or where there is room."""
+
+    host: str | None = None
+    max_attempts: int | None = None
+
+
 class ConfirmResizeRequest(OperationRequest):
     """Keep a resized or migrated server as it is now; what it left behind is removed."""
 
@@ -319,15 +348,21 @@ class MigrationKind(StrEnum):
 
     RESIZE = "resize"
     MIGRATION = "migration"
+    LIVE_MIGRATION = "live-migration"
+    EVACUATION = "evacuation"
 
 
 class MigrationStatus(StrEnum):
-    """Nova's, as far as they apply. A migration is open until it is confirmed, reverted or given up."""
+    """Nova's, as far as they apply. A migration is open until it is confirmed, reverted or given up.
+
+    Live migrations and evacuations are COMPLETED at their end: there is nothing to confirm.
+    """
 
     MIGRATING = "migrating"
     FINISHED = "finished"
     CONFIRMED = "confirmed"
     REVERTED = "reverted"
+    COMPLETED = "completed"
     ERROR = "error"
 
 
@@ -438,6 +473,12 @@ class ServerEvent(BaseModel):
     operation: OperationName
     run_id: str
     step: Step
+
+
+class ForceComplete(BaseModel):
+    """An operator's word to a live migration: let the guest stand still until it is across."""
+
+    by: str = ""
 
 
 class VifPlugged(BaseModel):

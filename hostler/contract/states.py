@@ -36,6 +36,7 @@ class TaskState(StrEnum):
     SHELVING = "shelving"
     SHELVING_OFFLOADING = "shelving_offloading"
     UNSHELVING = "unshelving"
+    MIGRATING = "migrating"
     RESIZE_PREP = "resize_prep"
     RESIZE_MIGRATING = "resize_migrating"
     RESIZE_FINISH = "resize_finish"
@@ -67,7 +68,12 @@ STATUS_BY_VM_STATE = {
 _MOVING = dict.fromkeys((TaskState.RESIZE_PREP, TaskState.RESIZE_MIGRATING, TaskState.RESIZE_FINISH), "RESIZE")
 _CHANGING = {**_MOVING, TaskState.REBUILDING: "REBUILD"}
 STATUS_BY_TASK: dict[VmState, dict[TaskState, str]] = {
-    VmState.ACTIVE: {**_CHANGING, TaskState.REBOOTING: "REBOOT", TaskState.REBOOTING_HARD: "HARD_REBOOT"},
+    VmState.ACTIVE: {
+        **_CHANGING,
+        TaskState.REBOOTING: "REBOOT",
+        TaskState.REBOOTING_HARD: "HARD_REBOOT",
+        TaskState.MIGRATING: "MIGRATING",
+    },
     VmState.STOPPED: _CHANGING,
     VmState.ERROR: {TaskState.REBUILDING: "REBUILD"},
     VmState.RESIZED: {TaskState.RESIZE_REVERTING: "REVERT_RESIZE"},

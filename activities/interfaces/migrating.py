@@ -1,0 +1,80 @@
+"""Guests that move while they run, on the two hosts."""
+
+from abc import ABC, abstractmethod
+
+from temporalio import activity
+
+from activities.interfaces.servers import ServerRef
+from hostler.contract.guests import (
+    GuestDescription,
+    GuestSpec,
+    Incoming,
+    MigrationLimits,
+    MigrationReport,
+    Whereabouts,
+)
+from hostler.contract.states import PowerState
+
+
+class PrepareIncoming(ServerRef):
+    """A guest that is to come."""
+
+    guest: GuestSpec
+    description: GuestDescription
+
+
+class MigrateGuest(ServerRef):
+    """A guest that is to go."""
+
+    incoming: Incoming
+    limits: MigrationLimits
+
+
+class Migrating(ABC):
+    """The guests of one host that come and go while they run."""
+
+    @activity.defn(name="describe_guest")
+    @abstractmethod
+    async def describe_guest(self, call: ServerRef) -> GuestDescription:
+        """What the next host must know of it.
+
+        Raises:
+            InvalidState: it does not run, or cannot move while it does.
+        """
+
+    @activity.defn(name="prepare_incoming")
+    @abstractmethod
+    async def prepare_incoming(self, call: PrepareIncoming) -> Incoming:
+        """Empty disks and the config drive; `destroy_guest` removes them.
+
+        Raises:
+            RescheduleError: this host cannot take it in.
+        """
+
+    @activity.defn(name="migrate_guest")
+    @abstractmethod
+    async def migrate_guest(self, call: MigrateGuest) -> MigrationReport:
+        """Send it there; it runs there when this returns, and no longer here."""
+
+    @activity.defn(name="end_migration")
+    @abstractmethod
+    async def end_migration(self, call: ServerRef) -> Whereabouts:
+        """End what is still under way, and say where the guest is."""
+
+    @activity.defn(name="take_over")
+    @abstractmethod
+    async def take_over(self, call: ServerRef) -> PowerState:
+        """Let it run here: its former host has given it up.
+
+        Raises:
+            NotFound: it has not come, or not as a whole.
+        """
+
+    @activity.defn(name="force_complete")
+    @abstractmethod
+    async def force_complete(self, call: ServerRef) -> None:
+        """Have the migration end soon, at the price of the guest's standing still.
+
+        Raises:
+            InvalidState: none is under way.
+        """
