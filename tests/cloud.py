@@ -270,7 +270,7 @@ class Cloud:
                 claims=_files(root, "claims"),
                 guests=_files(root, "guests"),
                 formers=_files(root, "former") | _files(root, "claims/former") | _files(root, "offers"),
-                incoming=_files(root, "incoming"),
+                incoming=_files(root, "incoming") | _files(root, "arriving"),
                 images=frozenset(path.name for path in (root / "images").rglob("*") if path.is_file()),
                 bound_ports=frozenset(
                     (machine.name, port.server_id)

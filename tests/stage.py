@@ -28,10 +28,19 @@ class Played:
 
 @dataclass
 class Held:
-    """An activity that is held: `reached` is set when it began, and it goes on when `go_on` is."""
+    """An activity that is held: `reached` is set when it began, and it goes on when `go_on` is.
+
+    `afterwards`: when it has done its work, its answer not yet given.
+    """
 
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    afterwards: bool = False
+
+    async def wait(self) -> None:
+        """What the activity does."""
+        self.reached.set()
+        await self.go_on.wait()
 
 
 @dataclass
@@ -56,9 +65,9 @@ class Stage(temporalio.client.Interceptor, temporalio.worker.Interceptor):
         """Put the stage before `next`."""
         return _Entrance(next, self)
 
-    def hold(self, name: str) -> Held:
+    def hold(self, name: str, *, afterwards: bool = False) -> Held:
         """Hold the next activity of this name until the test lets it go on."""
-        held = Held()
+        held = Held(afterwards=afterwards)
         self._holds.setdefault(name, deque()).append(held)
         return held
 
@@ -82,14 +91,16 @@ class Stage(temporalio.client.Interceptor, temporalio.worker.Interceptor):
         self.played.append(one)
         self.under_way.append(one)
         try:
-            if waiting := self._holds.get(one.name):
-                held = waiting.popleft()
-                held.reached.set()
-                await held.go_on.wait()
+            waiting = self._holds.get(one.name)
+            held = waiting.popleft() if waiting else None
+            if held is not None and not held.afterwards:
+                await held.wait()
             failure = self._due(one.name)
             if failure is not None and not failure.afterwards:
                 raise failure.error()
             result = await perform()
+            if held is not None and held.afterwards:
+                await held.wait()
             if failure is not None:
                 raise failure.error()
             return result

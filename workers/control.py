@@ -18,16 +18,22 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.boundary import ErrorBoundary
 from activities.control.audit.audit import Audit as AuditActivities
 from activities.control.block_devices import BlockDevices
+from activities.control.calls.aggregates import AggregateCalls
 from activities.control.calls.flavors import FlavorCalls
+from activities.control.calls.host_down import HostDownCalls
 from activities.control.calls.hosts import HostCalls
 from activities.control.calls.images import ImageCalls
 from activities.control.calls.networks import NetworkCalls
 from activities.control.calls.projects import KeyPairCalls, QuotaCalls
 from activities.control.calls.servers import ServerCalls
 from activities.control.calls.volumes import VolumeCalls
+from activities.control.evacuations import Evacuations
+from activities.control.host_watch import HostWatch
+from activities.control.host_work import HostWork
 from activities.control.hosts import Hosts, host_ids, owing_hosts
 from activities.control.images import Images
 from activities.control.later import Asking
+from activities.control.live_migrations import LiveMigrations
 from activities.control.moves import Moves
 from activities.control.ports import Ports
 from activities.control.power import PowerReports
@@ -58,13 +64,18 @@ from workers.schedules import ensure_audit_schedule
 from workers.signals import stop_event
 from workers.temporal import connect
 from workers.temporal_server import announce_key, ensure_search_attributes
+from workers.watch import ensure_watch
 from workflows.audit import Audit
 from workflows.backup import Backup
 from workflows.boot import Boot
 from workflows.confirm_resize import ConfirmResize
 from workflows.delete import Delete
+from workflows.drain_host import DrainHost
+from workflows.evacuate import Evacuate
+from workflows.host_failure import HostFailure
 from workflows.image import CreateImage
 from workflows.later import Later
+from workflows.live_migrate import LiveMigrate
 from workflows.migrate import Migrate
 from workflows.operation import Operation
 from workflows.reboot import Reboot
@@ -80,15 +91,16 @@ from workflows.stop import Stop
 from workflows.telemetry import OperationTelemetry
 from workflows.unshelve import Unshelve
 from workflows.volume import CreateVolume, DeleteVolume
+from workflows.watch_hosts import WatchHosts
 
 logger = logging.getLogger(__name__)
 
 WORKFLOWS: list[type] = [
     *(Boot, Start, Stop, Reboot, Delete),
     *(Snapshot, Backup, Rebuild, Shelve, ShelveOffload, Unshelve),
-    *(Resize, Migrate, ConfirmResize, RevertResize, Later),
+    *(Resize, Migrate, LiveMigrate, Evacuate, ConfirmResize, RevertResize, Later),
     *(CreateImage, CreateVolume, DeleteVolume),
-    *(RegisterHost, Audit),
+    *(RegisterHost, Audit, DrainHost, HostFailure, WatchHosts),
 ]
 OPERATIONS = [kind.operation.value for kind in WORKFLOWS if issubclass(kind, Operation)]
 THREADS = 20
@@ -115,6 +127,8 @@ def control_activities(
         Rebuilds(database, settings),
         Shelves(database, settings, store),
         Moves(database, settings),
+        LiveMigrations(database, settings),
+        Evacuations(database, settings, alive),
         Asking(database, client, settings),
         Hosts(database),
         Runs(temporal),
@@ -125,6 +139,10 @@ def control_activities(
         NetworkCalls(database),
         VolumeCalls(database),
         HostCalls(database, alive),
+        HostDownCalls(database, alive, temporal),
+        HostWork(database, alive, settings),
+        HostWatch(database, alive, temporal, settings),
+        AggregateCalls(database),
         PowerReports(database),
         QuotaCalls(database),
         KeyPairCalls(database),
@@ -170,6 +188,7 @@ async def run(settings: Settings) -> None:
     client = await connect(settings, f"control-{os.getpid()}@{socket.gethostname()}", "control")
     await ensure_search_attributes(client)
     await ensure_audit_schedule(client, settings.audit)
+    await ensure_watch(client, settings.host_failure)
     await announce_key(client, load_keys(settings))
     liveness = Liveness(client, settings.temporal.heartbeat_interval, _known_hosts(database))
     async with liveness, control_worker(client, settings, database, liveness.alive):

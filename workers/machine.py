@@ -12,6 +12,7 @@ from activities.host.claims import Claims
 from activities.host.guests import Guests
 from activities.host.holdings import HostHoldings
 from activities.host.images import HostImages
+from activities.host.migrating import Migrating
 from activities.host.ports import HostPorts
 from activities.host.snapshots import HostSnapshots
 from activities.host.volumes import HostVolumes
@@ -51,6 +52,7 @@ class Machine:
         families: list[object] = [
             claims,
             Guests(self.hypervisor, self.images),
+            Migrating(self.hypervisor, self.images),
             HostSnapshots(self.hypervisor, self.store),
             HostPorts(self.network),
             HostImages(self.images),

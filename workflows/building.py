@@ -20,7 +20,7 @@ from activities.interfaces.scheduling import Placement, Schedule, Scheduling, St
 from activities.interfaces.servers import HostRef, ServerRef, Servers, SetTaskState
 from hostler.contract.guests import ClaimSpec, GuestSpec, PortBinding, VolumeConnection
 from hostler.contract.states import PowerState
-from workflows.block_devices import EXPORT, blaming
+from workflows.block_devices import EXPORT, blaming, connected
 from workflows.operation import Operation
 from workflows.steps import Saga, StepDefinition
 
@@ -52,6 +52,12 @@ async def connections(operation: Operation[Any], plan: GuestPlan) -> dict[str, V
         with blaming(work):
             found[work.volume_id] = await operation.step(EXPORT, VolumeRef(volume_id=work.volume_id), on=work.host)
     return found
+
+
+async def connected_guest(operation: Operation[Any], plan: GuestPlan) -> GuestSpec:
+    """The guest, with its volumes as it reaches them."""
+    reached = await connections(operation, plan)
+    return plan.guest.model_copy(update={"disks": connected(plan.guest.disks, reached)})
 
 
 def claim_of(plan: GuestPlan) -> ClaimSpec:

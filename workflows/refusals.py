@@ -71,3 +71,13 @@ def choice_makes_no_sense(choice: Choice, hold: Hold) -> InvalidState:
         value=choice,
         remedy=f"choose one of: {', '.join(hold.choices)}",
     )
+
+
+def not_on_its_way(server_id: str) -> InvalidState:
+    """There is no migration to hasten."""
+    return InvalidState(
+        "the guest is not on its way to another host now",
+        field="server",
+        value=server_id,
+        remedy=f"see what its operation does: hostler server follow {server_id}",
+    )

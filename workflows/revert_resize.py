@@ -10,7 +10,8 @@
 | start_guest | source, if it ran before | - |
 | revert_move | control: allocation, host, flavor and disks, by one change | - |
 
-A move that was cut short by force is taken back in the same way.
+A move that was cut short by force is taken back in the same way. A live migration that was is ended where its guest is:
+see workflows/handing_over.py.
 """  # noqa: E501 - a table
 
 from collections.abc import Sequence
@@ -19,14 +20,16 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from activities.interfaces.guests import Claims, ExpectGuest, Guests, StopGuest
+from activities.interfaces.live_migrations import FinishLiveMigration
 from activities.interfaces.moves import EndMove, Moves
 from activities.interfaces.servers import Begin, HostRef, OpenMove, ServerRef, Servers, Target
 from hostler.contract.errors import HostlerError
-from hostler.contract.servers import Choice, OperationName, RevertResizeRequest, Server
+from hostler.contract.servers import Choice, MigrationKind, OperationName, RevertResizeRequest, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
 from workflows.confirm_resize import EXPECT_GUEST, no_move
 from workflows.failures import Verdict
+from workflows.handing_over import FINISH_LIVE_MIGRATION, Place, find
 from workflows.operation import Operation
 from workflows.removing import DESTROY, remove_from
 from workflows.source import STOP
@@ -69,6 +72,8 @@ class RevertResize(Operation[RevertResizeRequest]):
         self.accept(target.limits, f"revert {target.name} to {target.move.source.name}")
         source = target.move.source
         self.state.host = source.name
+        if target.move.kind is MigrationKind.LIVE_MIGRATION:
+            return await to_the_end(self.end_live_migration(target, source))
         # Where both were on one host, what is in its place is the new one.
         # But after a revert that was cut short, and is in error, the former one may be there already.
         apart = not target.move.finished or target.hosts[0].id != source.id or target.former is VmState.ERROR
@@ -79,6 +84,30 @@ class RevertResize(Operation[RevertResizeRequest]):
         for host in others:
             await self.stop(host)
         return await to_the_end(self.go_back(target, target.move, others))
+
+    async def end_live_migration(self, target: Target, source: HostRef) -> Server:
+        """The server is where its guest is: on the source, or on the host that it was on its way to."""
+        self.going_back = True
+        for host in [host for host in target.hosts if host.id != source.id]:
+            if await find(self, self.ref, source=source, target=host) is Place.THERE:
+                await remove_from(self, source, self.ref, target.port_ids)
+                finish = FinishLiveMigration(
+                    **dict(self.ref),
+                    host_id=host.id,
+                    power_state=PowerState.RUNNING,
+                    events=self.event_log(FINISH_LIVE_MIGRATION.name),
+                )
+                return await self.must(FINISH_LIVE_MIGRATION, finish)
+            await remove_from(self, host, self.ref, target.port_ids)
+        power_state = await self.forward(EXPECT_GUEST, ExpectGuest(server_id=target.server_id), on=source)
+        runs = power_state is not PowerState.SHUTDOWN
+        call = EndMove(
+            **dict(self.ref),
+            vm_state=VmState.ACTIVE if runs else VmState.STOPPED,
+            power_state=power_state,
+            events=self.event_log(REVERT_MOVE.name),
+        )
+        return await self.must(REVERT_MOVE, call)
 
     def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
         """Past the point of no return there is nothing to decide."""

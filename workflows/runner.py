@@ -11,7 +11,7 @@ from activities.interfaces.servers import HostRef
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import host_queue
 from hostler.contract.servers import Decision, Step, StepStatus
-from workflows.failures import judge, never_started
+from workflows.failures import Verdict, judge, never_started
 from workflows.steps import CONTROL_RETRY, HOST_RETRY, Argument, Result, Saga, StepDefinition, Undo
 from workflows.unwinding import LONGEST_PAUSE, SHORTEST_PAUSE, Unwinder
 
@@ -115,6 +115,20 @@ class StepRunner(Unwinder):
             [f"host {self.state.attempt}"] if self.state.attempt > 1 else []
         )
         return ", ".join(words)
+
+    async def ask(
+        self, definition: StepDefinition[Argument, Result], argument: Argument, *, on: HostRef
+    ) -> Result | Verdict:
+        """Ask a host something whose failure is an answer too."""
+        record = self.begin_record(definition.name, on)
+        try:
+            result = await self._execute(definition, argument, on)
+        except ActivityError as failure:
+            self._failed(record, on, failure)
+            return judge(failure, host=on.name)
+        self.end_record(record)
+        self.heard(on)
+        return result
 
     async def ensure(self, definition: StepDefinition[Argument, None], argument: Argument, *, on: HostRef) -> None:
         """Run a step that must happen some day: what the host cannot do now, it owes."""

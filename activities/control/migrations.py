@@ -1,10 +1,14 @@
 """The rows of moves: what each did to its server's allocation, quota and state, and how that is taken back."""
 
+from collections.abc import Sequence
+
 from sqlmodel import Session, col, select
 
+from activities.control.find import find_host
 from activities.interfaces.servers import HostRef, OpenMove
+from hostler.contract.errors import InvalidRequest
 from hostler.contract.resources import Flavor
-from hostler.contract.servers import MigrationStatus
+from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName
 from models import OPEN_MIGRATIONS, Host, Migration, Server
 from scheduler.reservation import restore_former
 
@@ -23,9 +27,55 @@ def open_move(session: Session, server_id: str) -> OpenMove | None:
         return None
     return OpenMove(
         source=HostRef(id=source.id, name=source.name),
+        kind=migration.kind,
         former=migration.former_vm_state,
         finished=migration.status is MigrationStatus.FINISHED,
     )
+
+
+def new_migration(row: Server, run_id: str, kind: MigrationKind, flavor: Flavor | None = None) -> Migration:
+    """The row of a move that begins; without a `flavor` the server keeps its own."""
+    assert row.host_id is not None
+    return Migration(
+        id=run_id,
+        server_id=row.id,
+        kind=kind,
+        source_id=row.host_id,
+        old_flavor=row.flavor,
+        new_flavor=flavor.model_dump(mode="json") if flavor else row.flavor,
+        former_vm_state=row.vm_state,
+        former_power_state=row.power_state,
+    )
+
+
+def check_destination(session: Session, row: Server, host: str | None, source: Host) -> None:
+    """A host that is named must be there, and another one.
+
+    Raises:
+        NotFound, Conflict, InvalidRequest
+    """
+    if host is not None and find_host(session, host).id == source.id:
+        raise InvalidRequest(
+            f"server {row.name} is on host {source.name} already",
+            field="host",
+            value=host,
+            remedy="name another host, or none: hostler host list",
+        )
+
+
+def ways_out(migration: Migration) -> Sequence[OperationName]:
+    """What may be asked of a server of which a move was cut short, besides a delete."""
+    if migration.kind is MigrationKind.EVACUATION:
+        return (OperationName.REVERT_RESIZE, OperationName.EVACUATE)
+    return (OperationName.REVERT_RESIZE,)
+
+
+def out_of_move(migration: Migration) -> str:
+    """The same as a remedy."""
+    back = f"bring it back to where and what it was: hostler server revert {migration.server_id}"
+    if OperationName.EVACUATE not in ways_out(migration):
+        return back
+    return f"evacuate it again: hostler server evacuate {migration.server_id}; or, should its host be back, {back}"
 
 
 def abandon_move(session: Session, row: Server, run_id: str) -> None:

@@ -7,10 +7,10 @@ from temporalio import activity
 
 from activities.control.disks import check_fits, check_ram
 from activities.control.events import write_events
-from activities.control.find import find_flavor, find_host
+from activities.control.find import find_flavor
 from activities.control.guest_plans import disks_of, plan_guest, resized, write_disks
 from activities.control.limits import limits_of
-from activities.control.migrations import count, open_migration, wear
+from activities.control.migrations import check_destination, count, new_migration, open_migration, wear
 from activities.control.quotas import check_quota
 from activities.control.taking import held, let_go, take
 from activities.control.targets import target_of
@@ -51,7 +51,7 @@ class Moves(interface.Moves):
         migration = session.get(Migration, call.run_id)
         if migration is None:
             _check(session, row, call, old, new, source)
-            session.add(_migration(call, row, old, new))
+            session.add(new_migration(row, call.run_id, call.kind, new))
             make_former(session, row.id)
             count(row, old, new)
         former = migration.former_vm_state if migration else row.vm_state
@@ -140,13 +140,7 @@ def _check(session: Session, row: Row, call: BeginMove, old: Flavor, new: Flavor
             value=new.name,
             remedy="choose another: hostler flavor list",
         )
-    if call.host is not None and find_host(session, call.host).id == source.id:
-        raise InvalidRequest(
-            f"server {row.name} is on host {source.name} already",
-            field="host",
-            value=call.host,
-            remedy="name another host, or none: hostler host list",
-        )
+    check_destination(session, row, call.host, source)
     image = session.get(Image, row.image_id) if row.image_id else None
     root = next((disk for disk in disks_of(session, row) if disk.kind is DiskKind.ROOT), None)
     if image is not None and root is not None and root.volume_id is None and new.disk_gib:
@@ -154,20 +148,6 @@ def _check(session: Session, row: Row, call: BeginMove, old: Flavor, new: Flavor
     if image is not None:
         check_ram(image, new)
     check_quota(session, call.project, vcpus=new.vcpus - old.vcpus, ram_mib=new.ram_mib - old.ram_mib)
-
-
-def _migration(call: BeginMove, row: Row, old: Flavor, new: Flavor) -> Migration:
-    assert row.host_id is not None
-    return Migration(
-        id=call.run_id,
-        server_id=row.id,
-        kind=call.kind,
-        source_id=row.host_id,
-        old_flavor=old.model_dump(mode="json"),
-        new_flavor=new.model_dump(mode="json"),
-        former_vm_state=row.vm_state,
-        former_power_state=row.power_state,
-    )
 
 
 def _end(session: Session, row: Row, call: EndMove) -> None:

@@ -1,11 +1,8 @@
 """Guests: spawned, run and removed on their host."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from temporalio import activity
 
-from activities.host.images import fetch
+from activities.host.images import base_image
 from activities.interfaces import guests as interface
 from activities.interfaces.guests import ExpectGuest, OfferDisks, RebootGuest, StopGuest
 from activities.interfaces.servers import ServerRef
@@ -13,7 +10,7 @@ from drivers.hypervisor.base import HypervisorDriver
 from drivers.image.cache import ImageCache
 from hostler.contract.calls import CONSOLE_LOG, ConsoleRequest
 from hostler.contract.errors import InvalidState, NotFound
-from hostler.contract.guests import DisksOffer, GuestDisk, GuestSpec
+from hostler.contract.guests import DisksOffer, GuestSpec
 from hostler.contract.states import PowerState
 
 
@@ -26,14 +23,7 @@ class Guests(interface.Guests):
 
     @activity.defn(name="spawn")
     async def spawn(self, call: GuestSpec) -> None:
-        await self._hypervisor.spawn(call, await self._base(call.disks), activity.heartbeat)
-
-    async def _base(self, disks: Sequence[GuestDisk]) -> Path | None:
-        """The cached image of the root disk, fetched already but for a cache that was emptied meanwhile."""
-        for disk in disks:
-            if disk.image is not None and disk.volume_id is None:
-                return await fetch(self._images, disk.image)
-        return None
+        await self._hypervisor.spawn(call, await base_image(self._images, call.disks), activity.heartbeat)
 
     @activity.defn(name="destroy_guest")
     async def destroy_guest(self, call: ServerRef) -> None:

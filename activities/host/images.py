@@ -1,6 +1,7 @@
 """The host's image cache."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from temporalio import activity
@@ -9,7 +10,7 @@ from activities.interfaces import images as interface
 from activities.interfaces.images import ImageId
 from drivers.image.cache import ImageCache
 from hostler.contract.errors import NotFound, RescheduleError
-from hostler.contract.guests import ImageRef
+from hostler.contract.guests import GuestDisk, ImageRef
 
 CACHE = "hostler_image_cache_requests"
 
@@ -29,6 +30,14 @@ class HostImages(interface.HostImages):
     @activity.defn(name="evict_image")
     async def evict_image(self, call: ImageId) -> None:
         await asyncio.to_thread(self._cache.remove, call.image_id)
+
+
+async def base_image(cache: ImageCache, disks: Sequence[GuestDisk]) -> Path | None:
+    """The cached image of a guest's root disk, fetched already but for a cache that was emptied meanwhile."""
+    for disk in disks:
+        if disk.image is not None and disk.volume_id is None:
+            return await fetch(cache, disk.image)
+    return None
 
 
 async def fetch(cache: ImageCache, ref: ImageRef) -> Path:

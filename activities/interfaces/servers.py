@@ -9,7 +9,16 @@ from temporalio import activity
 from hostler.contract.errors import ErrorDetail
 from hostler.contract.guests import GuestDisk, ImageRef
 from hostler.contract.resources import Flavor
-from hostler.contract.servers import BootRequest, Hold, NetworkRequest, OnFailure, OperationName, Server, Step
+from hostler.contract.servers import (
+    BootRequest,
+    Hold,
+    MigrationKind,
+    NetworkRequest,
+    OnFailure,
+    OperationName,
+    Server,
+    Step,
+)
 from hostler.contract.states import PowerState, TaskState, VmState
 
 
@@ -138,6 +147,7 @@ class OpenMove(BaseModel):
     """
 
     source: HostRef
+    kind: MigrationKind = MigrationKind.MIGRATION
     former: VmState
     finished: bool
 

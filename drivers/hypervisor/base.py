@@ -168,7 +168,7 @@ class HypervisorDriver(Protocol):
         """
 
     async def end_migration(self, server_id: str) -> Whereabouts:
-        """End a migration that is under way, if one is, and say where the guest is. One that is here runs afterwards."""
+        """End a migration that is under way, if one is, and say where the guest is. One that is here runs then."""
 
     async def take_over(self, server_id: str) -> None:
         """Let a guest run that another host, where it is no more, has sent here. Nothing happens to one that runs.

@@ -2,7 +2,8 @@
 
 Each guest is a JSON file in `<directory>/guests`, written before the call that changed it returns, so guests survive
 the death of the process as real ones do. So do those that were set aside, in `former`, what is offered of them, in
-`offers`, and the disks that were received, in `incoming`. Only one process at a time may use a directory.
+`offers`, and the disks that were received, in `incoming`. Only one process at a time may use a directory, but for
+`arriving`, where other hosts put the guests that they send.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from drivers.faults import SimulatedFaults
 from drivers.hypervisor.base import HeldGuest, Report
 from drivers.hypervisor.power import PowerNews
 from drivers.hypervisor.simulated_guests import (
+    NO_ADDRESS,
     Record,
     Records,
     SimulatedDisks,
@@ -23,6 +25,7 @@ from drivers.hypervisor.simulated_guests import (
     new_content,
     write_image,
 )
+from drivers.hypervisor.simulated_migration import SimulatedMigrations
 from drivers.strays import strays
 from hostler.contract.errors import Conflict, InvalidState, NotFound, RescheduleError
 from hostler.contract.guests import DiskOffer, DisksOffer, GuestSpec
@@ -33,7 +36,6 @@ from hostler.settings import SimulatedSettings
 
 HYPERVISOR_TYPE = "simulated"
 GIB = 1024**3
-OFFER_ADDRESS = "192.0.2.1"  # nobody's: simulated hosts read each other's offers, not each other's disks
 RUNNING, PAUSED, SHUTDOWN = PowerState.RUNNING, PowerState.PAUSED, PowerState.SHUTDOWN
 
 
@@ -47,13 +49,14 @@ class Taps(Protocol):
         """The port's tap is gone."""
 
 
-class SimulatedHypervisor:
+class SimulatedHypervisor(SimulatedMigrations):
     """One simulated host: the hypervisor driver of `drivers.hypervisor.base`."""
 
     def __init__(
         self, settings: SimulatedSettings, name: str, directory: Path, network: Taps, host_id: str | None = None
     ) -> None:
         """`host_id` None: guests do not record who spawned them."""
+        super().__init__(directory)
         self._settings = settings
         self._network = network
         self._host_id = host_id
@@ -68,6 +71,7 @@ class SimulatedHypervisor:
         self._formers = self._load(self._former_files)
         for guest in self._guests.values():
             self._plug(guest)  # taps outlive the process that made them; the simulated network's do not
+        self._all()
 
     async def inventory(self) -> Inventory:
         """What the settings say that every simulated host has."""
@@ -83,13 +87,13 @@ class SimulatedHypervisor:
     async def free_ram_mib(self) -> int:
         """The memory that no running or paused guest holds."""
         await self._faults.before("free_ram_mib")
-        used = sum(guest.ram_mib for guest in self._guests.values() if guest.power_state is not SHUTDOWN)
+        used = sum(guest.ram_mib for guest in self._all().values() if guest.power_state is not SHUTDOWN)
         return max(0, self._settings.ram_mib - used)
 
     async def free_disk_gib(self) -> int:
         """The space that no guest's disks may grow to, in whole GiB."""
         await self._faults.before("free_disk_gib")
-        used = sum(guest.disk_bytes for guest in [*self._guests.values(), *self._formers.values()])
+        used = sum(guest.disk_bytes for guest in [*self._all().values(), *self._formers.values()])
         return max(0, (self._settings.disk_gib * GIB - used) // GIB)
 
     async def spawn(self, guest: GuestSpec, base: Path | None, report: Report) -> None:
@@ -101,8 +105,9 @@ class SimulatedHypervisor:
         """
         await self._faults.before("spawn", report)
         self._refuse_foreign(guest.server_id)
-        known = self._guests.get(guest.server_id)
+        known = self._known(guest.server_id)
         if known is None:
+            self._remove_arrival(guest.server_id)  # what comes after this one would replace it
             known = SimulatedGuest.of(guest, self._host_id, self._content(guest, base))
         self._write(known)
         if guest.received:
@@ -127,6 +132,7 @@ class SimulatedHypervisor:
     async def destroy(self, server_id: str) -> None:
         """Forget the guest, if there is one, and unplug its ports."""
         await self._faults.before("destroy")
+        self._remove_arrival(server_id)  # first: it would come back
         guest = self._guests.pop(server_id, None)
         if guest is not None:
             self._unplug(guest)
@@ -173,10 +179,11 @@ class SimulatedHypervisor:
 
         Raises:
             NotFound: there is no such guest.
+            InvalidState: it is on its way here.
             Conflict: one was set aside, and there is another in its place.
         """
         await self._faults.before("set_aside")
-        guest = self._guests.get(server_id)
+        guest = self._known(server_id)
         if server_id in self._formers:
             if guest is None:
                 return
@@ -187,6 +194,7 @@ class SimulatedHypervisor:
                 remedy="bring the first one back, or drop it",
             )
         guest = self._guest(server_id)
+        self._refuse_arriving(server_id)
         self._unplug(guest)
         former = guest.model_copy(update={"power_state": SHUTDOWN})
         self._write(former)
@@ -206,6 +214,7 @@ class SimulatedHypervisor:
         if server_id not in self._formers:
             return
         self._refuse_foreign(server_id)
+        self._remove_arrival(server_id)
         if replaced := self._guests.pop(server_id, None):
             self._unplug(replaced)
         self._remove_incoming(server_id)
@@ -260,7 +269,7 @@ class SimulatedHypervisor:
             file="disk",
             size_bytes=former.disk_bytes,
             checksum=former.content,
-            host=OFFER_ADDRESS,
+            host=NO_ADDRESS,
             port=0,
             export=server_id,
         )
@@ -288,7 +297,7 @@ class SimulatedHypervisor:
     async def power_state(self, server_id: str) -> PowerState:
         """The guest's power state; NOSTATE when there is no such guest."""
         await self._faults.before("power_state")
-        guest = self._guests.get(server_id)
+        guest = self._known(server_id)
         return guest.power_state if guest else PowerState.NOSTATE
 
     async def console_log(self, server_id: str, max_bytes: int) -> str:
@@ -304,12 +313,16 @@ class SimulatedHypervisor:
     async def guests(self) -> list[str]:
         """The UUIDs of all servers that have a guest here."""
         await self._faults.before("guests")
-        return sorted(self._guests)
+        return sorted(self._all())
 
     async def held(self) -> list[HeldGuest]:
-        """Every guest that has a file here; NOSTATE where that is not whole, or only its disks are here."""
+        """Every guest that has a file here; NOSTATE where that is not whole, or has not come as a whole."""
         await self._faults.before("held")
+        self._all()
         held = {}
+        for server_id in filter(is_uuid, self._arrivals.names()):
+            arrival = self._arrivals.read(server_id)
+            held[server_id] = HeldGuest(server_id, PowerState.NOSTATE, arrival.host_id if arrival else None)
         for server_id in filter(is_uuid, self._incoming.names()):
             disks = self._incoming.read(server_id)
             held[server_id] = HeldGuest(server_id, PowerState.NOSTATE, disks.host_id if disks else None)
@@ -327,10 +340,10 @@ class SimulatedHypervisor:
         """See `HypervisorDriver.power_changes`."""
 
         async def guests() -> list[str]:
-            return list(self._guests)
+            return list(self._all())
 
         async def look(server_id: str) -> PowerState:
-            guest = self._guests.get(server_id)
+            guest = self._known(server_id)
             return guest.power_state if guest else PowerState.NOSTATE
 
         self._power.look_at_all()
@@ -362,9 +375,9 @@ class SimulatedHypervisor:
         return self._host_id is None or one.host_id in (None, self._host_id)
 
     def _refuse_foreign(self, server_id: str) -> None:
-        other = self._guest_files.read(server_id)
-        if other is not None and not self._is_ours(other):
-            raise RescheduleError(f"host {other.host_id} has a guest of the server on this machine")
+        for other in (self._guest_files.read(server_id), self._arrivals.read(server_id)):
+            if other is not None and not self._is_ours(other):
+                raise RescheduleError(f"host {other.host_id} has a guest of the server on this machine")
 
     def _remove_incoming(self, server_id: str) -> None:
         disks = self._incoming.read(server_id)
@@ -384,13 +397,15 @@ class SimulatedHypervisor:
         return received.content
 
     def _guest(self, server_id: str) -> SimulatedGuest:
-        guest = self._guests.get(server_id)
+        guest = self._known(server_id)
         if guest is None:
             raise NotFound(f"there is no guest of server {server_id} on this host")
         return guest
 
     def _boot(self, guest: SimulatedGuest) -> None:
-        booted = guest.model_copy(update={"power_state": RUNNING, "boots": guest.boots + 1})
+        self._refuse_arriving(guest.server_id)
+        changes = {"power_state": RUNNING, "boots": guest.boots + 1, "handed_over": False}
+        booted = guest.model_copy(update=changes)
         self._write(booted)
         self._plug(booted)
         self._power.told(guest.server_id, RUNNING)

@@ -18,6 +18,7 @@ from hostler.contract.states import PowerState
 CONTENT_PREFIX = b"hostler simulated disk "
 CONTENT_BYTES = 4096
 SNAPSHOT_BYTES = 1 << 20
+NO_ADDRESS = "192.0.2.1"  # nobody's: simulated hosts read each other's files, not each other's disks
 
 BOOT_TEXT = """\
 [    0.000000] Linux version 6.1.0-simulated
@@ -44,7 +45,7 @@ class SimulatedDisks(Record):
 class SimulatedGuest(Record):
     """What is remembered of a guest; `boots` counts how often its system came up, `host_id` is who spawned it.
 
-    `content` is what its root disk holds.
+    `content` is what its root disk holds. `handed_over`: it is off because it was sent to another host.
     """
 
     name: str
@@ -55,6 +56,7 @@ class SimulatedGuest(Record):
     power_state: PowerState = PowerState.PAUSED
     boots: int = 0
     content: str = ""
+    handed_over: bool = False
 
     @classmethod
     def of(cls, guest: GuestSpec, host_id: str | None, content: str) -> "SimulatedGuest":

@@ -12,7 +12,7 @@ from hostler.cli.session import session
 from hostler.cli.watching import watch
 from hostler.client import Client
 from hostler.contract.errors import Cancelled, HostlerError
-from hostler.contract.servers import Choice, Decided, RunningOperation, Server
+from hostler.contract.servers import Choice, Decided, OperationName, RunningOperation, Server
 
 app = typer.Typer(no_args_is_help=True, help="Operations that run: list them, decide about those that hold, cancel.")
 
@@ -119,6 +119,22 @@ def cancel(ctx: typer.Context, server: Running, note: Note = "", by: By = None, 
 
     outcome = session(ctx).run(work)
     if isinstance(outcome, HostlerError) and not isinstance(outcome, Cancelled):
+        fail([], [outcome])
+
+
+@app.command("force-complete")
+def force_complete(ctx: typer.Context, server: Running, by: By = None, wait: Wait = False) -> None:
+    """Let a live migration end soon, at the price of its guest's standing still until it is across."""
+
+    async def work(client: Client) -> Server | HostlerError | None:
+        await client.operations.force_complete(server, by=by)
+        if wait:
+            return (await watch({server: await client.servers.operation(server)}))[server]
+        _say(OperationName.LIVE_MIGRATE, server, "is asked to end soon")
+        return None
+
+    outcome = session(ctx).run(work)
+    if isinstance(outcome, HostlerError):
         fail([], [outcome])
 
 

@@ -11,7 +11,17 @@ from hostler.cli.operating import OnFailureOption, ServerArgument, ServersArgume
 from hostler.cli.output import Format, FormatOption, column_option, printable, show_list
 from hostler.cli.server_create import create
 from hostler.cli.server_images import backup, rebuild, snapshot
-from hostler.cli.server_moves import confirm, migrate, resize, revert, shelve, shelve_offload, unshelve
+from hostler.cli.server_moves import (
+    confirm,
+    evacuate,
+    live_migrate,
+    migrate,
+    resize,
+    revert,
+    shelve,
+    shelve_offload,
+    unshelve,
+)
 from hostler.cli.server_views import COLUMNS, EVENT_COLUMNS, FIELDS, LONG_COLUMNS, show_server
 from hostler.cli.session import session
 from hostler.cli.watching import watch
@@ -85,7 +95,20 @@ def reboot(
     operate(ctx, servers, wait, lambda client, server: client.servers.reboot(server, hard=hard, on_failure=on_failure))
 
 
-for command in (snapshot, backup, rebuild, shelve, shelve_offload, unshelve, resize, migrate, confirm, revert):
+for command in (
+    snapshot,
+    backup,
+    rebuild,
+    shelve,
+    shelve_offload,
+    unshelve,
+    resize,
+    migrate,
+    live_migrate,
+    evacuate,
+    confirm,
+    revert,
+):
     app.command()(command)
 
 

@@ -14,6 +14,7 @@ from hostler.cli.operating import (
     operate,
 )
 from hostler.cli.pairs import duration
+from hostler.contract.servers import TimeoutAction
 
 ConfirmAfterOption = Annotated[
     str | None,
@@ -123,6 +124,65 @@ def migrate(
         wait,
         lambda client, server: client.servers.migrate(
             server, host=host, max_attempts=max_attempts, confirm_after=confirms, on_failure=on_failure
+        ),
+    )
+
+
+def live_migrate(
+    ctx: typer.Context,
+    servers: ServersArgument,
+    host: Annotated[
+        str | None, typer.Option(help="To this host; else the scheduler chooses.", autocompletion=names("hosts"))
+    ] = None,
+    completion_timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long a guest may take to get across: seconds or ISO 8601 (PT1H), 0 is no limit; "
+            "else the control worker's setting.",
+        ),
+    ] = None,
+    timeout_action: Annotated[
+        TimeoutAction | None, typer.Option(help="What is done then; else the control worker's setting.")
+    ] = None,
+    max_attempts: MaxAttemptsOption = None,
+    on_failure: OnFailureOption = None,
+    wait: WaitOption = False,
+) -> None:
+    """Move servers to other hosts while they run. `operation cancel` aborts, `operation force-complete` hastens it."""
+    limit = duration("--completion-timeout", completion_timeout)
+    operate(
+        ctx,
+        servers,
+        wait,
+        lambda client, server: client.servers.live_migrate(
+            server,
+            host=host,
+            max_attempts=max_attempts,
+            completion_timeout=limit,
+            timeout_action=timeout_action,
+            on_failure=on_failure,
+        ),
+    )
+
+
+def evacuate(
+    ctx: typer.Context,
+    servers: ServersArgument,
+    host: Annotated[
+        str | None, typer.Option(help="To this host; else the scheduler chooses.", autocompletion=names("hosts"))
+    ] = None,
+    max_attempts: MaxAttemptsOption = None,
+    on_failure: OnFailureOption = None,
+    wait: WaitOption = False,
+) -> None:
+    """Build servers anew, away from their host, which was declared down. What was on their local disks is lost."""
+    operate(
+        ctx,
+        servers,
+        wait,
+        lambda client, server: client.servers.evacuate(
+            server, host=host, max_attempts=max_attempts, on_failure=on_failure
         ),
     )
 

@@ -6,6 +6,8 @@ from hostler.client.operating import Operating
 from hostler.client.operation import Operation
 from hostler.contract.servers import (
     ConfirmResizeRequest,
+    EvacuateRequest,
+    LiveMigrateRequest,
     MigrateRequest,
     OnFailure,
     OperationName,
@@ -13,12 +15,13 @@ from hostler.contract.servers import (
     RevertResizeRequest,
     ShelveOffloadRequest,
     ShelveRequest,
+    TimeoutAction,
     UnshelveRequest,
 )
 
 
 class Moves(Operating):
-    """Shelving, resizing and migrating.
+    """Shelving, resizing, migrating and evacuating.
 
     A resize or a migration ends in VERIFY_RESIZE: what the server was is kept until `confirm_resize` drops it or
     `revert_resize` brings it back.
@@ -130,6 +133,65 @@ class Moves(Operating):
             host=host,
             max_attempts=max_attempts,
             confirm_after=confirm_after,
+        )
+
+    async def live_migrate(
+        self,
+        server: str,
+        *,
+        host: str | None = None,
+        max_attempts: int | None = None,
+        completion_timeout: timedelta | None = None,
+        timeout_action: TimeoutAction | None = None,
+        on_failure: OnFailure | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Move a server to another host while it runs: to the one named, or to the scheduler's choice.
+
+        `operations.cancel` aborts it, `operations.force_complete` hastens it.
+
+        Args:
+            max_attempts: on how many hosts to try; None is the control worker's setting.
+            completion_timeout: how long its guest may take to get across, zero: no limit; None is the setting.
+            timeout_action: what is done then; None is the setting.
+        """
+        return await self._operate(
+            OperationName.LIVE_MIGRATE,
+            LiveMigrateRequest,
+            server,
+            request_id,
+            detail=f" to {host}" if host else "",
+            on_failure=on_failure,
+            host=host,
+            max_attempts=max_attempts,
+            completion_timeout=completion_timeout,
+            timeout_action=timeout_action,
+        )
+
+    async def evacuate(
+        self,
+        server: str,
+        *,
+        host: str | None = None,
+        max_attempts: int | None = None,
+        on_failure: OnFailure | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Build a server anew, away from its host, which has been declared down; what was on its local disks is lost.
+
+        Args:
+            host: where; else the scheduler chooses.
+            max_attempts: on how many hosts to try; None is the control worker's setting.
+        """
+        return await self._operate(
+            OperationName.EVACUATE,
+            EvacuateRequest,
+            server,
+            request_id,
+            detail=f" to {host}" if host else "",
+            on_failure=on_failure,
+            host=host,
+            max_attempts=max_attempts,
         )
 
     async def confirm_resize(

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
+from pydantic import BaseModel
 from temporalio.client import WorkflowExecution, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError, RPCStatusCode
@@ -27,13 +28,14 @@ from hostler.contract.servers import (
     Choice,
     Decided,
     Decision,
+    ForceComplete,
     OperationName,
     Progress,
     RunningOperation,
 )
 from hostler.contract.validation import check_decision, check_signature
 
-UPDATE = "decide"
+UPDATE, FORCE_COMPLETE = "decide", "force_complete"
 LIMIT = 1000
 QUERIES_AT_ONCE = 20
 
@@ -103,13 +105,36 @@ class Operations:
         )
         return Operation(self._connection, accepted)
 
+    async def force_complete(self, server: str, *, by: str | None = None) -> None:
+        """Have the live migration of a server end soon, at the price of its guest's standing still until it is across.
+
+        Raises:
+            InvalidState: none is under way, or its guest is not on its way yet.
+        """
+        who = by or whoami()
+        check_signature(who, "")
+        description = await self._described(server)
+        if description.workflow_type != OperationName.LIVE_MIGRATE:
+            raise InvalidState(
+                f'server {server} is busy running "{description.workflow_type}", which is no live migration',
+                field="server",
+                value=server,
+                remedy=f"see how far it is: hostler server follow {server}",
+            )
+        await self._update(server, description, FORCE_COMPLETE, ForceComplete(by=who), None)
+
     async def _decide(self, server: str, decision: Decision) -> Decided:
         check_decision(decision)
-        # By its run: the decision is about this operation, not about one that comes after it.
-        run = self._handle(await self._described(server))
+        decided: Decided = await self._update(server, await self._described(server), UPDATE, decision, Decided)
+        return decided
+
+    async def _update(
+        self, server: str, run: WorkflowExecution, update: str, word: BaseModel, answer: type[BaseModel] | None
+    ) -> Any:
+        """Send it to this very run: it is about this operation, not about one that comes after it."""
         try:
             return await self._connection.answered(
-                run.execute_update(UPDATE, decision, id=str(uuid4()), result_type=Decided)
+                self._handle(run).execute_update(update, word, id=str(uuid4()), result_type=answer)
             )
         except Exception as error:
             if not met_a_closing_run(error.__cause__):

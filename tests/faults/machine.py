@@ -51,7 +51,7 @@ def libvirt_site(servers: TemporalServers, template: Path, disk: Path, jobs: int
         sweep=_sweep,
         unique=True,
         settings=OperationSettings(resize_on_same_host=True),
-        without=frozenset({OperationName.MIGRATE}),  # there is no second host of the kind
+        without=frozenset({OperationName.MIGRATE, OperationName.LIVE_MIGRATE}),  # there is no second host of the kind
         jobs=jobs or JOBS,
     )
 

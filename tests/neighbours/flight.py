@@ -21,7 +21,7 @@ T = TypeVar("T")
 LONG = timedelta(seconds=2)
 SLOW_CALLS = (
     *("spawn", "start", "stop", "reset", "destroy", "create"),
-    *("snapshot", "receive_disks", "bring_back", "drop_former"),
+    *("snapshot", "receive_disks", "bring_back", "drop_former", "migrate"),
 )
 SLOW_HOSTS = SimulatedSettings(volumes=True, latency=dict.fromkeys(SLOW_CALLS, LONG))
 """Hosts that take their time for each operation's main step, so that it can be met there."""
@@ -38,6 +38,7 @@ MAIN_STEP: Mapping[OperationName, str] = {
     OperationName.UNSHELVE: "spawn",
     OperationName.RESIZE: "receive_disks",
     OperationName.MIGRATE: "receive_disks",
+    OperationName.LIVE_MIGRATE: "migrate_guest",
     OperationName.CONFIRM_RESIZE: "drop_former_guest",
     OperationName.REVERT_RESIZE: "bring_back_guest",
     OperationName.DELETE: "destroy_guest",
@@ -55,6 +56,7 @@ STATUS: Mapping[OperationName, str] = {
     OperationName.UNSHELVE: "ACTIVE",
     OperationName.RESIZE: "VERIFY_RESIZE",
     OperationName.MIGRATE: "VERIFY_RESIZE",
+    OperationName.LIVE_MIGRATE: "ACTIVE",
     OperationName.CONFIRM_RESIZE: "ACTIVE",
     OperationName.REVERT_RESIZE: "ACTIVE",
     OperationName.DELETE: "DELETED",
@@ -102,6 +104,7 @@ class Flight:
             servers.unshelve(of[OperationName.UNSHELVE]),
             servers.resize(of[OperationName.RESIZE], LARGER),
             servers.migrate(of[OperationName.MIGRATE]),
+            servers.live_migrate(of[OperationName.LIVE_MIGRATE]),
             servers.confirm_resize(of[OperationName.CONFIRM_RESIZE]),
             servers.revert_resize(of[OperationName.REVERT_RESIZE]),
             servers.delete(of[OperationName.DELETE]),

@@ -138,6 +138,12 @@ ACTIONS += (
         lambda client, server, request: client.servers.migrate(server, request_id=request, on_failure=HOLD),
     ),
     Action(
+        OperationName.LIVE_MIGRATE,
+        frozenset({ACTIVE}),
+        ACTIVE,
+        lambda client, server, request: client.servers.live_migrate(server, request_id=request, on_failure=HOLD),
+    ),
+    Action(
         OperationName.CONFIRM_RESIZE,
         frozenset({RESIZED}),
         None,
@@ -152,6 +158,8 @@ ACTIONS += (
 )
 # Each tenant's life begins with a boot and ends with a delete.
 ELSEWHERE = {OperationName.BOOT.value, OperationName.DELETE.value, CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME}
+# Its host must be down for long, which here none is.
+NOT_HERE = {OperationName.EVACUATE.value}
 # Hosts register when they are started again, and the audit has its schedule.
 BY_ITSELF = {REGISTER_HOST, AUDIT, LATER}
 
@@ -180,4 +188,4 @@ def _type(cls: type) -> str:
 
 def missing() -> set[str]:
     """Workflows that the soak does not know."""
-    return workflow_types() - {action.operation.value for action in ACTIONS} - ELSEWHERE - BY_ITSELF
+    return workflow_types() - {action.operation.value for action in ACTIONS} - ELSEWHERE - NOT_HERE - BY_ITSELF

@@ -13,6 +13,7 @@ from hostler.settings import OperationSettings
 from models import OwedWork as OwedRow
 from models import Server as Row
 from tests.cloud import LIMIT, Cloud
+from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_audit import audit
 from tests.workflows.test_move import SMALL, add_flavor, content, power_on
@@ -61,6 +62,39 @@ async def test_a_migration_is_taken_back_by_a_revert_and_by_nothing_else(cloud: 
     assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
     await audit(cloud)
     assert await cloud.world() == before
+
+
+@pytest.mark.parametrize(
+    ("step", "afterwards", "host"),
+    [
+        ("prepare_incoming", False, "sim-1"),
+        ("migrate_guest", False, "sim-1"),
+        ("migrate_guest", True, "sim-2"),
+        ("destroy_guest", False, "sim-2"),
+    ],
+)
+async def test_a_live_migration_is_ended_where_its_guest_is(
+    cloud: Cloud, step: str, afterwards: bool, host: str
+) -> None:
+    server = await cloud.booted(host="sim-1")
+    held = cloud.stage.hold(step, afterwards=afterwards)
+    operation = await cloud.client.servers.live_migrate(server.id)
+    await held.reached.wait()
+    shown = await cut(cloud, operation, held)
+    await eventually(lambda: not cloud.stage.under_way)
+
+    assert shown.status == "ERROR"
+    ended = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (ended.status, ended.migration) == ("ACTIVE", None)
+    if (step, afterwards) != ("migrate_guest", False):  # else the step went on when it was let go
+        assert ended.host == host
+    assert ended.host is not None
+    other = "sim-1" if ended.host == "sim-2" else "sim-2"
+    assert await power_on(cloud, ended.host, server) is PowerState.RUNNING
+    assert await power_on(cloud, other, server) is PowerState.NOSTATE
+    await audit(cloud)
+    world = await cloud.world()
+    assert world.allocations == world.claims == world.guests == world.bound_ports == {(ended.host, server.id)}
 
 
 async def test_a_revert_on_the_same_host_is_repeated_and_not_confirmed(cloud: Cloud) -> None:
