@@ -5,6 +5,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 MINUTES ?= 10
+AT_ONCE ?= 3
 IMAGE := .cache/demo.qcow2
 
 help:  ## list the targets
@@ -32,9 +33,9 @@ lab: setup image  ## three hosts on this machine, and a control plane: for netwo
 lab-down:  ## end the lab; nothing of it is left
 	@$(PYTHON) -m deploy.lab.lab down $(ARGS)
 
-test: setup image  ## run the tests, on real guests too
+test: setup image  ## run the tests, AT_ONCE=3 processes of them, on real guests too
 	@deploy/setup/packages development
-	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+	@$(PYTHON) -m pytest -m "not slow" -n $(AT_ONCE) --dist loadgroup $(ARGS)
 
 soak: setup  ## kill every process at random for MINUTES=10, under every operation
 	@deploy/setup/packages development

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
+import os
+import random
 import socket
 import subprocess
 import sys
@@ -22,6 +25,12 @@ from hostler.contract.names import SEARCH_ATTRIBUTES
 pytest_plugins = ["tests.databases"]
 
 TEMPORAL = Path(sys.executable).with_name("temporal")
+TESTS = Path(__file__).parent
+MACHINE = ("drivers/hypervisor/libvirt", "drivers/network", "end_to_end", "faults", "lab", "runbooks")
+# Below those that the kernel chooses, a part for each of the processes that run tests at once.
+PORTS_EACH = 1000
+_FIRST_PORT = 20_000 + PORTS_EACH * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(random.sample(range(_FIRST_PORT, _FIRST_PORT + PORTS_EACH), PORTS_EACH))
 START_LIMIT = timedelta(seconds=60)
 # The development server waits between polls of its own queues; without these, each step costs 40 ms more.
 FAST = [f"history.{queue}ProcessorMaxPollRPS=2000" for queue in ("transfer", "timer", "visibility", "outbound")] + [
@@ -35,12 +44,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes a minute or more")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several run at once, a file's tests stay together, and all that use this machine's guests and bridges."""
+    for item in items:
+        folder = item.path.relative_to(TESTS)
+        machine = any(folder.is_relative_to(part) for part in MACHINE) or item.get_closest_marker("real")
+        item.add_marker(pytest.mark.xdist_group("machine" if machine else str(folder)))
+
+
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that was free a moment ago, and that neither the kernel nor another process gives to anybody."""
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
