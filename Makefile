@@ -33,6 +33,9 @@ lab: setup image  ## three hosts on this machine, and a control plane: for netwo
 lab-down:  ## end the lab; nothing of it is left
 	@$(PYTHON) -m deploy.lab.lab down $(ARGS)
 
+demo-moves: setup image  ## resize, live migrate, lose a host, shelve: one real server in the lab
+	@$(PYTHON) -m deploy.demo.moves $(ARGS)
+
 test: setup image  ## run the tests, AT_ONCE=3 processes of them, on real guests too
 	@deploy/setup/packages development
 	@$(PYTHON) -m pytest -m "not slow" -n $(AT_ONCE) --dist loadgroup $(ARGS)
@@ -74,4 +77,4 @@ clean:  ## remove all that was made in this folder
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Left alone: the Debian packages of deploy/setup/packages, libvirtd, and the servers of running clouds."
 
-.PHONY: help setup image demo dev lab lab-down test faults soak lint format bench screenshots lock clean
+.PHONY: help setup image demo demo-moves dev lab lab-down test faults soak lint format bench screenshots lock clean

@@ -1,6 +1,8 @@
 """What is on the disk of a new host: the files that it finds when it boots, and that a power cut leaves."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -53,6 +55,12 @@ images = "{images}"
 address = "127.0.0.1:{port}"
 ui_url = "{ui}"
 heartbeat_interval = 2
+
+# Of servers that ask for it, by the metadata hostler:evacuate. The lab is its own fence.
+[host_failure]
+interval = 2
+silence = 10
+fence_command = {fence}
 """
 LOOPBACK_PORT = 17233
 """Where Temporal is for those on the machine itself, if that is free: `hostler dev` takes 7233."""
@@ -66,9 +74,15 @@ def host_name(number: int) -> str:
 def write_control(site: Site) -> None:
     """The settings of the control plane, and the directories that it shares with the hosts."""
     port = free_port(LOOPBACK_PORT)
-    site.config.write_text(CONTROL.format(control=site.control, images=site.images, port=port, ui=site.ui))
+    values = {"control": site.control, "images": site.images, "port": port, "ui": site.ui}
+    site.config.write_text(CONTROL.format(**values, fence=json.dumps(fence_command(site))))
     site.control.mkdir(mode=0o700, exist_ok=True)
     site.images.mkdir(mode=0o755, exist_ok=True)
+
+
+def fence_command(site: Site) -> list[str]:
+    """What cuts the power of the host whose name is the next word."""
+    return [sys.executable, "-m", "deploy.lab.lab", "fence", "--directory", str(site.directory)]
 
 
 def write_hosts(site: Site, root: Path, keys: Path) -> None:

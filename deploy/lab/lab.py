@@ -1,7 +1,8 @@
 """A cloud of several hosts on one machine, to try what one host cannot show: networks that span hosts, migration, a
 host whose power or network fails.
 
-python -m deploy.lab.lab up | down | status | kill HOST | start HOST | cut HOST | join HOST | exec HOST COMMAND...
+python -m deploy.lab.lab up | down | status | kill HOST | start HOST | cut HOST | join HOST | fence HOST |
+exec HOST COMMAND...
 """
 
 import argparse
@@ -199,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
         "join": "put it back in",
     }.items():
         commands.add_parser(name, parents=[where], help=text).add_argument("host")
+    command = commands.add_parser("fence", parents=[where], help="see that a host is off; what the control plane runs")
+    command.add_argument("host")
+    command.add_argument("uuid", nargs="?", help="not looked at")
     command = commands.add_parser("exec", parents=[where], help="run a command on a host")
     command.add_argument("host")
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
@@ -249,6 +253,9 @@ def _switch(site: Site, host: Host, command: str) -> None:
                 raise Refused(f"{host.name} is off already", f"start it: start {host.name}")
             host.kill()
             note(f"{host.name} has no power")
+        case "fence":
+            host.kill()
+            note(f"{host.name} is off")
         case "start":
             host.start()
             if host.joined:

@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""The moves: one real server is resized, migrated while it runs, evacuated from a host without power, and shelved.
+
+It plays in the lab, which it brings up if that is off and leaves on: make lab-down ends it. It exits with 0 only when
+all of that happened.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from time import monotonic
+from typing import NoReturn, TypeVar
+
+from deploy.demo.cloud import IMAGE, Failed, free_subnet
+from deploy.demo.demo import head, outcomes
+from deploy.lab import control, lab
+from deploy.lab.host import Host, hosts_of
+from deploy.lab.site import DIRECTORY, Refused, Site
+from hostler.cli.output import console, note, table
+from hostler.client import Client, Operation
+from hostler.contract.errors import HostlerError
+from hostler.contract.servers import OperationName, Server
+
+WEB, WATCHER = "moves-web", "moves-watcher"
+SMALL, MEDIUM, NETWORK, PICTURE = "moves-small", "moves-medium", "moves", "moves-demo"
+LIMIT = timedelta(minutes=3)
+POLL_SECONDS = 0.3
+WINDOW, EVERY = 25, 0.2
+# The second guest pings the first all the time, and says on its console how many of each few pings were answered.
+PINGS = f"""#!/bin/sh
+while :; do
+    echo "=== window $(ping -q -c {WINDOW} -i {EVERY} %s | sed -n 's/, .*loss.*//p')" >/dev/console
+done
+"""
+Seen = TypeVar("Seen")
+ANSWERED = re.compile(r"=== window (\d+) packets transmitted, (\d+) packets received")
+TICK = re.compile(r"tick (\d+)")
+
+
+async def main() -> None:
+    """Tell the story.
+
+    Raises:
+        Failed: it did not go as it should.
+    """
+    began = monotonic()
+    site = Site.choose(DIRECTORY, None, None, None)
+    head(f"The lab: {site.hosts} hosts on this machine, each with its own kernel namespaces, libvirt and worker")
+    with lab.alone(site.directory):
+        await asyncio.to_thread(lab.up, site)
+    for host in hosts_of(site):
+        note(f"  {host.name}  {host.address}")
+    note(f"  web UI  {site.ui}")
+    async with await Client.connect(control.settings_of(site)) as client:
+        await sweep(client)
+        await Story(site, client).tell()
+    note(f"\nDone in {monotonic() - began:.0f} s. The lab is still up, to look at and to try; make lab-down ends it.")
+
+
+async def sweep(client: Client) -> None:
+    """Remove what an interrupted demo has left, and fill the catalogue."""
+    left = [server for server in await client.servers.list() if server.name in (WEB, WATCHER)]
+    for server in left:
+        await (await client.servers.delete(server.id)).result()
+    if SMALL not in {flavor.name for flavor in await client.flavors.list()}:
+        await client.flavors.create(SMALL, vcpus=1, ram_mib=128)
+    if MEDIUM not in {flavor.name for flavor in await client.flavors.list()}:
+        await client.flavors.create(MEDIUM, vcpus=1, ram_mib=160)
+    if NETWORK not in {network.name for network in await client.networks.list()}:
+        await client.networks.create(NETWORK, cidr=free_subnet())
+    if PICTURE not in {image.name for image in await client.images.list()}:
+        await client.images.create(PICTURE, IMAGE)
+
+
+class Story:
+    """One server's life."""
+
+    def __init__(self, site: Site, client: Client) -> None:
+        self.client = client
+        self.hosts = {host.name: host for host in hosts_of(site)}
+        self.first, self.second, self.third = list(self.hosts)[:3]
+
+    async def tell(self) -> None:
+        """From its boot to its end."""
+        head(f"{WEB} on {self.first}; {WATCHER} on {self.third} pings it all the time, over the network of both")
+        web = await self.boot(WEB, self.first)
+        self.web = web.id
+        watcher = await self.boot(WATCHER, self.third, PINGS % web.addresses[0].ip)
+        await self.ticks(5)
+        await self.until(lambda: self.windows(watcher), f"{WATCHER} hears of {WEB}")
+
+        await self.resize()
+        await self.live_migrate(watcher)
+        await self.lose_power()
+        await self.shelve()
+
+        head("The history of that server")
+        await self.history()
+        await outcomes({name: await self.client.servers.delete(name) for name in (WEB, WATCHER)})
+
+    async def boot(self, name: str, host: str, user_data: str | None = None) -> Server:
+        """A server that counts the seconds on its console, and that is evacuated when its host fails."""
+        operation = await self.client.servers.boot(
+            name,
+            flavor=SMALL,
+            networks=[NETWORK],
+            image=PICTURE,
+            host=host,
+            user_data=base64.b64encode(user_data.encode()).decode() if user_data else None,
+            metadata={"tick": "1", "hostler:evacuate": "true"},
+        )
+        return await self.done(operation)
+
+    async def resize(self) -> None:
+        """To a larger flavor, on another host, and confirmed."""
+        head(f"Resize it to {MEDIUM}: built anew on another host, from its own disk; then confirm")
+        resized = await self.done(await self.client.servers.resize(self.web, MEDIUM))
+        note(f"  {resized.status}: {resized.flavor} on {resized.host}")
+        confirmed = await self.done(await self.client.servers.confirm_resize(self.web))
+        self.expect(confirmed.status == "ACTIVE" and confirmed.flavor == MEDIUM, f"it is {confirmed.status}")
+        await self.ticks(5)
+
+    async def live_migrate(self, watcher: Server) -> None:
+        """While it runs: its counter goes on, and hardly a ping is lost."""
+        source = (await self.client.servers.show(self.web)).host
+        to = next(name for name in (self.second, self.first) if name != source)
+        head(f"Migrate it from {source} to {to} while it runs")
+        before, windows = await self.tick(), len(await self.windows(watcher))
+        moved = await self.done(await self.client.servers.live_migrate(self.web, host=to))
+        self.expect(moved.host == to, f"it is on {moved.host}")
+        log = await self.until(lambda: self.on_new_console(before), f"{WEB} goes on counting on {to}")
+        self.expect("=== source" not in log, "the guest was booted again")
+        events = await self.client.servers.events(self.web)
+        note(f"  {[event.step.note for event in events if event.step.name == 'migrate_guest'][-1]}")
+        note(f"  its counter was at {before} on {source}, and went on at {TICK.findall(log)[0]} on {to}")
+        await self.until(lambda: self.more_windows(watcher, windows + 2), f"{WATCHER} goes on pinging")
+        seen = (await self.windows(watcher))[windows:]
+        lost = sum(sent - answered for sent, answered in seen)
+        note(f"  of {sum(sent for sent, _ in seen)} pings, one every {EVERY} s, {lost} got no answer")
+        self.expect(lost * EVERY <= 3, f"{lost} pings were lost")
+
+    async def lose_power(self) -> None:
+        """Its host is switched off: it is fenced, the server evacuated; the host comes back clean."""
+        dead = (await self.client.servers.show(self.web)).host
+        assert dead is not None
+        head(f"Cut the power of {dead}: nobody is told")
+        began = monotonic()
+        await self.switch(self.hosts[dead], on=False)
+        server = await self.until(lambda: self.evacuated(dead), f"{WEB} is evacuated")
+        note(
+            f"  {monotonic() - began:.0f} s later {WEB} is {server.status} on {server.host}, "
+            f"at {server.addresses[0].ip} as before"
+        )
+        await self.ticks(3)
+        head(f"Switch {dead} on again: before anything else it removes what it had of {WEB}")
+        await self.switch(self.hosts[dead], on=True)
+        await self.until(lambda: self.clean(dead), f"{dead} is clean")
+        note(f"  {dead} is up, owes nothing, and has {self.hosts[dead].guests()} guests")
+        await self.client.hosts.enable(dead)
+
+    async def shelve(self) -> None:
+        """On the shelf it takes nothing of any host; then it is back."""
+        head("Shelve it, and bring it back")
+        shelved = await self.done(await self.client.servers.shelve(self.web))
+        note(f"  {shelved.status}, on host {shelved.host or 'none'}")
+        self.expect(shelved.host is None, f"it is on {shelved.host}")
+        back = await self.done(await self.client.servers.unshelve(self.web))
+        note(f"  {back.status} on {back.host}")
+        await self.ticks(3)
+
+    async def history(self) -> None:
+        """What the command `hostler server events` says, an operation a line."""
+        rows: dict[tuple[OperationName, str], list[str]] = {}
+        for event in await self.client.servers.events(self.web):
+            line = rows.setdefault((event.operation, event.run_id), [])
+            line.append(f"{event.step.name}@{event.step.host}" if event.step.host else event.step.name)
+        console(stderr=True).print(
+            table(["Operation", "Steps"], [[key[0], " ".join(line)] for key, line in rows.items()])
+        )
+        wanted = {"boot", "resize", "confirm-resize", "live-migrate", "evacuate", "shelve", "unshelve"}
+        self.expect(wanted <= {operation.value for operation, _ in rows}, "the history does not tell it all")
+
+    # What it sees.
+
+    async def done(self, operation: Operation) -> Server:
+        """The server, when the operation has ended well."""
+        [server] = await outcomes({operation.operation.value: operation})
+        return server
+
+    async def tick(self) -> int:
+        """Where the guest's counter is; 0 before it counts."""
+        found = TICK.findall(await self.client.servers.console_log(self.web))
+        return int(found[-1]) if found else 0
+
+    async def ticks(self, count: int) -> None:
+        """Return when the guest has counted that far."""
+
+        async def reached() -> bool:
+            return await self.tick() >= count
+
+        await self.until(reached, f"{WEB} counts to {count}")
+
+    async def on_new_console(self, before: int) -> str | None:
+        """What the guest wrote on its new host, once that counts on."""
+        log = await self.client.servers.console_log(self.web)
+        found = [int(number) for number in TICK.findall(log)]
+        return log if found and found[-1] > before else None
+
+    async def windows(self, watcher: Server) -> list[tuple[int, int]]:
+        """How many pings were sent and answered, in each window so far."""
+        log = await self.client.servers.console_log(watcher.id)
+        return [(int(sent), int(answered)) for sent, answered in ANSWERED.findall(log)]
+
+    async def more_windows(self, watcher: Server, count: int) -> bool:
+        """Whether there are so many."""
+        return len(await self.windows(watcher)) >= count
+
+    async def evacuated(self, dead: str) -> Server | None:
+        """The server, once it runs elsewhere."""
+        server = await self.client.servers.show(self.web)
+        return server if server.status == "ACTIVE" and server.host not in (None, dead) else None
+
+    async def clean(self, name: str) -> bool:
+        """Whether the host serves, and has nothing left to do and no guest."""
+        host = await self.client.hosts.show(name)
+        return host.up and host.down_since is None and host.owed == 0 and self.hosts[name].guests() == 0
+
+    async def switch(self, host: Host, *, on: bool) -> None:
+        """Cut a host's power, or give it back."""
+        await asyncio.to_thread(host.start if on else host.kill)
+
+    async def until(self, look: Callable[[], Awaitable[Seen | None]], what: str) -> Seen:
+        """What a look finds, when it finds something.
+
+        Raises:
+            Failed: it does not, for long.
+        """
+        deadline = monotonic() + LIMIT.total_seconds()
+        while monotonic() < deadline:
+            if seen := await look():
+                return seen
+            await asyncio.sleep(POLL_SECONDS)
+        raise Failed(f"for {LIMIT} it has not happened that {what}")
+
+    def expect(self, happened: bool, otherwise: str) -> None:
+        """Raises Failed unless it happened."""
+        if not happened:
+            raise Failed(otherwise)
+
+
+def entry() -> NoReturn:
+    """The command."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None).parse_args()
+    for name in [name for name in os.environ if name.startswith("HOSTLER_")]:
+        del os.environ[name]  # they are for another cloud
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    with contextlib.redirect_stderr(sys.stdout):  # one stream, so that what is piped keeps its order
+        try:
+            if os.geteuid() != 0:
+                raise Failed("the lab is made of namespaces, for which one must be root: sudo make demo-moves")
+            asyncio.run(main())
+        except (Failed, Refused, HostlerError) as error:
+            console(stderr=True).print(f"\nThe demo failed: {error}", style="bold red", markup=False)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            note("interrupted")
+            sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    entry()
