@@ -137,6 +137,33 @@ class AuditSettings(Section):
     heal: bool = True
 
 
+class DrainSettings(Section):
+    """Drains of hosts: `parallel` servers at a time; for `patience` one that is busy is asked again."""
+
+    parallel: PositiveInt = 2
+    patience: Duration = timedelta(minutes=10)
+
+
+class HostFailureSettings(Section):
+    """What is done about a host that falls silent.
+
+    Every `interval` (0: never) somebody looks. A host that has been silent for `silence` is fenced: `fence_command` is
+    run with its name and UUID, and status 0 within `fence_timeout` says that it is surely off. Then its servers are
+    evacuated, `parallel` at a time; for `patience` one that is busy is asked again. `evacuate` is the last word on
+    which: servers, and aggregates of hosts, have theirs before. When more than `max_hosts` are lost at once it is
+    rather we who are cut off: nothing is done, and a person called.
+    """
+
+    evacuate: bool = False
+    interval: Duration = timedelta(seconds=15)
+    silence: Duration = timedelta(seconds=60)
+    fence_command: list[str] | None = Field(default=None, min_length=1)
+    fence_timeout: Duration = timedelta(seconds=60)
+    max_hosts: PositiveInt = 1
+    parallel: PositiveInt = 10
+    patience: Duration = timedelta(minutes=10)
+
+
 class MetricsSettings(Section):
     """Prometheus metrics of each worker, at `address`; port 0 is none."""
 
@@ -260,6 +287,8 @@ class Settings(BaseSettings):
     operations: OperationSettings = OperationSettings()
     live_migration: LiveMigrationSettings = LiveMigrationSettings()
     audit: AuditSettings = AuditSettings()
+    drain: DrainSettings = DrainSettings()
+    host_failure: HostFailureSettings = HostFailureSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     host: HostSettings = HostSettings()

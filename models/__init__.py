@@ -1,5 +1,6 @@
 """The database: SQLModel tables, one file a concept, and the transactions and migrations around them."""
 
+from models.aggregate import Aggregate, AggregateHost
 from models.allocation import Allocation
 from models.base import Table, now
 from models.block_device import BlockDevice
@@ -19,6 +20,8 @@ from models.volume import Volume
 
 __all__ = [
     "OPEN_MIGRATIONS",
+    "Aggregate",
+    "AggregateHost",
     "Allocation",
     "BlockDevice",
     "Database",

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
+from sqlalchemy import false
 from sqlmodel import Field, Session, col, update
 
 from hostler.contract.names import DEFAULT_ZONE
-from models.base import Table, UtcDateTime, Uuid, now
+from models.base import LongText, Table, UtcDateTime, Uuid, now
 
 
 class Host(Table, table=True):
@@ -14,7 +15,11 @@ class Host(Table, table=True):
     `generation` grows in the transaction of every change of the host's inventory, state, allocations or owed work,
     so a cache knows by it alone what to read again. `machine_id` tells two machines that claim the same UUID apart.
 
-    Owner: the host's registration writes inventory, name and zone; the operator's call `enabled` and its reason.
+    `down_since` is when somebody declared that the machine is off, so that its servers may be built elsewhere; `fenced`
+    whether that was seen to, and not only said.
+
+    Owner: the host's registration writes inventory, name and zone, and takes the declaration back; the operator's calls
+    write `enabled` with its reason, and the declaration.
     """
 
     id: str = Field(primary_key=True, sa_type=Uuid)
@@ -34,6 +39,9 @@ class Host(Table, table=True):
     machine_id: str | None = None
     enabled: bool = True
     disabled_reason: str | None = None
+    down_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    down_reason: str | None = Field(default=None, sa_type=LongText)
+    fenced: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     generation: int = 0
     registered_at: datetime = Field(default_factory=now, sa_type=UtcDateTime)
 

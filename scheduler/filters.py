@@ -81,6 +81,7 @@ def wish_filters(request: SchedulingRequest) -> Iterator[Filter]:
 def state_filters() -> Iterator[Filter]:
     """What makes a host unfit for any new server."""
     yield Filter("enabled", "disabled by an operator", lambda host: host.enabled)
+    yield Filter("declared_down", "declared down", lambda host: not host.down)
     yield Filter("owed_work", "waiting for the clean-up of earlier servers", lambda host: host.owed == 0)
 
 

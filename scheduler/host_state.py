@@ -19,7 +19,8 @@ class HostState:
     """A host.
 
     `vcpus`, `ram_mib` and `disk_gib` are the physical machine's. `free_*` is what overcommit and reservations leave;
-    negative after a shrink. `hypervisor_type` is in lower case. `owed` counts clean-ups that wait for the host.
+    negative after a shrink. `hypervisor_type` is in lower case. `owed` counts clean-ups that wait for the host, `down`
+    is that it was declared so.
     """
 
     id: str
@@ -36,6 +37,7 @@ class HostState:
     free_ram_mib: int
     free_disk_gib: int
     generation: int
+    down: bool = False
 
 
 def read_states(session: Session, host_ids: Sequence[str] | None = None) -> list[HostState]:
@@ -103,6 +105,7 @@ def _state(host: Row[Any]) -> HostState:
         free_ram_mib=int((host.ram_mib - host.reserved_ram_mib) * host.ram_ratio) - host.used_ram_mib,
         free_disk_gib=int((host.disk_gib - host.reserved_disk_gib) * host.disk_ratio) - host.used_disk_gib,
         generation=host.generation,
+        down=host.down_since is not None,
     )
 
 

@@ -25,6 +25,7 @@ from hostler import Client
 from hostler.client import Operation
 from hostler.codec import data_converter
 from hostler.contract.errors import HostlerError
+from hostler.contract.host_work import WATCH_HOSTS
 from hostler.contract.names import host_workflow_id, is_uuid
 from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.contract.servers import Progress, Server
@@ -286,11 +287,11 @@ class Cloud:
             )
 
     async def _running_workflows(self) -> frozenset[str]:
-        """The IDs of the workflows that run. The list lags behind, so each is asked."""
+        """The IDs of the workflows that run, but the watch, which is to. The list lags behind, so each is asked."""
         running = set()
         async for one in self.temporal.list_workflows("ExecutionStatus = 'Running'"):
             described = await self.temporal.get_workflow_handle(one.id, run_id=one.run_id).describe()
-            if described.status is WorkflowExecutionStatus.RUNNING:
+            if described.status is WorkflowExecutionStatus.RUNNING and one.id != WATCH_HOSTS:
                 running.add(one.id)
         return frozenset(running)
 

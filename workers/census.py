@@ -11,14 +11,17 @@ from datetime import datetime
 
 from sqlmodel import Session, col, func, select
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
 from activities.control.calls.hosts import HostCalls
 from hostler.client.audit import Audits
 from hostler.client.connection import Connection
 from hostler.client.index import running_filter
+from hostler.client.progress import QUERY_TIMEOUT
 from hostler.contract.audit import FindingKind
 from hostler.contract.calls import Nothing
 from hostler.contract.errors import NotFound
+from hostler.contract.host_work import WATCH_HOSTS, WatchState
 from hostler.contract.resources import Host
 from hostler.contract.servers import Hold
 from hostler.contract.states import TaskState, VmState, status
@@ -65,6 +68,21 @@ class Census:
                 Reading("hostler_audit_finished_timestamp_seconds", report.finished_at.timestamp()),
             ]
         return []
+
+    async def watched(self) -> list[Reading]:
+        """What the watch over the hosts knows."""
+        state = WatchState()
+        handle = self.client.get_workflow_handle(WATCH_HOSTS)
+        try:
+            state = await handle.query("state", result_type=WatchState, rpc_timeout=QUERY_TIMEOUT)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        return [
+            Reading("hostler_hosts_silent", len(state.silent)),
+            Reading("hostler_host_failures_alarm", float(bool(state.alarm))),
+            Reading("hostler_host_failures_stuck", sum(bool(host.stuck) for host in state.silent)),
+        ]
 
     async def running(self) -> list[Reading]:
         """Operations that run, and those of them that take longer than they should."""

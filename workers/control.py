@@ -64,7 +64,7 @@ from workers.schedules import ensure_audit_schedule
 from workers.signals import stop_event
 from workers.temporal import connect
 from workers.temporal_server import announce_key, ensure_search_attributes
-from workers.watch import ensure_watch
+from workers.watch import keep_watched
 from workflows.audit import Audit
 from workflows.backup import Backup
 from workflows.boot import Boot
@@ -188,12 +188,14 @@ async def run(settings: Settings) -> None:
     client = await connect(settings, f"control-{os.getpid()}@{socket.gethostname()}", "control")
     await ensure_search_attributes(client)
     await ensure_audit_schedule(client, settings.audit)
-    await ensure_watch(client, settings.host_failure)
     await announce_key(client, load_keys(settings))
     liveness = Liveness(client, settings.temporal.heartbeat_interval, _known_hosts(database))
     async with liveness, control_worker(client, settings, database, liveness.alive):
         logger.info("control worker ready")
-        duties = [asyncio.create_task(nudge(client, database, liveness.alive))]
+        duties = [
+            asyncio.create_task(nudge(client, database, liveness.alive)),
+            asyncio.create_task(keep_watched(client, settings.host_failure)),
+        ]
         if settings.metrics.control_port:
             begin_at_zero(client, OPERATIONS)
             census = Census(client, settings, database, liveness.alive, OPERATIONS)

@@ -26,6 +26,9 @@ MEANINGS = {
     "hostler_hosts": "Hosts.",
     "hostler_host_up": "Whether a host's worker is up.",
     "hostler_host_enabled": "Whether the scheduler may use a host.",
+    "hostler_hosts_silent": "Hosts with servers that the watch does not hear.",
+    "hostler_host_failures_alarm": "Whether more hosts are lost at once than may be, so that none is evacuated.",
+    "hostler_host_failures_stuck": "Silent hosts whose failure could not be dealt with.",
     "hostler_capacity_vcpus": "vCPUs of the hosts.",
     "hostler_capacity_ram_bytes": "Memory of the hosts.",
     "hostler_capacity_disk_bytes": "Disk of the hosts.",
@@ -70,6 +73,7 @@ async def refresh(gauges: Gauges, census: Census) -> None:
         "database": rows,
         "temporal": census.running,
         "audit": census.audited,
+        "watch": census.watched,
     }
     for source, read in sources.items():
         try:

@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.boundary import ErrorBoundary
+from activities.last_try import LastTry
 from activities.telemetry import ActivityTelemetry
 from hostler.client.errors import from_failure
 from hostler.contract.calls import REGISTER_HOST
@@ -106,7 +107,7 @@ def host_worker(client: Client, settings: HostSettings, machine: Machine, machin
         identity=machine.name,
         max_concurrent_activities=settings.concurrency + LONG_STEPS,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS if machines < MANY else POLLERS_OF_MANY),
-        interceptors=[ActivityTelemetry(meter_of(client), machine.name), ErrorBoundary()],
+        interceptors=[ActivityTelemetry(meter_of(client), machine.name), ErrorBoundary(), LastTry()],
         graceful_shutdown_timeout=DRAIN,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,

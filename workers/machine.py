@@ -30,7 +30,10 @@ from workers.host_identity import host_id, machine_id
 
 @dataclass
 class Machine:
-    """One host: who it is, and its drivers. `takes_volumes`: whether new ones may be kept here."""
+    """One host: who it is, and its drivers.
+
+    `takes_volumes`: whether new ones may be kept here. `shares_images`: other hosts have the same image cache.
+    """
 
     id: str
     name: str
@@ -45,6 +48,7 @@ class Machine:
     takes_volumes: bool = True
     durable: bool = True
     machine_id: str | None = None
+    shares_images: bool = False
 
     def activities(self) -> list[Callable[..., Any]]:
         """Every activity of this host."""
@@ -56,11 +60,18 @@ class Machine:
             HostSnapshots(self.hypervisor, self.store),
             HostPorts(self.network),
             HostImages(self.images),
-            HostHoldings(self.id, claims, self.hypervisor, self.network, self.images, self.volumes),
+            self.holdings(claims),
         ]
         if self.volumes is not None:
             families.append(HostVolumes(self.volumes, self.images))
         return [method for family in families for method in methods(family)]
+
+    def holdings(self, claims: Claims) -> HostHoldings:
+        """What it holds."""
+        shares = self.shares_images
+        return HostHoldings(
+            self.id, claims, self.hypervisor, self.network, self.images, self.volumes, shares_images=shares
+        )
 
     def registration(self) -> HostRegistration:
         """What the host says of itself."""
@@ -147,6 +158,7 @@ async def simulated_machines(settings: Settings) -> list[Machine]:
                 store=store,
                 volumes=SimulatedVolumes(simulated, name, root / name) if simulated.volumes else None,
                 durable=False,
+                shares_images=simulated.hosts > 1,
             )
         )
     return machines

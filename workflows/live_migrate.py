@@ -142,7 +142,8 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
             else:
                 self.migrating = False
                 self.last(MIGRATE).note = str(report)
-                await to_the_end(self.ask(TAKE_OVER, self.ref, on=host))  # it runs; so its host knows, too
+                look = self.ask(TAKE_OVER, self.ref, on=host)  # it runs; so its host knows, too
+                await to_the_end(look)
                 return
 
     async def stays(self, failure: BaseException, host: HostRef) -> None:

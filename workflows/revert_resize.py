@@ -7,7 +7,7 @@
 | expect_guest, stop_guest | the server's host | start_guest |
 | destroy_guest, unbind_ports, drop_claim | the server's host, unless that is the source; owed when it falls silent | - : from here on it only goes forward |
 | bring_back_claim, bring_back_guest | source, until it does | - |
-| start_guest | source, if it ran before | - |
+| start_guest; expect_guest, where it failed | source, if it ran before; some times, until it runs | - |
 | revert_move | control: allocation, host, flavor and disks, by one change | - |
 
 A move that was cut short by force is taken back in the same way. A live migration that was is ended where its guest is:
@@ -34,12 +34,15 @@ from workflows.operation import Operation
 from workflows.removing import DESTROY, remove_from
 from workflows.source import STOP
 from workflows.steps import Saga, StepDefinition
+from workflows.unwinding import SHORTEST_PAUSE
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)
 BRING_BACK_CLAIM = StepDefinition[ServerRef, None](Claims.bring_back_claim)
 BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
 START = StepDefinition[ServerRef, PowerState](Guests.start_guest)
 REVERT_MOVE = StepDefinition[EndMove, Server](Moves.revert_move)
+STARTS = 3
+"""How often the former guest is started, beyond what Temporal tries by itself."""
 STEPS = (BEGIN, EXPECT_GUEST, STOP, DESTROY, BRING_BACK_CLAIM, BRING_BACK_GUEST, START, REVERT_MOVE)
 
 
@@ -140,11 +143,26 @@ class RevertResize(Operation[RevertResizeRequest]):
         return await self.must(REVERT_MOVE, call)
 
     async def start(self, source: HostRef) -> tuple[VmState, PowerState]:
-        """It ran before. One that does not start is STOPPED: its disks are there."""
-        try:
-            return VmState.ACTIVE, await self.step(START, self.ref, on=source, final=True)
-        except ActivityError:
-            return VmState.STOPPED, PowerState.SHUTDOWN  # it shows in the events
+        """It ran before, and is to run again: there is nothing to go back to. Each failure shows in the events.
+
+        One that does not start, or whose host says no more, is STOPPED: its disks are there. Should it run after all,
+        its host will say so.
+        """
+        off = VmState.STOPPED, PowerState.SHUTDOWN
+        for tries in range(STARTS):
+            try:
+                return VmState.ACTIVE, await self.step(START, self.ref, on=source, final=True)
+            except ActivityError:
+                if self.cannot_ask(source) is not None:
+                    return off
+            found = await self.ask(EXPECT_GUEST, ExpectGuest(server_id=self.call.server_id), on=source)
+            if found is PowerState.RUNNING:  # what failed was the answer
+                return VmState.ACTIVE, found
+            silent = isinstance(found, Verdict) and not found.answered
+            if silent or self.taken_over() or tries == STARTS - 1:
+                return off
+            await workflow.sleep(SHORTEST_PAUSE * 2**tries, summary="it is off: it is started again")
+        return off
 
     async def give_up(self, error: HostlerError) -> None:
         if self.going_back:  # only a delete gets here, which removes all there is

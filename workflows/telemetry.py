@@ -67,7 +67,8 @@ class _Watcher(WorkflowInboundInterceptor):
         try:
             result = await super().execute_workflow(input)
         except workflow.ContinueAsNewError:
-            _ended(began, Outcome.PREEMPTED)
+            # Another workflow goes on in its own next run.
+            _ended(began, Outcome.PREEMPTED if isinstance(workflow.instance(), Operation) else Outcome.COMPLETED)
             raise
         except (FailureError, asyncio.CancelledError) as failure:
             _ended(began, _outcome(failure), failure)

@@ -160,6 +160,7 @@ class BlockDevices(interface.BlockDevices):
         query = (
             select(Host.id)
             .where(col(Host.volumes).is_(True), col(Host.enabled).is_(True), col(Host.id).in_(self._alive()))
+            .where(col(Host.down_since).is_(None))
             .order_by((Host.disk_gib - promised).desc())
         )
         best = session.exec(query).first()

@@ -68,7 +68,8 @@ def _register(session: Session, call: HostRegistration) -> list[Owed]:
         row = Host(id=call.id, **values)
         session.add(row)
     else:
-        row.sqlmodel_update(values | {"registered_at": now()})
+        back = {"down_since": None, "down_reason": None, "fenced": False}  # it answers: it is not down
+        row.sqlmodel_update(values | back | {"registered_at": now()})
     row.machine_id = call.machine_id or row.machine_id
     session.flush()
     _start_none_that_is_deleted(session, call.id)
@@ -76,9 +77,15 @@ def _register(session: Session, call: HostRegistration) -> list[Owed]:
     account = account_of(call.id, "it has registered and not yet said what it holds")
     if account.id not in {work.id for work in owed}:
         session.add(OwedWork(**account.model_dump()))
-    for server in session.exec(select(Server).where(Server.operation_id == account.id).with_for_update()):
-        server.operation_id = None
+    end_account(session, call.id)
     return [Owed.model_validate(work.model_dump()) for work in owed if work.id != account.id]
+
+
+def end_account(session: Session, host_id: str) -> None:
+    """The servers that the host's account held are free."""
+    holder = account_of(host_id, "").id
+    for server in session.exec(select(Server).where(Server.operation_id == holder).with_for_update()):
+        server.operation_id = None
 
 
 def _start_none_that_is_deleted(session: Session, host_id: str) -> None:
@@ -113,8 +120,9 @@ def _check_machine(row: Host | None, machine_id: str | None) -> None:
 
 
 def owing_hosts(session: Session) -> list[HostRegistration]:
-    """Every host that owes work, as it registered last."""
-    hosts = session.exec(select(Host).where(col(Host.id).in_(select(OwedWork.host_id)))).all()
+    """Every host that owes work, be it only to say that it is not down, as it registered last."""
+    owes = col(Host.id).in_(select(OwedWork.host_id))
+    hosts = session.exec(select(Host).where(owes | col(Host.down_since).is_not(None))).all()
     return [
         HostRegistration(
             id=host.id,

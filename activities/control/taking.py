@@ -2,7 +2,7 @@
 
 from sqlmodel import Session, col, select
 
-from activities.control.migrations import open_migration
+from activities.control.migrations import open_migration, out_of_move, ways_out
 from activities.interfaces.block_devices import HostVolumes
 from activities.interfaces.guests import Guests
 from activities.interfaces.servers import Begin
@@ -11,8 +11,8 @@ from hostler.contract.servers import OperationName
 from hostler.contract.states import VmState, status
 from models import Host, OwedWork, Server, ServerEvent
 
-REMOVING = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD)
-"""The operations that only remove: what a host still owes is no harm to them."""
+DESPITE_OWED_WORK = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD, OperationName.EVACUATE)
+"""The operations to which what the host still owes is no harm: they only remove, or go away from a host that is off."""
 WITHOUT_HOST = (OperationName.DELETE, OperationName.UNSHELVE)
 """The operations on a server that needs no host."""
 
@@ -55,7 +55,7 @@ def take(session: Session, call: Begin) -> Server:
         )
     if row.operation_id != call.run_id and _is_over(session, call):
         raise InvalidState(f"run {call.run_id} has given server {row.name} back already")  # this try comes too late
-    if row.operation_id != call.run_id and call.operation not in REMOVING:
+    if row.operation_id != call.run_id and call.operation not in DESPITE_OWED_WORK:
         _check_owed(session, row, call)
     if row.vm_state is VmState.ERROR and call.operation is not OperationName.DELETE:
         _check_error(session, row, call)
@@ -98,22 +98,25 @@ def _check_error(session: Session, row: Server, call: Begin) -> None:
     Raises:
         InvalidState: a move of it was cut short; or another guest of it may be running.
     """
-    if call.operation is not OperationName.REVERT_RESIZE and open_migration(session, row.id) is not None:
+    migration = open_migration(session, row.id)
+    if migration is not None and call.operation not in ways_out(migration):
         raise InvalidState(
             f"a move of server {row.name} was cut short: it is neither where it was nor where it was to be",
             field="server",
             value=row.id,
-            remedy=f"bring it back first: hostler server revert {row.id}",
+            remedy=out_of_move(migration),
         )
     owing = select(Host.name).join(OwedWork, col(OwedWork.host_id) == Host.id)
     owing = owing.where(OwedWork.server_id == row.id, OwedWork.activity == Guests.destroy_guest.__name__)
-    host = session.exec(owing.where(Host.id != row.host_id)).first()
+    # What comes back from being declared down removes it first.
+    host = session.exec(owing.where(Host.id != row.host_id, col(Host.down_since).is_(None))).first()
     if host is not None:
         raise InvalidState(
             f"a guest of server {row.name} may be running on host {host}, which has yet to remove it",
             field="server",
             value=row.id,
-            remedy=f"it does so when it is back: hostler host show {host}",
+            remedy=f"it does so when it is back: hostler host show {host}; if it is off for sure: "
+            f"hostler host declare-down {host}",
         )
 
 

@@ -1,4 +1,4 @@
-"""What activities of the control plane ask Temporal: which runs are open, and, over it, what a host has."""
+"""What activities of the control plane ask of Temporal: which runs are open, and, over it, what a host has."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -62,6 +62,14 @@ class Temporal:
         """The IDs of the workflows that the list of workflows has for a query; as of some moments ago."""
         async for one in self.client.list_workflows(query):
             yield one.id
+
+    async def terminate(self, workflow_id: str, reason: str) -> None:
+        """End the workflow by force, if it runs: nothing that it has asked for and that nobody has begun is done."""
+        try:
+            await self.client.get_workflow_handle(workflow_id).terminate(reason=reason)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
 
     async def holdings(self, host: HostRef) -> Holdings:
         """What the host has. It is asked directly, so that its answer fills no history.

@@ -24,6 +24,8 @@ class HostHoldings(interface.HostHoldings):
         network: NetworkDriver,
         images: ImageCache,
         volumes: VolumeDriver | None,
+        *,
+        shares_images: bool = False,
     ) -> None:
         self._host_id = host_id
         self._claims = claims
@@ -31,6 +33,7 @@ class HostHoldings(interface.HostHoldings):
         self._network = network
         self._images = images
         self._volumes = volumes
+        self._shares_images = shares_images
 
     @activity.defn(name="list_holdings")
     async def list_holdings(self, call: HoldingsQuery) -> Holdings:
@@ -49,6 +52,7 @@ class HostHoldings(interface.HostHoldings):
             volumes=await volumes.volumes() if volumes else [],
             exports=await volumes.exports() if volumes else [],
             images=await asyncio.to_thread(self._images.cached),
+            shares_images=self._shares_images,
             strays=[
                 *await asyncio.to_thread(self._claims.strays),
                 *await self._hypervisor.strays(),

@@ -30,7 +30,7 @@ class AuditPlan(BaseModel):
 class Evidence(BaseModel):
     """What a suspicion rests on. Another value in the second look means that something is going on.
 
-    `updated_at` and `operation_id` are those of the server's row.
+    `updated_at` and `operation_id` are those of the server's row. `shared`: several hosts have it.
     """
 
     updated_at: datetime | None = None
@@ -40,6 +40,7 @@ class Evidence(BaseModel):
     claim: bool = False
     former: bool = False
     allocation: bool = False
+    shared: bool = False
     ports: list[str] = []
 
 

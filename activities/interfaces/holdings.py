@@ -33,7 +33,8 @@ class HoldingsQuery(BaseModel):
 class Holdings(BaseModel):
     """What a host has now. `strays` are files in the host's own directories that belong to nothing else of it.
 
-    `formers` are servers of which it keeps a guest or a claim that was set aside.
+    `formers` are servers of which it keeps a guest or a claim that was set aside. `shares_images`: other hosts have the
+    same cache.
     """
 
     host_id: str
@@ -44,6 +45,7 @@ class Holdings(BaseModel):
     volumes: list[str] = []
     exports: list[str] = []
     images: list[str] = []
+    shares_images: bool = False
     strays: list[str] = []
 
 

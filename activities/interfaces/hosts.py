@@ -50,6 +50,7 @@ class Hosts(ABC):
         """Write what the host says of itself; answer what it owes, besides the account of what it holds.
 
         A registration takes the place of the one before it, wherever that was: servers that its account held are free.
+        A host that was declared down is so no longer.
 
         Raises:
             Conflict: another machine is this host.

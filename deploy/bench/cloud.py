@@ -1,10 +1,10 @@
-"""A cloud to measure, in one process: a real Temporal server on a file, a control worker, one host."""
+"""A cloud to measure, in one process: a real Temporal server on a file, a control worker, a host or more."""
 
 import asyncio
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -45,28 +45,36 @@ class MeasuredMachine(Machine):
 
 @dataclass
 class Cloud:
-    """The ways in, and the host's UUID."""
+    """The ways in, and the UUID of the first host."""
 
     client: Client
     temporal: temporalio.client.Client
     host_id: str
+    hosts: dict[str, AsyncExitStack]
 
-    async def boot(self) -> str:
+    async def boot(self, host: str | None = None) -> str:
         """Boot a server and wait until it is ACTIVE; its UUID."""
-        operation = await self.client.servers.boot(f"b-{uuid4()}", flavor=NAME, image=NAME, networks=[NAME])
+        operation = await self.client.servers.boot(f"b-{uuid4()}", flavor=NAME, image=NAME, networks=[NAME], host=host)
         return (await operation.result()).id
+
+    async def silence(self, host: str) -> None:
+        """Stop a host's worker, and return when the cloud has noticed."""
+        await self.hosts.pop(host).aclose()
+        while (await self.client.hosts.show(host)).up:  # noqa: ASYNC110 - it is Temporal that knows
+            await asyncio.sleep(BEAT.total_seconds() / 4)
 
 
 @asynccontextmanager
-async def cloud(
-    driver: Literal["simulated", "libvirt"] = "simulated", image: Path | None = None
-) -> AsyncIterator[Cloud]:
-    """A cloud with a catalogue; its simulated host has room for thousands of servers. None is a blank image."""
+async def cloud(driver: Driver = "simulated", image: Path | None = None, hosts: int = 1) -> AsyncIterator[Cloud]:
+    """A cloud with a catalogue; a simulated host has room for thousands of servers. None is a blank image."""
     with tempfile.TemporaryDirectory(prefix="hostler-bench-", dir="/var/tmp") as name:
         await asyncio.to_thread(Path(name).chmod, 0o755)  # QEMU and dnsmasq run as users of their own
         write_private(Path(name) / DEFAULT_FILE, f"{Key.generate(NAME).line}\n")  # encrypted, as a cloud should be
-        async with await _temporal(Path(name)) as temporal, _workers(temporal.client, Path(name), driver) as running:
-            await _fill(running.client, image or await _blank(Path(name)))
+        async with (
+            await _temporal(Path(name)) as temporal,
+            _workers(temporal.client, Path(name), driver, hosts) as running,
+        ):
+            await _fill(running.client, image or await _blank(Path(name)), hosts)
             yield running
 
 
@@ -85,13 +93,15 @@ async def _temporal(directory: Path) -> WorkflowEnvironment:
 
 
 @asynccontextmanager
-async def _workers(temporal: temporalio.client.Client, directory: Path, driver: Driver) -> AsyncIterator[Cloud]:
+async def _workers(
+    temporal: temporalio.client.Client, directory: Path, driver: Driver, hosts: int
+) -> AsyncIterator[Cloud]:
     settings = Settings(
         state_dir=directory,
         temporal=TemporalSettings(address=temporal.service_client.config.target_host, heartbeat_interval=BEAT),
         host=HostSettings(
             driver=driver,
-            simulated=SimulatedSettings(hosts=1, vcpus=10_000, ram_mib=10_000_000, disk_gib=1_000_000),
+            simulated=SimulatedSettings(hosts=hosts, vcpus=10_000, ram_mib=10_000_000, disk_gib=1_000_000),
         ),
     )
     database = Database(settings.database_url)
@@ -100,10 +110,14 @@ async def _workers(temporal: temporalio.client.Client, directory: Path, driver: 
     async with (
         Liveness(temporal, BEAT) as liveness,
         control_worker(temporal, settings, database, liveness.alive, [Baseline], [nothing]),
-        serve(temporal, settings, machines),
+        AsyncExitStack() as all_hosts,
         await Client.connect(settings) as client,
     ):
-        yield Cloud(client, temporal, machines[0].id)
+        serving = {}
+        for machine in machines:
+            serving[machine.name] = await all_hosts.enter_async_context(AsyncExitStack())
+            await serving[machine.name].enter_async_context(serve(temporal, settings, [machine]))
+        yield Cloud(client, temporal, machines[0].id, serving)
     database.close()
 
 
@@ -113,10 +127,10 @@ async def _blank(directory: Path) -> Path:
     return image
 
 
-async def _fill(client: Client, image: Path) -> None:
+async def _fill(client: Client, image: Path, hosts: int) -> None:
     await client.quotas.set(servers=-1, vcpus=-1, ram_mib=-1)
     await client.flavors.create(NAME, vcpus=1, ram_mib=128, disk_gib=1)
     await client.networks.create(NAME, cidr="10.231.0.0/16")
     await client.images.create(NAME, image)
-    while not any(host.up for host in await client.hosts.list()):  # noqa: ASYNC110 - it is Temporal that knows
+    while sum(host.up for host in await client.hosts.list()) < hosts:  # noqa: ASYNC110 - it is Temporal that knows
         await asyncio.sleep(BEAT.total_seconds() / 4)

@@ -36,7 +36,7 @@ WINDOW, EVERY = 25, 0.2
 # The second guest pings the first all the time, and says on its console how many of each few pings were answered.
 PINGS = f"""#!/bin/sh
 while :; do
-    echo "=== window $(ping -q -c {WINDOW} -i {EVERY} %s | sed -n 's/, .*loss.*//p')" >/dev/console
+    echo "=== window $(ping -q -c {WINDOW} -i {EVERY} %s | sed -n 's/, [0-9]*%% packet loss//p')" >/dev/console
 done
 """
 Seen = TypeVar("Seen")

@@ -4,18 +4,19 @@ from typing import Annotated
 
 import typer
 
+from hostler.cli import host_moves
 from hostler.cli.completion import names
 from hostler.cli.output import Columns, Format, FormatOption, column_option, console, show_list, show_one, table
 from hostler.cli.session import session
 from hostler.contract.resources import Host
 
-app = typer.Typer(no_args_is_help=True, help="Hypervisors: see, enable, disable.")
+app = typer.Typer(no_args_is_help=True, help="Hypervisors: see, enable, disable, drain, declare down, evacuate.")
 
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Name or UUID.", autocompletion=names("hosts"))]
 COLUMNS: Columns[Host] = {
     "ID": lambda h: h.id,
     "Name": lambda h: h.name,
-    "State": lambda h: "up" if h.up else "down",
+    "State": lambda h: _state(h),
     "Enabled": lambda h: h.enabled,
     "Zone": lambda h: h.zone,
     "Servers": lambda h: h.servers,
@@ -31,11 +32,19 @@ COLUMNS: Columns[Host] = {
 FIELDS: Columns[Host] = {
     **COLUMNS,
     "Disabled because": lambda h: h.disabled_reason,
+    "Declared down": lambda h: h.down_since,
+    "Down because": lambda h: h.down_reason,
+    "Fenced": lambda h: h.fenced,
     "Hypervisor": lambda h: h.inventory.hypervisor_type,
     "Architecture": lambda h: h.inventory.architecture,
     "Registered": lambda h: h.registered_at,
 }
 Picked = Annotated[list[str] | None, column_option(FIELDS)]
+
+
+def _state(host: Host) -> str:
+    state = "up" if host.up else "down"
+    return f"{state} (declared down)" if host.down_since else state
 
 
 def _room(size: int, reserved: int, ratio: float) -> int:
@@ -79,6 +88,24 @@ def disable(
     show_one(session(ctx).run(lambda client: client.hosts.disable(host, reason)), FIELDS, format, columns)
 
 
+@app.command("declare-down")
+def declare_down(
+    ctx: typer.Context,
+    host: HostArgument,
+    reason: Annotated[str, typer.Option(help="Why, for those who wonder later.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: the machine is off.")] = False,
+    format: FormatOption = Format.TABLE,
+    columns: Picked = None,
+) -> None:
+    """Say that a host's machine is off, so that its servers may be evacuated; its return takes that back."""
+    if not yes:
+        typer.confirm(
+            f"Is the machine of host {host} off, so that none of its guests can be running, and will it stay so?",
+            abort=True,
+        )
+    show_one(session(ctx).run(lambda client: client.hosts.declare_down(host, reason)), FIELDS, format, columns)
+
+
 @app.command("new-machine")
 def new_machine(
     ctx: typer.Context, host: HostArgument, format: FormatOption = Format.TABLE, columns: Picked = None
@@ -88,3 +115,7 @@ def new_machine(
     For a machine that was installed anew with the host's state directory, or replaced. The former one must be off.
     """
     show_one(session(ctx).run(lambda client: client.hosts.new_machine(host)), FIELDS, format, columns)
+
+
+app.command("drain")(host_moves.drain)
+app.command("evacuate")(host_moves.evacuate)

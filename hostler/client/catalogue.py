@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from hostler.client.connection import Connection
+from hostler.client.host_work import HostMoves
 from hostler.contract import calls
-from hostler.contract.calls import Filter, HostState, Ref
+from hostler.contract.calls import Filter, HostDown, HostState, Ref
+from hostler.contract.checks import check_text
 from hostler.contract.resources import Flavor, Host, KeyPair, Network, Quota
 from hostler.contract.validation import check_flavor, check_keypair, check_network, check_quota
 
@@ -106,7 +108,7 @@ class Networks(Namespace):
         await self._connection.call(calls.DELETE_NETWORK, self._ref(network))
 
 
-class Hosts(Namespace):
+class Hosts(Namespace, HostMoves):
     """The hypervisors. They register themselves when their workers start."""
 
     async def list(self) -> Sequence[Host]:
@@ -124,6 +126,19 @@ class Hosts(Namespace):
     async def disable(self, host: str, reason: str | None = None) -> Host:
         """Keep the scheduler from placing new servers on a host; those that it has stay."""
         return await self._connection.call(calls.SET_HOST, HostState(ref=host, enabled=False, reason=reason))
+
+    async def declare_down(self, host: str, reason: str, *, fenced: bool = False) -> Host:
+        """Say that a host's machine is off, and stays so until it is repaired: its servers may be evacuated.
+
+        Nobody checks that, but that the host's worker does not answer: a guest that runs on after all would run twice.
+        When the host registers again it is no longer down.
+
+        Args:
+            reason: for those who wonder later.
+            fenced: it was seen to that the machine is off, and is not only said.
+        """
+        check_text("reason", reason)
+        return await self._connection.call(calls.DECLARE_DOWN, HostDown(ref=host, reason=reason, fenced=fenced))
 
     async def new_machine(self, host: str) -> Host:
         """Let the next machine that comes with the host's UUID be the host: the one that was is off for good."""

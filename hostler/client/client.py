@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from hostler.client.aggregates import Aggregates
 from hostler.client.audit import Audits
 from hostler.client.catalogue import Flavors, Hosts, KeyPairs, Networks, Quotas
 from hostler.client.connection import Connection, connect, settle
@@ -33,6 +34,7 @@ class Client:
         self.networks = Networks(connection)
         self.volumes = Volumes(connection)
         self.hosts = Hosts(connection)
+        self.aggregates = Aggregates(connection)
         self.audit = Audits(connection)
         self.quotas = Quotas(connection)
         self.keypairs = KeyPairs(connection)

@@ -11,16 +11,17 @@ from temporalio.client import (
     WorkflowContinuedAsNewError,
     WorkflowHandle,
 )
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from hostler.client.connection import Connection
 from hostler.client.errors import is_transient, met_a_closing_run, typed
 from hostler.client.progress import follow_run
+from hostler.contract.attributes import operation_attributes
 from hostler.contract.calls import SHOW_SERVER, Ref
 from hostler.contract.errors import HostlerError, NotFound, Preempted, from_detail
 from hostler.contract.fingerprint import fingerprint
-from hostler.contract.names import CONTROL_QUEUE, OPERATION, PROJECT, SERVER_ID, SERVER_NAME, server_workflow_id
+from hostler.contract.names import CONTROL_QUEUE, server_workflow_id
 from hostler.contract.servers import (
     Accepted,
     OperationCall,
@@ -176,20 +177,13 @@ async def _ask(
     summary: str,
     server_name: str | None,
 ) -> Operation:
-    attributes = [
-        SearchAttributePair(SERVER_ID, request.server_id),
-        SearchAttributePair(PROJECT, request.project),
-        SearchAttributePair(OPERATION, operation.value),
-    ]
-    if server_name is not None:
-        attributes.append(SearchAttributePair(SERVER_NAME, server_name))
     start: WithStartWorkflowOperation[Any, Server] = WithStartWorkflowOperation(
         operation.value,
         request,
         id=server_workflow_id(request.server_id),
         task_queue=CONTROL_QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        search_attributes=TypedSearchAttributes(attributes),
+        search_attributes=operation_attributes(operation, request, server_name),
         static_summary=summary,
     )
     started = asyncio.ensure_future(start.workflow_handle())

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel
 
 from hostler.contract.names import DEFAULT_PROJECT
-from hostler.contract.resources import Flavor, Host, Image, KeyPair, Network, Quota, Volume
+from hostler.contract.resources import Aggregate, Flavor, Host, Image, KeyPair, Network, Quota, Volume
 from hostler.contract.servers import Server, ServerEvent
 from hostler.contract.states import PowerState
 
@@ -60,6 +60,28 @@ class HostState(BaseModel):
     ref: str
     enabled: bool
     reason: str | None = None
+
+
+class HostDown(BaseModel):
+    """Somebody's word that a host's machine is off. `fenced`: it was seen to, and is not only said."""
+
+    ref: str
+    reason: str
+    fenced: bool = False
+
+
+class AggregateMember(BaseModel):
+    """A host that comes into an aggregate, or leaves it."""
+
+    ref: str
+    host: str
+
+
+class AggregateMetadata(BaseModel):
+    """What changes in an aggregate's metadata; None takes a key away."""
+
+    ref: str
+    metadata: dict[str, str | None]
 
 
 class ConsoleRequest(BaseModel):
@@ -130,7 +152,16 @@ SHOW_VOLUME = Call("show_volume", Ref, Volume)
 LIST_HOSTS = Call("list_hosts", Nothing, list[Host])
 SHOW_HOST = Call("show_host", Ref, Host)
 SET_HOST = Call("set_host", HostState, Host)
+DECLARE_DOWN = Call("declare_down", HostDown, Host)
 NEW_MACHINE = Call("new_machine", Ref, Host)
+
+CREATE_AGGREGATE = Call("create_aggregate", Aggregate, Aggregate)
+LIST_AGGREGATES = Call("list_aggregates", Nothing, list[Aggregate])
+SHOW_AGGREGATE = Call("show_aggregate", Ref, Aggregate)
+DELETE_AGGREGATE = Call("delete_aggregate", Ref, Nothing)
+ADD_AGGREGATE_HOST = Call("add_aggregate_host", AggregateMember, Aggregate)
+REMOVE_AGGREGATE_HOST = Call("remove_aggregate_host", AggregateMember, Aggregate)
+SET_AGGREGATE = Call("set_aggregate", AggregateMetadata, Aggregate)
 
 # What host workers ask and report.
 ADMIT_HOST = Call("admit_host", HostIdentity, Nothing)

@@ -160,7 +160,7 @@ class GuestDescription(BaseModel):
 
 
 class Incoming(BaseModel):
-    """A host that is ready to take a guest in. `uri` is its hypervisor, `address` where the guest's memory and disks go.
+    """A host that is ready to take a guest in. `uri` is its hypervisor, `address` where memory and disks go.
 
     `live` and `persistent` are the domain as it will be there. `disks` are to be copied, by their names in the domain;
     `whole`: with what they have of their image, else without.

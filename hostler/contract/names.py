@@ -56,6 +56,16 @@ def host_workflow_id(host_id: str) -> str:
     return f"host:{host_id}"
 
 
+def drain_workflow_id(host_id: str) -> str:
+    """The ID under which a host is drained."""
+    return f"drain:{host_id}"
+
+
+def host_failure_workflow_id(host_id: str) -> str:
+    """The ID under which a host that failed is evacuated."""
+    return f"host-failure:{host_id}"
+
+
 SUBJECTS = ("server", "image", "volume", "host")
 """What a workflow may be about, as its ID says before the colon."""
 

@@ -178,7 +178,8 @@ class Owed(BaseModel):
 class Host(BaseModel):
     """A host. `up` is Temporal's knowledge of its worker; `owed` counts the clean-ups that wait for its return.
 
-    `owes` lists them, oldest first, where one host is shown.
+    `owes` lists them, oldest first, where one host is shown. `down_since` is when somebody declared that the machine is
+    off, and why; `fenced`: that was seen to. It holds until the host registers again.
     """
 
     id: str
@@ -187,6 +188,9 @@ class Host(BaseModel):
     up: bool
     enabled: bool
     disabled_reason: str | None = None
+    down_since: datetime | None = None
+    down_reason: str | None = None
+    fenced: bool = False
     owed: int = 0
     owes: list[Owed] = []
     servers: int = 0
@@ -195,6 +199,16 @@ class Host(BaseModel):
     used_disk_gib: int = 0
     inventory: Inventory
     registered_at: datetime | None = None
+
+
+class Aggregate(BaseModel):
+    """Hosts with something in common, as in Nova: `metadata` says what. `hosts` are their names."""
+
+    id: str
+    name: str
+    metadata: dict[str, str] = {}
+    hosts: list[str] = []
+    created_at: datetime | None = None
 
 
 class Quota(BaseModel):

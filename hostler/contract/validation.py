@@ -17,9 +17,10 @@ from hostler.contract.checks import (
     check_uuid,
     reject,
 )
+from hostler.contract.evacuation import check_policy
 from hostler.contract.operation_checks import check_attempts, check_options, check_user_data
 from hostler.contract.public_keys import fingerprint
-from hostler.contract.resources import DiskFormat, Flavor, ImageCreate, KeyPair, Network, Quota, VolumeCreate
+from hostler.contract.resources import Aggregate, DiskFormat, Flavor, ImageCreate, KeyPair, Network, Quota, VolumeCreate
 from hostler.contract.servers import BootRequest, Choice, Decision, OperationRequest
 
 MAX_METADATA_ITEMS = 128
@@ -75,7 +76,7 @@ def check_boot(request: BootRequest) -> None:
 
 
 def check_metadata(metadata: dict[str, str]) -> None:
-    """A server's properties."""
+    """A server's properties, or an aggregate's."""
     if len(metadata) > MAX_METADATA_ITEMS:
         reject("metadata", f"{len(metadata)} items", f"has more than {MAX_METADATA_ITEMS} items", "leave some out")
     for key, value in metadata.items():
@@ -88,6 +89,14 @@ def check_metadata(metadata: dict[str, str]) -> None:
             )
         if len(value) > MAX_NAME:
             reject(f"metadata[{key}]", value, f"is longer than {MAX_NAME} characters", "shorten it")
+    check_policy(metadata)
+
+
+def check_aggregate(aggregate: Aggregate) -> None:
+    """A new aggregate, or one as it is to be."""
+    check_uuid("id", aggregate.id)
+    check_text("name", aggregate.name)
+    check_metadata(aggregate.metadata)
 
 
 def check_flavor(flavor: Flavor) -> None:

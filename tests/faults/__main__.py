@@ -18,7 +18,7 @@ from tests.faults.servers import TemporalServers, temporal_servers
 from tests.faults.site import JOBS, Site, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-SITES = ("simulated", "libvirt")
+SITES = ("simulated", "libvirt", "lab")
 REAL_FAULTS = (Fault.AFTER, Fault.KILLED)
 
 
@@ -33,6 +33,9 @@ def main() -> int:
     try:
         with temporal_servers() as servers:
             for name in arguments.site or SITES:
+                if name == "lab":
+                    results[name] = asyncio.run(_in_lab(arguments))
+                    continue
                 site = make_site(name, servers, directory / name, arguments.jobs)
                 faults = tuple(OF_STEPS) if name == "simulated" else REAL_FAULTS
                 matrix = Matrix(
@@ -67,6 +70,19 @@ def make_site(name: str, servers: TemporalServers, directory: Path, jobs: int | 
 
         return libvirt_site(servers, template, disk, jobs)
     return Site(name, servers, template, disk, jobs=jobs or JOBS)
+
+
+async def _in_lab(arguments: argparse.Namespace) -> list[Result]:
+    """The results of the cases on the lab, of which there is one: they come one after the other."""
+    from tests.faults.lab.cloud import temporary_lab
+    from tests.faults.lab.matrix import LabMatrix
+
+    async with temporary_lab() as cloud:
+        matrix = LabMatrix(cloud, arguments.cases or ["*"], arguments.sample, _tell)
+        if not arguments.list:
+            return await matrix.run()
+        print(*[case.name for case in await matrix.cases()], sep="\n")
+        return []
 
 
 def _parse() -> argparse.Namespace:

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 # What says when, how often and by whom, but not what is held.
-VOLATILE = {"generation", "request_fingerprint", "machine_id", "reason", "boots", "console", "port", "host_port"}
+VOLATILE = {
+    "generation",
+    "request_fingerprint",
+    "machine_id",
+    "reason",
+    "down_since",
+    "down_reason",
+    "boots",
+    "console",
+    "port",
+    "host_port",
+}
 IGNORED = re.compile(r"(^|/)(host_id|faults\.log|[^/]*\.lock|[^/]*\.db(-wal|-shm)?)$")
 # The PIDs of daemons are others every time; what a guest writes to its console depends on when it is looked at; a
 # domain's XML is libvirt's own, with ports and paths of the case.

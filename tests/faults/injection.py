@@ -26,7 +26,7 @@ from hostler.client.connection import Connection
 from hostler.client.operation import begin
 from hostler.contract.servers import DeleteRequest, OperationName
 from hostler.settings import Settings
-from tests.faults.plan import LONG, TIMED_OUT, Book, Fault, Strike, Struck
+from tests.faults.plan import LONG, OF_MACHINES, TIMED_OUT, Book, Fault, Strike, Struck
 
 MARK = "fault"
 TIMEOUT = timedelta(seconds=2)
@@ -38,14 +38,24 @@ AGAIN = timedelta(milliseconds=100)
 POLL_SECONDS = 0.05
 
 Perform = Callable[[], Awaitable[Any]]
+Shorten = Callable[[temporalio.worker.StartActivityInput, Fault], None]
+
+
+def shorten(input: temporalio.worker.StartActivityInput, fault: Fault) -> None:
+    """Shorten the time-outs of a step that is to be struck."""
+    if fault in TIMED_OUT:
+        input.start_to_close_timeout, input.heartbeat_timeout = TIMEOUT, None
+    if fault is Fault.DEAD and input.schedule_to_start_timeout is not None:
+        input.schedule_to_start_timeout = ANSWER  # also of the tries that come when it is dead
 
 
 class Injector(temporalio.client.Interceptor, temporalio.worker.Interceptor):
     """Enters a worker by way of its Temporal client, before every other interceptor."""
 
-    def __init__(self, book: Book, settings: Settings) -> None:
+    def __init__(self, book: Book, settings: Settings, shorten: Shorten = shorten) -> None:
         self.book = book
         self.settings = settings
+        self.shorten = shorten
         self.client: temporalio.client.Client | None = None
 
     def enter(self, client: temporalio.client.Client) -> temporalio.client.Client:
@@ -65,11 +75,11 @@ class Injector(temporalio.client.Interceptor, temporalio.worker.Interceptor):
         self, input: temporalio.worker.WorkflowInterceptorClassInput
     ) -> type[temporalio.worker.WorkflowInboundInterceptor]:
         """What marks the steps of workflows."""
-        book = self.book
+        injector = self
 
         class Inbound(temporalio.worker.WorkflowInboundInterceptor):
             def init(self, outbound: temporalio.worker.WorkflowOutboundInterceptor) -> None:
-                super().init(_Outbound(outbound, book))
+                super().init(_Outbound(outbound, injector))
 
         return Inbound
 
@@ -77,9 +87,10 @@ class Injector(temporalio.client.Interceptor, temporalio.worker.Interceptor):
 class _Outbound(temporalio.worker.WorkflowOutboundInterceptor):
     """Marks steps. Options of an activity are no part of what a replay compares, so it may look at files."""
 
-    def __init__(self, next: temporalio.worker.WorkflowOutboundInterceptor, book: Book) -> None:
+    def __init__(self, next: temporalio.worker.WorkflowOutboundInterceptor, injector: Injector) -> None:
         super().__init__(next)
-        self._book = book
+        self._book = injector.book
+        self._shorten = injector.shorten
         self._seen: Counter[str] = Counter()
 
     def start_activity(self, input: temporalio.worker.StartActivityInput) -> workflow.ActivityHandle[Any]:
@@ -98,10 +109,7 @@ class _Outbound(temporalio.worker.WorkflowOutboundInterceptor):
         input.retry_policy = replace(
             input.retry_policy or RetryPolicy(), initial_interval=AGAIN, backoff_coefficient=1, maximum_interval=AGAIN
         )
-        if strike.fault in TIMED_OUT:
-            input.start_to_close_timeout, input.heartbeat_timeout = TIMEOUT, None
-        if strike.fault is Fault.DEAD and input.schedule_to_start_timeout is not None:
-            input.schedule_to_start_timeout = ANSWER  # also of the tries that come when it is dead
+        self._shorten(input, strike.fault)
 
 
 class _Activities(temporalio.worker.ActivityInboundInterceptor):
@@ -128,9 +136,12 @@ class _Activities(temporalio.worker.ActivityInboundInterceptor):
             number, info.workflow_type, info.workflow_run_id, info.activity_type, info.attempt, info.task_queue
         )
         self._injector.book.enter(struck)
-        return await self._suffer(strike.fault, perform, struck)
+        return await self._suffer(strike, perform, struck)
 
-    async def _suffer(self, fault: Fault, perform: Perform, struck: Struck) -> Any:
+    async def _suffer(self, strike: Strike, perform: Perform, struck: Struck) -> Any:
+        fault = strike.fault
+        if fault in OF_MACHINES:
+            return await self._befallen(perform, struck)
         match fault:
             case Fault.BEFORE | Fault.FAILS_LONG:
                 raise _failure()
@@ -146,6 +157,8 @@ class _Activities(temporalio.worker.ActivityInboundInterceptor):
             case Fault.LATE:
                 return await self._late(perform, struck)
             case Fault.KILLED:
+                if strike.delay:
+                    await asyncio.wait({asyncio.ensure_future(perform())}, timeout=strike.delay)
                 _die()
             case Fault.KILLED_AFTER | Fault.DEAD:
                 with suppress(Exception):  # a step may have nothing to do, and say so
@@ -159,6 +172,24 @@ class _Activities(temporalio.worker.ActivityInboundInterceptor):
             case Fault.DELETED:
                 await self._delete()
                 return await perform()
+
+    async def _befallen(self, perform: Perform, struck: Struck) -> Any:
+        """It goes on for at least as long as it takes to befall its machine."""
+
+        async def done() -> Any:
+            try:
+                return await perform()
+            finally:
+                self._injector.book.enter(replace(struck, done=True))
+
+        results = await asyncio.gather(done(), self._dealt(), return_exceptions=True)
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
+
+    async def _dealt(self) -> None:
+        while not self._injector.book.dealt():  # noqa: ASYNC110 - who deals it is another process
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _late(self, perform: Perform, struck: Struck) -> Any:
         try:

@@ -51,7 +51,8 @@ def libvirt_site(servers: TemporalServers, template: Path, disk: Path, jobs: int
         sweep=_sweep,
         unique=True,
         settings=OperationSettings(resize_on_same_host=True),
-        without=frozenset({OperationName.MIGRATE, OperationName.LIVE_MIGRATE}),  # there is no second host of the kind
+        # There is no second host of the kind.
+        without=frozenset({OperationName.MIGRATE, OperationName.LIVE_MIGRATE, OperationName.EVACUATE}),
         jobs=jobs or JOBS,
     )
 

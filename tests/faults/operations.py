@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 import workers.control
 from hostler.contract.audit import AUDIT
 from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, REGISTER_HOST
+from hostler.contract.host_work import DRAIN_HOST, HOST_FAILURE, WATCH_HOSTS
 from hostler.contract.names import (
     DEFAULT_PROJECT,
     host_workflow_id,
@@ -44,6 +45,7 @@ NEEDS_A_GUEST = {"quiesce"}
 VARIANTS: dict[str, list[tuple[str, tuple[tuple[str, Any], ...], VmState | None]]] = {
     OperationName.SHELVE: [("at-once", (("offload_after", timedelta(0)),), None)],
     OperationName.UNSHELVE: [("offloaded", (), VmState.SHELVED_OFFLOADED)],
+    OperationName.EVACUATE: [("off", (), VmState.STOPPED)],
 }
 """Circumstances that are no flag, by workflow: their names, options, and the server's state before."""
 
@@ -96,6 +98,11 @@ class Operation:
     def is_its_hosts(self) -> bool:
         """Whether it is no client's but a host's, which asks for it when its worker starts."""
         return self.workflow == REGISTER_HOST
+
+    @property
+    def leaves_the_dead(self) -> bool:
+        """Whether the server's host must be off, and declared to be so, before it."""
+        return self.workflow == OperationName.EVACUATE
 
     @property
     def holds(self) -> bool:
@@ -183,11 +190,17 @@ class Operation:
         )
 
 
+OF_OPERATIONS = {DRAIN_HOST, HOST_FAILURE, WATCH_HOSTS}
+"""What consists of other operations, each of which is struck by itself."""
+
+
 def operations() -> list[Operation]:
     """Every operation that the control worker serves; a flag of its request makes another one of it."""
     found = []
     for definition in workers.control.WORKFLOWS:
         name = getattr(definition, DEFINITION).name
+        if name in OF_OPERATIONS:
+            continue
         hints = get_type_hints(definition.run)  # type: ignore[attr-defined]  # each has one
         model = next((hint for key, hint in hints.items() if key != "return"), None)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):

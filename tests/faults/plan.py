@@ -26,6 +26,11 @@ class Fault(StrEnum):
     CANCELLED = "cancelled"
     DELETED = "deleted"
     FAILS_LONG = "fails-long"
+    POWER_CUT = "power-cut"
+    POWER_CUT_OPPOSITE = "power-cut-opposite"
+    CABLE_OUT = "cable-out"
+    CABLE_OUT_OPPOSITE = "cable-out-opposite"
+    RETURNED = "returned"
 
 
 MEANING = {
@@ -42,9 +47,19 @@ MEANING = {
     Fault.CANCELLED: "the operation is cancelled while it runs",
     Fault.DELETED: "the server is deleted while it runs",
     Fault.FAILS_LONG: "fails again and again: a host's undo until it is owed",
+    Fault.POWER_CUT: "its host loses its power while it runs, and is switched on again",
+    Fault.POWER_CUT_OPPOSITE: "the other host of the move loses its power while it runs, and is switched on again",
+    Fault.CABLE_OUT: "its host's network cable is pulled out while it runs, and put back in",
+    Fault.CABLE_OUT_OPPOSITE: "the cable of the other host of the move is pulled out while it runs, and put back in",
+    Fault.RETURNED: "the host that was given up for lost is switched on while it runs",
 }
 
-OF_STEPS = [fault for fault in Fault if fault is not Fault.FAILS_LONG]
+OF_MACHINES = [
+    *(Fault.POWER_CUT, Fault.POWER_CUT_OPPOSITE, Fault.CABLE_OUT, Fault.CABLE_OUT_OPPOSITE),
+    Fault.RETURNED,
+]
+"""What befalls hosts that have a power switch and a cable. No worker does that to itself, but whoever runs the case."""
+OF_STEPS = [fault for fault in Fault if fault is not Fault.FAILS_LONG and fault not in OF_MACHINES]
 OF_UNDOS = [Fault.BEFORE, Fault.FAILS_LONG, Fault.TWICE, Fault.HANG, Fault.KILLED, Fault.KILLED_AFTER]
 KILLS = frozenset({Fault.KILLED, Fault.KILLED_AFTER, Fault.DEAD})
 TIMED_OUT = KILLS | {Fault.HANG, Fault.LATE}
@@ -74,11 +89,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Strike:
-    """One fault at one step."""
+    """One fault at one step; `delay` seconds after it began, or (None) when it has taken effect.
+
+    Only those of machines, and a worker's being killed, look at the delay.
+    """
 
     activity: str
     occurrence: int
     fault: Fault
+    delay: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +118,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Struck:
-    """A strike that happened: which of the plan's, in which run, at which try, and what became of a late effect."""
+    """A strike that happened: which of the plan's, in which run, at which try. `done`: it has taken effect since."""
 
     number: int
     workflow: str
@@ -120,7 +139,9 @@ class Book:
         self._plan = directory / "plan.json"
         self._struck = directory / "struck.jsonl"
         self._away = directory / "away"
+        self._dealt = directory / "dealt"
         self._known: Plan | None = None
+        self._written = 0
 
     def arm(self, plan: Plan) -> None:
         """From here on the plan's faults strike."""
@@ -130,14 +151,29 @@ class Book:
 
     def plan(self) -> Plan | None:
         """The plan, if there is one yet."""
-        if self._known is None:
-            try:
+        try:
+            written = self._plan.stat().st_mtime_ns
+            if written != self._written:
                 read = json.loads(self._plan.read_text())
-            except FileNotFoundError:
-                return None
-            strikes = tuple(Strike(one["activity"], one["occurrence"], Fault(one["fault"])) for one in read["strikes"])
-            self._known = Plan(read["workflow"], read["workflow_id"], strikes)
+                strikes = tuple(Strike(**one | {"fault": Fault(one["fault"])}) for one in read["strikes"])
+                self._known = Plan(read["workflow"], read["workflow_id"], strikes)
+                self._written = written
+        except FileNotFoundError:
+            return None
         return self._known
+
+    def clear(self) -> None:
+        """For the next case, where workers outlive one."""
+        for file in (self._plan, self._struck, self._away, self._dealt):
+            file.unlink(missing_ok=True)
+
+    def deal(self) -> None:
+        """The fault of the machine is there: the step that it was for need not be kept up any longer."""
+        self._dealt.touch()
+
+    def dealt(self) -> bool:
+        """Whether it is."""
+        return self._dealt.exists()
 
     def leave(self, queue: str) -> None:
         """From here on the host of this queue is away for long: nobody need wait for it."""

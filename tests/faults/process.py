@@ -89,9 +89,13 @@ def _work(kind: Kind, settings: Settings, directory: Path, log: Path, defect: Ca
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
+    work(kind, settings, Injector(Book(directory), settings))
+
+
+def work(kind: Kind, settings: Settings, injector: Injector) -> None:
+    """Be the worker, with the faults in it, until it is asked to stop."""
     logs.configure(LogSettings(), kind)
     module = {"control": workers.control, "host": workers.host}[kind]
-    injector = Injector(Book(directory), settings)
     connect = module.connect
 
     async def connect_with_faults(*arguments: Any, **options: Any) -> Client:

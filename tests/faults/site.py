@@ -25,6 +25,7 @@ from hostler.contract.names import HOST_QUEUE_PREFIX
 from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.settings import (
     AuditSettings,
+    HostFailureSettings,
     HostSettings,
     OperationSettings,
     SchedulerSettings,
@@ -309,6 +310,7 @@ async def _make_cell(site: Site, address: str, directory: Path, slot: int, contr
         "scheduler": SchedulerSettings(spread=1),
         "timeouts": TIMEOUTS,
         "audit": AuditSettings(interval=timedelta(0)),
+        "host_failure": HostFailureSettings(interval=timedelta(0)),
         "operations": site.settings,
     }
     settings = Settings(state_dir=directory, **shared)

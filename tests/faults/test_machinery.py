@@ -11,11 +11,11 @@ from temporalio import workflow
 
 import workers.control
 from tests.faults import defects
-from tests.faults.case import Case, Faultless, Result, run_case
+from tests.faults.case import Case, Faultless, Result, has_orphaned_images, left_off, run_case
 from tests.faults.files import held, stored
 from tests.faults.machine import rules
 from tests.faults.matrix import Matrix, of_steps, of_undos, sample
-from tests.faults.operations import NoFiller, Scene, operations
+from tests.faults.operations import OF_OPERATIONS, NoFiller, Scene, operations
 from tests.faults.plan import OF_STEPS, OF_UNDOS, Fault, Plan, Step, Strike
 from tests.faults.report import render
 from tests.faults.site import Site
@@ -135,6 +135,22 @@ def test_only_a_whole_image_that_there_is_may_be_in_a_cache(tmp_path: Path) -> N
     assert held(tmp_path, ROLES, images) == ["cache/<image demo>: im"]
 
 
+def test_an_image_that_has_gone_is_the_audits_where_nothing_else_is_wrong() -> None:
+    orphan = "+ <first-1>: files: simulated/cache/<former image of device 0>"
+    part = "+ <first-1>: files: simulated/cache/.<former image of device 0>.part: empty"
+    unknown = "+ <first-1>: files: simulated/cache/0f2c9a52-94c5-4a43-a8a1-64b1b9a3c2de"
+
+    assert has_orphaned_images([orphan, "+ <first-1>: files: cache/<image demo>: image"])
+    for others in ([], [part], [unknown], [orphan, "+ port: a"], [orphan.replace("+", "-")]):
+        assert not has_orphaned_images(others)
+
+
+def test_a_server_that_had_no_guest_has_none_when_it_is_left_off() -> None:
+    for power, then in (("running", "shutdown"), ("shutdown", "shutdown"), ("nostate", "nostate")):
+        left = left_off(World({}, {"power_state": power, "vm_state": "active"}))
+        assert left.server == {"power_state": then, "vm_state": "error"}
+
+
 def test_what_a_dhcp_server_was_told_is_compared(tmp_path: Path) -> None:
     write(tmp_path / "hosts", f"{MAC},10.11.0.5,web\n")
     write(tmp_path / "leases", f"{LEASE}\n")
@@ -237,7 +253,7 @@ def test_every_operation_of_the_control_worker_can_be_asked_for() -> None:
             operation.way(scene)
     assert {one.workflow for one in operations()} == {
         workflow._Definition.must_from_class(one).name for one in workers.control.WORKFLOWS
-    }
+    } - OF_OPERATIONS
 
 
 def test_a_field_that_it_cannot_fill_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

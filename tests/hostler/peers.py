@@ -360,6 +360,16 @@ class Catalogue:
             self.host = self.host.model_copy(update={"owes": []})
             return self.host
 
+        async def declare_down(said: calls.HostDown) -> Host:
+            update = {
+                "up": False,
+                "down_since": datetime(2026, 7, 1, 12, tzinfo=UTC),
+                "down_reason": said.reason,
+                "fenced": said.fenced,
+            }
+            self.host = self.host.model_copy(update=update)
+            return self.host
+
         async def set_host(state: calls.HostState) -> Host:
             update = {"enabled": state.enabled, "disabled_reason": state.reason}
             self.host = self.host.model_copy(update=update)

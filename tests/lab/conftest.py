@@ -21,6 +21,7 @@ from deploy.lab.site import Site
 from hostler import Client
 from hostler.settings import load
 from tests.end_to_end.conftest import DEMO
+from tests.lab.guests import is_up, until
 
 CANDIDATES = [ipaddress.IPv4Network(f"198.18.{number}.0/24") for number in range(100, 250)]
 UP_LIMIT = 240
@@ -123,3 +124,17 @@ async def client(the_lab: Lab) -> AsyncIterator[Client]:
         yield client
         for server in await client.servers.list():
             await (await client.servers.delete(server.id)).result()
+
+
+@pytest.fixture
+def one(the_lab: Lab) -> Host:
+    return the_lab.hosts[0]
+
+
+@pytest.fixture
+async def other(the_lab: Lab, client: Client) -> AsyncIterator[Host]:
+    """A host that a test may break: in order again before the servers are deleted."""
+    host = the_lab.hosts[1]
+    yield host
+    the_lab("up")
+    await until(lambda: is_up(client, host))

@@ -1,10 +1,7 @@
 """The lab for real: two hosts, guests that reach each other, power cuts and cables that are out."""
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -12,60 +9,12 @@ from deploy.lab.host import Host
 from hostler import Client
 from hostler.contract.servers import Server
 from tests.lab.conftest import Lab, lab
+from tests.lab.guests import boot, console, is_up, until
 
 pytestmark = pytest.mark.real
-LIMIT = 180
 
 # The guest's kernel console is its log: what it writes there, the test reads.
 PING = "#!/bin/sh\nping -c 1 -w 60 {} >/dev/null && echo '=== reached' >/dev/console || echo '=== lost' >/dev/console\n"
-
-
-@pytest.fixture
-def one(the_lab: Lab) -> Host:
-    return the_lab.hosts[0]
-
-
-@pytest.fixture
-async def other(the_lab: Lab, client: Client) -> AsyncIterator[Host]:
-    """A host that a test may break: in order again before the servers are deleted."""
-    host = the_lab.hosts[1]
-    yield host
-    the_lab("up")
-    await until(lambda: is_up(client, host))
-
-
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not await condition():  # noqa: ASYNC110 - it is about the world, not about a task of ours
-            await asyncio.sleep(0.2)
-
-
-async def is_up(client: Client, host: Host) -> bool:
-    return {known.name: known.up for known in await client.hosts.list()}[host.name]
-
-
-async def boot(client: Client, name: str, host: Host, user_data: str | None = None) -> Server:
-    """A server whose guest has come up."""
-    operation = await client.servers.boot(
-        name,
-        flavor="tiny",
-        image="demo",
-        networks=["net"],
-        host=host.name,
-        user_data=user_data.encode() if user_data else None,
-    )
-    server = await operation.result()
-    await console(client, server, f"{name} login:")
-    return server
-
-
-async def console(client: Client, server: Server, pattern: str) -> str:
-    """What the guest has written, once it matches."""
-    deadline = monotonic() + LIMIT
-    while not (found := re.search(pattern, log := await client.servers.console_log(server.id))):
-        assert monotonic() < deadline, log
-        await asyncio.sleep(0.2)
-    return found.group(0)
 
 
 class TestUp:

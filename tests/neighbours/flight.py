@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 from uuid import uuid4
 
 from hostler.client import Operation
-from hostler.contract.errors import Unavailable
+from hostler.contract.errors import InvalidState, Unavailable
 from hostler.contract.resources import Volume
 from hostler.contract.servers import NEVER, OperationName
+from hostler.contract.states import PowerState
 from hostler.settings import SimulatedSettings
 from tests.cloud import World
 from tests.processes.cloud import LIMIT, ProcessCloud
+from tests.processes.process import Process
 from tests.soak.repertoire import server_operations
+from workers import dev
 
 T = TypeVar("T")
 
@@ -39,6 +43,7 @@ MAIN_STEP: Mapping[OperationName, str] = {
     OperationName.RESIZE: "receive_disks",
     OperationName.MIGRATE: "receive_disks",
     OperationName.LIVE_MIGRATE: "migrate_guest",
+    OperationName.EVACUATE: "spawn",
     OperationName.CONFIRM_RESIZE: "drop_former_guest",
     OperationName.REVERT_RESIZE: "bring_back_guest",
     OperationName.DELETE: "destroy_guest",
@@ -57,18 +62,25 @@ STATUS: Mapping[OperationName, str] = {
     OperationName.RESIZE: "VERIFY_RESIZE",
     OperationName.MIGRATE: "VERIFY_RESIZE",
     OperationName.LIVE_MIGRATE: "ACTIVE",
+    OperationName.EVACUATE: "ACTIVE",
     OperationName.CONFIRM_RESIZE: "ACTIVE",
     OperationName.REVERT_RESIZE: "ACTIVE",
     OperationName.DELETE: "DELETED",
 }
 LARGER = "larger"
+LOST = "sim-lost-1"
+"""A host that is off meanwhile."""
 
 
 @dataclass
 class Flight:
-    """Operations that run, on a server each, and a volume that is being made; the world as it was before them."""
+    """Operations that run, on a server each, and a volume that is being made; the world as it was before them.
+
+    `lost` is the worker of a host that comes back at the end.
+    """
 
     cloud: ProcessCloud
+    lost: Process
     before: World
     operations: dict[OperationName, Operation]
     volume: "asyncio.Task[Volume]"
@@ -80,9 +92,11 @@ class Flight:
         before = await cloud.settled()
         await cloud.client.flavors.create(LARGER, vcpus=2, ram_mib=256, disk_gib=2)
         servers = cloud.client.servers
-        names = [name for name in OperationName if name in MAIN_STEP and name is not OperationName.BOOT]
+        made_here = (OperationName.BOOT, OperationName.EVACUATE)
+        names = [name for name in OperationName if name in MAIN_STEP and name not in made_here]
         booted = await asyncio.gather(*(cloud.booted(f"web-{name}") for name in names))
         of = {name: server.id for name, server in zip(names, booted, strict=True)}
+        lost, of[OperationName.EVACUATE] = await lose_a_host(cloud)
         ready = await asyncio.gather(
             servers.stop(of[OperationName.START]),
             servers.shelve(of[OperationName.SHELVE_OFFLOAD], offload_after=NEVER),
@@ -105,6 +119,7 @@ class Flight:
             servers.resize(of[OperationName.RESIZE], LARGER),
             servers.migrate(of[OperationName.MIGRATE]),
             servers.live_migrate(of[OperationName.LIVE_MIGRATE]),
+            servers.evacuate(of[OperationName.EVACUATE]),
             servers.confirm_resize(of[OperationName.CONFIRM_RESIZE]),
             servers.revert_resize(of[OperationName.REVERT_RESIZE]),
             servers.delete(of[OperationName.DELETE]),
@@ -115,7 +130,7 @@ class Flight:
             persistently(lambda: cloud.client.volumes.create(size_gib=1, volume_id=volume_id)), name="volume"
         )
         await asyncio.gather(*(cloud.reached(one, MAIN_STEP[name]) for name, one in operations.items()))
-        return cls(cloud, before, operations, volume)
+        return cls(cloud, lost, before, operations, volume)
 
     async def land(self) -> None:
         """See that each ended as asked; then take all away, and see that nothing is left."""
@@ -125,6 +140,7 @@ class Flight:
             made = await self.volume
         assert {name: server.status for name, server in zip(operations, ended, strict=True)} == STATUS
         assert made.status == "available"
+        self.lost.start()
         left = [one.server_id for name, one in operations.items() if name is not OperationName.DELETE]
         await asyncio.gather(*map(self.cloud.deleted, left))
         await persistently(lambda: self.cloud.client.volumes.delete(made.id))
@@ -134,6 +150,26 @@ class Flight:
         for machine in await self.cloud.machines():
             assert machine.volumes is not None
             assert await machine.volumes.volumes() == []
+
+
+async def lose_a_host(cloud: ProcessCloud) -> tuple[Process, str]:
+    """One more host, whose power fails when it has a server: its worker, and the server's UUID."""
+    hosts = len(await cloud.client.hosts.list())
+    kind = SLOW_HOSTS.model_copy(update={"hosts": 1, "name_prefix": LOST.removesuffix("1")})
+    cloud.simulated.append(kind)
+    simulated = {"HOSTLER_HOST__DRIVER": "simulated", "HOSTLER_HOST__SIMULATED": kind.model_dump_json()}
+    process = cloud.add_host("host-lost", simulated)
+    await dev.hosts_up(cloud.settings, hosts + 1)
+    server = await cloud.booted(f"web-{OperationName.EVACUATE}", host=LOST)
+    process.kill()
+    for file in cloud.settings.state_dir.glob(f"simulated/{LOST}/guests/*.json"):
+        file.write_text(file.read_text().replace(f'"{PowerState.RUNNING}"', f'"{PowerState.SHUTDOWN}"'))
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        while True:
+            with suppress(InvalidState):  # whoever answers may not have noticed yet
+                await cloud.client.hosts.declare_down(LOST, "its power failed")
+                return process, server.id
+            await asyncio.sleep(0.2)
 
 
 async def persistently(call: Callable[[], Awaitable[T]]) -> T:

@@ -86,17 +86,39 @@ async def build_failed_everywhere(directory: Path) -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def host_died(directory: Path) -> AsyncIterator[Scene]:
-    """A host with a server is dead; another server has moved from there, and that is not confirmed."""
+    """A host with two servers is dead; another server has moved from there, and that is not confirmed."""
     async with scene(directory) as place:
-        server, moved = await on(place.cloud, HOST), await on(place.cloud, HOST, "moved")
+        server, unwanted = await on(place.cloud, HOST), await on(place.cloud, HOST, "unwanted")
+        moved = await on(place.cloud, HOST, "moved")
         await (await place.cloud.client.servers.migrate(moved.id)).result(LIMIT)
         place.cloud.hosts[0].kill()
-        yield place, {"SERVER": server.id, "MOVED": moved.id, "HOST": HOST, "OTHER": OTHER}
+        names = {"SERVER": server.id, "UNWANTED": unwanted.id, "MOVED": moved.id}
+        yield place, {**names, "HOST": HOST, "OTHER": OTHER}
         assert {s.name: (s.status, s.host) for s in await place.cloud.client.servers.list()} == {
+            server.name: ("ACTIVE", OTHER),
             "moved": ("ACTIVE", OTHER),
             "replacement": ("ACTIVE", OTHER),
         }
         assert (await place.cloud.client.hosts.show(HOST)).owed
+
+
+@asynccontextmanager
+async def too_many_hosts_lost(directory: Path) -> AsyncIterator[Scene]:
+    """Both hosts are dead. One has a server that is to be evacuated, and cannot be fenced."""
+    watch = {"INTERVAL": "0.5", "SILENCE": "3", "FENCE_COMMAND": '["false"]'}
+    environment = {f"HOSTLER_HOST_FAILURE__{setting}": value for setting, value in watch.items()}
+    async with scene(directory, environment=environment) as place:
+        cloud = place.cloud
+        server = await cloud.booted("web", host=HOST, metadata={"hostler:evacuate": "true"})
+        await on(cloud, OTHER, "other")
+        for host in cloud.hosts:
+            host.kill()
+        yield place, {"SERVER": server.id, "HOST": HOST, "OTHER": OTHER}
+        assert {one.name: (one.status, one.host) for one in await cloud.client.servers.list()} == {
+            "web": ("ACTIVE", OTHER),
+            "other": ("ACTIVE", OTHER),
+        }
+        assert (await cloud.client.hosts.show(HOST)).down_since
 
 
 @asynccontextmanager

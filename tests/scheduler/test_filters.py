@@ -24,6 +24,7 @@ def the_filter(name: str, request: dict[str, Any], alive: frozenset[str] = froze
         ("hypervisor_type", {"hypervisor_type": "lxc"}, {"hypervisor_type": "lxc"}, {"hypervisor_type": "qemu"}),
         ("alive", {}, {"id": "id-host"}, {"id": "id-dead"}),
         ("enabled", {}, {"enabled": True}, {"enabled": False}),
+        ("declared_down", {}, {"down": False}, {"down": True}),
         ("owed_work", {}, {"owed": 0}, {"owed": 1}),
         ("size", {"vcpus": 4}, {"vcpus": 4}, {"vcpus": 3, "free_vcpus": 64}),
         ("size", {"ram_mib": 4096}, {"ram_mib": 4096}, {"ram_mib": 4095, "free_ram_mib": 65536}),
@@ -57,7 +58,7 @@ def test_other_peoples_names_for_an_architecture_are_understood() -> None:
 
 def test_what_is_not_asked_for_is_not_filtered() -> None:
     names = [check.name for check in all_filters(a_request(), frozenset())]
-    assert names == ["alive", "enabled", "owed_work", "size", "ram", "vcpus", "disk"]
+    assert names == ["alive", "enabled", "declared_down", "owed_work", "size", "ram", "vcpus", "disk"]
 
 
 def test_a_host_is_reported_once_for_the_first_reason() -> None:

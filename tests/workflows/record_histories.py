@@ -22,12 +22,21 @@ from uuid import uuid4
 import models
 from hostler.contract.audit import AUDIT, AuditRequest
 from hostler.contract.errors import ImageRejected, RescheduleError
-from hostler.contract.names import CONTROL_QUEUE, host_workflow_id, image_workflow_id, volume_workflow_id
+from hostler.contract.host_work import WATCH_HOSTS
+from hostler.contract.names import (
+    CONTROL_QUEUE,
+    drain_workflow_id,
+    host_failure_workflow_id,
+    host_workflow_id,
+    image_workflow_id,
+    volume_workflow_id,
+)
 from hostler.contract.servers import NEVER
 from models import Flavor
 from tests.cloud import Cloud, run_cloud
 from tests.conftest import free_port, make_namespace, run_temporal
 from tests.workflows.test_audit import on_host, plant
+from tests.workflows.test_host_failure import begun, configure, dies, watched
 
 DIRECTORY = Path(__file__).with_name("histories")
 
@@ -40,7 +49,7 @@ def main() -> None:
 
 async def _record(address: str, directory: Path) -> None:
     recorder = Recorder(directory)
-    for story in (servers, moves, shelf, images, unhappy_boots, preempted_boot, catalogue, silent_host, audited):
+    for story in STORIES:
         async with _cloud(address, directory / story.__name__) as cloud:
             await story(cloud, recorder)
 
@@ -197,6 +206,43 @@ async def audited(cloud: Cloud, recorder: Recorder) -> None:
         AUDIT, AuditRequest(heal=True, pause=timedelta(seconds=1)), id=f"{AUDIT}:recorded", task_queue=CONTROL_QUEUE
     )
     await recorder.save(cloud, "audit-healing", handle.id)
+
+
+async def evacuations(cloud: Cloud, recorder: Recorder) -> None:
+    """Servers of a host that is off: one is built elsewhere, one cannot be."""
+    first, second = await cloud.booted("first", host="sim-2"), await cloud.booted("second", host="sim-2")
+    await cloud.stop_host("sim-2")
+    cloud.alive.discard(cloud.machine("sim-2").id)
+    await cloud.client.hosts.declare_down("sim-2", "its power supply burnt")
+    await operate(cloud, recorder, first.id, "evacuate")
+    cloud.stage.fail("spawn", ImageRejected("not an image"))
+    failed = await cloud.client.servers.evacuate(second.id)
+    await recorder.save(cloud, "evacuate-failed", f"server:{second.id}", failed.run_id)
+
+
+async def hosts(cloud: Cloud, recorder: Recorder) -> None:
+    """A host that is drained with one server that cannot be moved; one that falls silent and is evacuated."""
+    off = await cloud.booted("off", host="sim-1")
+    await (await cloud.client.servers.stop(off.id)).result()
+    waits = await cloud.booted("waits", host="sim-1")
+    await (await cloud.client.servers.migrate(waits.id)).result()
+    drain = await cloud.client.hosts.drain("sim-1", skip=True)
+    await recorder.save(cloud, "drain-host-skipping", drain_workflow_id(drain.host_id))
+    await cloud.client.hosts.enable("sim-1")
+    await cloud.booted("web", host="sim-1", metadata={"hostler:evacuate": "true"})
+    configure(cloud, ["true"])
+    await dies(cloud, "sim-1")
+    await watched(cloud)
+    failure = await begun(cloud, "sim-1")
+    await recorder.save(cloud, "host-failure-ok", host_failure_workflow_id(failure.host_id))
+    configure(cloud, None, interval=timedelta(0))
+    await recorder.save(cloud, "watch-hosts-ended", WATCH_HOSTS)
+
+
+STORIES = (
+    *(servers, moves, shelf, images, unhappy_boots, preempted_boot),
+    *(catalogue, silent_host, audited, evacuations, hosts),
+)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Resize and cold migrate: the server is elsewhere or larger, and can go back until that is confirmed."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -14,12 +16,14 @@ from hostler.contract.errors import (
     OperationFailed,
     QuotaExceeded,
 )
-from hostler.contract.servers import Server
+from hostler.contract.servers import OperationName, Server, StepStatus
 from hostler.contract.states import PowerState
 from hostler.settings import OperationSettings
 from models import Flavor
 from tests.cloud import LIMIT, Cloud, World, breaks, refuses
 from tests.workflows.conftest import StartCloud
+from workflows.revert_resize import STARTS
+from workflows.steps import StepDefinition
 
 SMALL, SMALL_ID = "small", "00000000-0000-4000-8000-0000000005a1"
 FOR_GOOD = ApplicationError("no answer can be made of it", non_retryable=True)
@@ -55,6 +59,11 @@ async def confirmed(cloud: Cloud, server: Server) -> Server:
 
 async def power_on(cloud: Cloud, host: str, server: Server) -> PowerState:
     return await cloud.machine(host).hypervisor.power_state(server.id)
+
+
+def impatient(step: StepDefinition[Any, Any]) -> StepDefinition[Any, Any]:
+    """The step, of which Temporal gives up on a try after a second."""
+    return replace(step, timeout=timedelta(seconds=1), heartbeat=None)
 
 
 def content(cloud: Cloud, host: str, server: Server) -> str:
@@ -407,7 +416,63 @@ async def test_a_revert_does_not_start_a_second_guest_while_the_first_may_run(cl
 async def test_a_former_guest_that_does_not_start_leaves_the_server_stopped(cloud: Cloud) -> None:
     server = await cloud.booted()
     await migrated(cloud, server)
-    cloud.stage.fail("start_guest", FOR_GOOD)
+    cloud.stage.fail("start_guest", FOR_GOOD, times=STARTS)
 
     assert (await reverted(cloud, server)).status == "SHUTOFF"
+    assert await starts(cloud, server) == [StepStatus.FAILED] * STARTS
     assert (await (await cloud.client.servers.start(server.id)).result(LIMIT)).status == "ACTIVE"
+
+
+async def starts(cloud: Cloud, server: Server) -> list[StepStatus]:
+    """What became of the revert's tries to start the former guest, by the server's history."""
+    events = await cloud.client.servers.events(server.id)
+    steps = [event.step for event in events if event.operation is OperationName.REVERT_RESIZE]
+    return [step.status for step in steps if step.name == "start_guest"]
+
+
+async def test_a_former_guest_that_does_not_start_at_once_is_started_again(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    cloud.stage.fail("start_guest", FOR_GOOD)
+
+    assert await reverted(cloud, server) == server
+    assert await starts(cloud, server) == [StepStatus.FAILED, StepStatus.DONE]
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+
+
+async def test_a_former_guest_whose_start_was_not_answered_is_asked_whether_it_runs(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    cloud.stage.fail("start_guest", FOR_GOOD, afterwards=True)
+
+    assert await reverted(cloud, server) == server
+    assert await starts(cloud, server) == [StepStatus.FAILED]
+
+
+async def test_a_former_guest_whose_host_says_no_more_is_not_waited_for(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    held = cloud.stage.hold("start_guest")
+    revert = await cloud.client.servers.revert_resize(server.id)
+    await held.reached.wait()
+    await cloud.stop_host("sim-1")
+
+    assert (await revert.result(LIMIT)).status == "SHUTOFF"
+    assert await starts(cloud, server) == [StepStatus.FAILED]
+
+
+async def test_a_delete_ends_the_tries_to_start_the_former_guest(cloud: Cloud) -> None:
+    before = await cloud.world()
+    server = await cloud.booted()
+    await migrated(cloud, server)
+    cloud.stage.fail("start_guest", FOR_GOOD, times=STARTS)
+    held = cloud.stage.hold("start_guest")
+    await cloud.client.servers.revert_resize(server.id)
+    await held.reached.wait()
+    delete = await cloud.client.servers.delete(server.id)
+    held.go_on.set()
+
+    await delete.result(LIMIT)
+
+    assert cloud.stage.names().count("start_guest") == 1
+    assert (await cloud.world()).besides(server.id) == before.besides(server.id)

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+import workflows.rebuild
+import workflows.source
 from hostler.client import Operation
 from hostler.contract.errors import (
     Cancelled,
@@ -26,9 +28,10 @@ from models import Flavor, Image, KeyPair
 from models import Server as Row
 from tests.cloud import DEMO, LIMIT, Cloud, World, breaks, refuses
 from tests.leaks import Leaks, raw_records, readable_payloads, rows
+from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_audit import audit
-from tests.workflows.test_move import FOR_GOOD, content, power_on
+from tests.workflows.test_move import FOR_GOOD, content, impatient, power_on
 from tests.workflows.test_volume import attach, image_id, new_root
 
 ALICE, BOB = "ssh-ed25519 AAAAalice", "ssh-ed25519 AAAAbob"
@@ -490,3 +493,18 @@ async def test_a_host_that_goes_once_the_new_guest_runs_owes_the_former_ones_rem
     await cloud.stop_host("sim-1")
     await cloud.start_host("sim-1")
     assert await cloud.world() == before
+
+
+async def test_a_try_to_stop_the_former_guest_that_comes_too_late_does_not_stop_the_new_one(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflows.rebuild, "STOP", impatient(workflows.source.STOP))
+    server = await cloud.booted()
+    held = cloud.stage.hold("stop_guest")
+
+    assert await rebuilt(cloud, server) == server
+    held.go_on.set()
+    await eventually(lambda: not cloud.stage.under_way)
+
+    assert cloud.stage.names().count("stop_guest") == 2
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING

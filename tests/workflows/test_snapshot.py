@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import workflows.imaging
 from hostler.client import Operation
 from hostler.contract.errors import (
     Cancelled,
@@ -18,9 +19,10 @@ from hostler.contract.servers import Server
 from hostler.contract.states import PowerState
 from models import Image as Row
 from tests.cloud import DEMO, LIMIT, Cloud, World, breaks
+from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_audit import audit
-from tests.workflows.test_move import FOR_GOOD, content, power_on
+from tests.workflows.test_move import FOR_GOOD, content, impatient, power_on
 from tests.workflows.test_volume import image_id, new_root
 
 PREFIX = b"hostler simulated disk "
@@ -434,3 +436,18 @@ async def test_a_rotation_whose_answer_was_lost_is_done_again(cloud: Cloud) -> N
 async def test_a_server_that_is_not_there_has_no_backup(cloud: Cloud) -> None:
     with pytest.raises(NotFound):
         await cloud.client.servers.backup("nothing", "monday", backup_type="daily", rotation=1)
+
+
+async def test_a_try_that_comes_when_the_image_is_made_writes_no_file(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflows.imaging, "SNAPSHOT_GUEST", impatient(workflows.imaging.SNAPSHOT_GUEST))
+    server = await cloud.booted()
+    held = cloud.stage.hold("snapshot_guest")
+
+    image = await snapshot(cloud, server)
+    held.go_on.set()
+    await eventually(lambda: not cloud.stage.under_way)
+
+    assert cloud.stage.names().count("snapshot_guest") == 2
+    assert list(cloud.settings.images_dir.rglob(image.id)) == [file_of(cloud, image.id)]

@@ -1,9 +1,10 @@
 """What the database knows of one host and of all that the host says it has, read in one transaction."""
 
 from collections import defaultdict
+from collections.abc import Set
 from dataclasses import dataclass
 
-from sqlmodel import Session, col, or_, select
+from sqlmodel import Session, and_, col, or_, select
 
 from activities.control.views import host_names
 from activities.interfaces.holdings import Holdings
@@ -17,8 +18,8 @@ class Facts:
     """The database's side. Dictionaries are by UUID.
 
     `hosts` are the names of those on which the servers are, `left` the servers that have moved from this host and may
-    yet come back, `owed` the servers and volumes of which the host owes some work, `images_in_use` those from which a
-    server, or a volume that is being made, comes.
+    yet come back, `owed` the servers and volumes of which the host owes some work, `images_in_use` those on which a
+    disk of this host may stand, or from which a volume that is being made comes.
     """
 
     servers: dict[str, Server]
@@ -71,7 +72,7 @@ def read_facts(session: Session, host_id: str, holdings: Holdings) -> Facts:
         left=_left(session, host_id),
         owed=_owed(session, host_id),
         images=set(session.exec(select(Image.id).where(col(Image.id).in_(holdings.images))).all()),
-        images_in_use=images_in_use(session, holdings.images),
+        images_in_use=images_in_use(session, holdings.images, None if holdings.shares_images else host_id, mentioned),
     )
 
 
@@ -93,16 +94,24 @@ def _owed(session: Session, host_id: str) -> set[str]:
     return {subject for three in subjects for subject in three if subject}
 
 
-def images_in_use(session: Session, images: list[str]) -> set[str]:
-    """Those of the images from which some server that is not deleted comes, or a volume that is being made."""
-    servers = select(Server.image_id).where(col(Server.image_id).in_(images), col(Server.deleted_at).is_(None))
-    shelved = select(Server.shelved_image_id).where(
-        col(Server.shelved_image_id).in_(images), col(Server.deleted_at).is_(None)
-    )
+def images_in_use(
+    session: Session, images: list[str], host_id: str | None, mentioned: Set[str] = frozenset()
+) -> set[str]:
+    """Those of the images that this host (None: any) may need though they are not in the catalogue.
+
+    From these come servers that are there, for which it is reserved, or of which the host has something (`mentioned`),
+    and volumes that are being made. The copy of what a shelved server was may be the last one, wherever it is.
+    """
+    alive = col(Server.deleted_at).is_(None)
+    reserved = select(Allocation.server_id).where(Allocation.host_id == host_id)
+    there = or_(Server.host_id == host_id, col(Server.id).in_(mentioned), col(Server.id).in_(reserved))
+    here = alive if host_id is None else and_(alive, there)
+    servers = select(Server.image_id).where(col(Server.image_id).in_(images), here)
+    shelved = select(Server.shelved_image_id).where(col(Server.shelved_image_id).in_(images), alive)
     disks = (
         select(BlockDevice.image_id)
         .join(Server, col(Server.id) == BlockDevice.server_id)
-        .where(col(BlockDevice.image_id).in_(images), col(Server.deleted_at).is_(None))
+        .where(col(BlockDevice.image_id).in_(images), here)
     )
     volumes = select(Volume.image_id).where(
         col(Volume.image_id).in_(images), col(Volume.status) == VolumeStatus.CREATING

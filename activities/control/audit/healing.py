@@ -9,7 +9,7 @@ from activities.control.audit.facts import is_busy
 from activities.control.audit.records import LONG
 from activities.control.audit.servers import AGREEING, FOLLOWED
 from activities.control.events import write_events
-from activities.control.migrations import open_migration
+from activities.control.migrations import open_migration, out_of_move
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import EventLog
 from hostler.contract.errors import OperationFailed
@@ -17,7 +17,7 @@ from hostler.contract.guests import DiskKind
 from hostler.contract.resources import ImageStatus, ImageType, VolumeStatus
 from hostler.contract.servers import Fault, OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState, status
-from models import BlockDevice, Image, Port, Server, ServerEvent, Volume, now
+from models import BlockDevice, Image, Migration, Port, Server, ServerEvent, Volume, now
 
 HEALED = ""
 CHANGED = "the server has changed meanwhile"
@@ -63,7 +63,7 @@ def give_back(session: Session, suspicion: Suspicion, run_id: str) -> str:
     # On one host nobody can tell which of the two guests is in its place.
     mixed = server.task_state is TaskState.RESIZE_REVERTING and migration and migration.source_id == server.host_id
     if migration is not None and (gone or mixed or migration.id == lost):
-        fault: OperationFailed | None = _cut_short(server)
+        fault: OperationFailed | None = _cut_short(server, migration)
         state = VmState.ERROR
     else:
         state, fault = _former(session, server, suspicion.evidence.power_state)
@@ -79,10 +79,10 @@ STAYS = (VmState.RESIZED, VmState.SHELVED, VmState.SHELVED_OFFLOADED)
 """What a server is that an operation has taken, until its end."""
 
 
-def _cut_short(server: Server) -> OperationFailed:
+def _cut_short(server: Server, migration: Migration) -> OperationFailed:
     return OperationFailed(
         f"run {server.operation_id}, which moved it or took that back, is gone: nobody finished it",
-        remedy=f"bring it back to where and what it was: hostler server revert {server.id}",
+        remedy=out_of_move(migration),
     )
 
 

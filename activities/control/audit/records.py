@@ -12,8 +12,9 @@ from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import HostRef
 from hostler.contract.audit import FindingKind
 from hostler.contract.resources import VolumeStatus
+from hostler.contract.servers import MigrationKind
 from hostler.contract.states import VmState, status
-from models import BlockDevice, Host, OwedWork, Port, Server, Volume, now
+from models import BlockDevice, Host, Migration, OwedWork, Port, Server, Volume, now
 
 LONG = timedelta(minutes=5)
 """After this, what is still under way is worth a word; also how long the audit itself may hold a server's row."""
@@ -31,6 +32,7 @@ class OpenRun:
 def judge_records(session: Session, alive: frozenset[str]) -> Iterator[Suspicion]:
     """Everything that neither a host nor Temporal need be asked for."""
     yield from _homeless(session)
+    yield from _evacuated(session)
     yield from _of_deleted_servers(session)
     yield from _volumes(session)
     yield from _hosts(session, alive)
@@ -58,6 +60,14 @@ def _homeless(session: Session) -> Iterator[Suspicion]:
             reason="a guest of it may be running",
             remedy=f"hostler server delete {server.id}",
         )
+
+
+def _evacuated(session: Session) -> Iterator[Suspicion]:
+    """Servers that an evacuation holds: their hosts, of which one otherwise hears of such a thing, are down."""
+    query = select(Server).join(Migration, col(Migration.id) == Server.operation_id)
+    query = query.join(Host, col(Host.id) == Server.host_id).where(col(Host.down_since).is_not(None))
+    for server in session.exec(query.where(Migration.kind == MigrationKind.EVACUATION)):
+        yield lost_operation(server, None)
 
 
 def _of_deleted_servers(session: Session) -> Iterator[Suspicion]:

@@ -93,7 +93,8 @@ def withdraw_export(session: Session, suspicion: Suspicion) -> Treatment:
 def evict_image(session: Session, suspicion: Suspicion) -> Treatment:
     """A cached image that nothing can ask for any more."""
     image_id = suspicion.finding.subject
-    if session.get(Image, image_id) is not None or images_in_use(session, [image_id]):
+    host_id = None if suspicion.evidence.shared else suspicion.finding.host_id
+    if session.get(Image, image_id) is not None or images_in_use(session, [image_id], host_id):
         return Treatment(reason="the image is in use again")
     rebuilding = select(Server.id).where(
         Server.host_id == suspicion.finding.host_id, Server.task_state == TaskState.REBUILDING

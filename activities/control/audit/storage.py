@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from activities.control.audit.facts import Facts, is_busy
 from activities.control.audit.suspecting import stray, suspect
-from activities.interfaces.audit import Suspicion
+from activities.interfaces.audit import Evidence, Suspicion
 from activities.interfaces.holdings import Holdings
 from activities.interfaces.servers import HostRef
 from hostler.contract.audit import FindingKind
@@ -98,10 +98,11 @@ def _images(host: HostRef, holdings: Holdings, facts: Facts) -> Iterator[Suspici
             yield suspect(
                 FindingKind.CACHED_IMAGE,
                 image_id,
-                "in the cache, and neither in the catalogue nor in use",
+                "in the cache, and neither in the catalogue nor in use here",
                 "not there",
                 host=host,
                 safe=understood,
                 reason="" if understood else "a disk that is not understood may stand on it",
                 remedy=f"hostler audit --heal --host {host.id}" if understood else "see the host's other findings",
+                evidence=Evidence(shared=holdings.shares_images),
             )

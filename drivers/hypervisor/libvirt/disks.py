@@ -98,6 +98,23 @@ def _make(disk: GuestDisk, path: Path, base: Path | None) -> None:
             _make_overlay(disk, path, base)
 
 
+def make_empty(path: Path, file_format: DiskFormat, size: int, beneath: tuple[Path, DiskFormat] | None) -> None:
+    """Make a disk to which a guest's is copied; `beneath` is the image, with its format, that it is laid over.
+
+    Raises:
+        RescheduleError: this host cannot make it.
+    """
+    try:
+        path.touch(PRIVATE)
+        if file_format is DiskFormat.RAW:
+            os.truncate(path, size)
+            return
+    except OSError as error:
+        raise RescheduleError(f"cannot make {path.name}: {error}") from error
+    backing = () if beneath is None else ("-u", "-b", str(beneath[0]), "-F", beneath[1])
+    run_tool("qemu-img", "create", "-q", "-f", file_format, *backing, str(path), str(size))
+
+
 def _make_overlay(disk: GuestDisk, path: Path, base: Path | None) -> None:
     image = disk.image
     if image is None or base is None:

@@ -25,6 +25,8 @@ MACHINE = "pc"
 TCG_CPU = "Nehalem"
 # QEMU sets aside 1 GiB for translated code unless told; a small guest needs little of it.
 TCG_CACHE_MIB = 32
+# What a mark has for its spec when the guest was handed over to another host.
+GONE = "gone"
 RNG_SOURCE = "/dev/urandom"
 BALLOON_STATISTICS_SECONDS = 10
 
@@ -153,7 +155,7 @@ def _disks(guest: GuestSpec, files: GuestFiles, base: Path | None, direct_io: bo
 def _local_disk(disk: GuestDisk, path: Path, base: Path | None, direct_io: bool) -> etree._Element:
     image_format = disk_format(disk)
     element = E.disk(
-        E.driver(name="qemu", type=image_format, cache=_cache(direct_io), discard="unmap"),
+        E.driver(name="qemu", type=image_format, cache=cache_mode(direct_io), discard="unmap"),
         E.source(file=str(path)),
         type="file",
         device="disk",
@@ -182,7 +184,7 @@ def _volume(disk: GuestDisk, connection: VolumeConnection) -> etree._Element:
     )
 
 
-def _cache(direct_io: bool) -> str:
+def cache_mode(direct_io: bool) -> str:
     """As Nova: the guest has a page cache of its own, so the host's would keep everything in memory twice.
 
     Both obey the guest's flushes. `discard`: what a guest trims, its sparse file gives back to the host.

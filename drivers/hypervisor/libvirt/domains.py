@@ -6,9 +6,11 @@ A domain is defined only once the guest's files are whole: one that is there say
 from pathlib import Path
 
 import libvirt
+from lxml import etree
 
 from drivers.hypervisor.base import HeldGuest
 from drivers.hypervisor.libvirt.connection import Connection, ignoring, libvirt_errors
+from drivers.hypervisor.libvirt.domain_xml import GONE as HANDED_OVER
 from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_name
 from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import NotFound, RescheduleError, Unavailable
@@ -122,11 +124,12 @@ class Domains:
         """Start the guest unless it runs: a paused one runs on, or stays as it is if `paused` is what is wanted.
 
         Raises:
-            RescheduleError: QEMU does not start: memory, disk or bridge missing.
+            RescheduleError: QEMU does not start: memory, disk or bridge missing. Or the guest is another host's now.
             NotFound: no such guest here.
         """
         with libvirt_errors(RescheduleError):
             domain = self._get(server_id)
+            self._refuse_handed_over(domain)
             match _state(domain), paused:
                 case (PowerState.RUNNING, _) | (PowerState.PAUSED, True):
                     return
@@ -146,6 +149,24 @@ class Domains:
             domain = self._get(server_id)
             if _state(domain) is not PowerState.RUNNING:
                 domain.resume()
+
+    def note_handed_over(self, server_id: str) -> None:
+        """Note in the domain, which is off, that another host has the guest: nothing starts it here any more."""
+        with libvirt_errors(Unavailable):
+            domain = self._find(server_id)
+            if domain is not None and not domain.isActive():
+                element = etree.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
+                element.set("spec", HANDED_OVER)
+                xml = etree.tostring(element, encoding="unicode")
+                kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+                domain.setMetadata(kind, xml, "hostler", NAMESPACE, where)
+
+    def is_handed_over(self, server_id: str) -> bool:
+        """Whether another host has the guest, by this host's record."""
+        with libvirt_errors(Unavailable):
+            domain = self._find(server_id)
+            mark = None if domain is None else self._mark(domain)
+            return mark is not None and mark.spec == HANDED_OVER
 
     def press_power_button(self, server_id: str) -> None:
         """Ask the guest to shut down; it may be off already.
@@ -191,6 +212,17 @@ class Domains:
                 with ignoring(libvirt.VIR_ERR_NO_DOMAIN):  # it went between the two looks
                     return _state(domain)
         return PowerState.NOSTATE
+
+    def _refuse_handed_over(self, domain: libvirt.virDomain) -> None:
+        mark = self._mark(domain)
+        away = domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED]
+        if away or (mark is not None and mark.spec == HANDED_OVER):
+            raise RescheduleError(
+                "the guest was handed over to another host: what is left of it here must not be started",
+                field="server_id",
+                value=domain.UUIDString(),
+                remedy="have it removed here: see deploy/runbooks/leaked-thing.md",
+            )
 
     def _get(self, server_id: str) -> libvirt.virDomain:
         domain = self._find(server_id)

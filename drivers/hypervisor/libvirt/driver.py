@@ -5,7 +5,7 @@ import platform
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -14,9 +14,11 @@ import psutil
 
 from drivers.blocking import BlockingCalls
 from drivers.hypervisor.base import HeldGuest, Report
+from drivers.hypervisor.libvirt.arriving import Arriving
 from drivers.hypervisor.libvirt.config_drive import write_config_drive
 from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
 from drivers.hypervisor.libvirt.console import read_end
+from drivers.hypervisor.libvirt.describing import describe
 from drivers.hypervisor.libvirt.disks import supports_direct_io
 from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml
 from drivers.hypervisor.libvirt.domains import Domains
@@ -24,6 +26,7 @@ from drivers.hypervisor.libvirt.events import watch
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.libvirt.former import Formers
 from drivers.hypervisor.libvirt.holdings import Holdings
+from drivers.hypervisor.libvirt.leaving import END_LIMIT, Leaving
 from drivers.hypervisor.libvirt.offers import Offers
 from drivers.hypervisor.libvirt.probe import VirtType, probe_virt_type
 from drivers.hypervisor.libvirt.receiving import Receiving
@@ -31,7 +34,15 @@ from drivers.hypervisor.libvirt.snapshots import Snapshots
 from drivers.hypervisor.libvirt.spawning import kept_disks, make_files
 from drivers.hypervisor.power import PowerNews
 from hostler.contract.errors import NotFound, Unavailable
-from hostler.contract.guests import DisksOffer, GuestSpec
+from hostler.contract.guests import (
+    DisksOffer,
+    GuestDescription,
+    GuestSpec,
+    Incoming,
+    MigrationLimits,
+    MigrationReport,
+    Whereabouts,
+)
 from hostler.contract.resources import DiskFormat, Inventory
 from hostler.contract.states import PowerState
 from hostler.settings import HostSettings, LibvirtSettings
@@ -58,6 +69,8 @@ class LibvirtHypervisor:
         self._snapshots = Snapshots(self._domains, self._blocking)
         self._offers = Offers(self._state_dir / "offers", host.migration_address, self._blocking)
         self._receiving = Receiving(host_id, self._blocking)
+        self._arriving = Arriving(self._connection, self._domains, self._holdings, host, host_id)
+        self._leaving = Leaving(settings.uri, self._domains, self._blocking)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._power = PowerNews()
         self._probing = asyncio.Lock()
@@ -233,6 +246,60 @@ class LibvirtHypervisor:
         async with self._turn(offer.server_id):
             await self._blocking.run(self._holdings.refuse_foreign, files.incoming)
             await self._receiving.receive(files.incoming, offer, report)
+
+    async def describe(self, server_id: str) -> GuestDescription:
+        """See `HypervisorDriver.describe`."""
+        return await self._blocking.run(describe, self._domains, self._files(server_id))
+
+    async def prepare_incoming(
+        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report
+    ) -> Incoming:
+        """See `HypervisorDriver.prepare_incoming`. What an earlier call made is made anew, for it may be written to."""
+        files = self._files(guest.server_id)
+        virt_type = await self.virt_type()
+        async with self._turn(guest.server_id):
+            report("checking whether the guest can run here")
+            await self._blocking.run(self._arriving.check, description, virt_type.type, files)
+            report("making the disks")
+            return await self._blocking.run(self._arriving.prepare, guest, description, base, files)
+
+    async def migrate(
+        self, server_id: str, incoming: Incoming, limits: MigrationLimits, report: Report
+    ) -> MigrationReport:
+        """See `HypervisorDriver.migrate`."""
+        async with self._turn(server_id):
+            done = await self._leaving.migrate(server_id, incoming, limits, report)
+            self._power.told(server_id, PowerState.SHUTDOWN)
+            return done
+
+    async def end_migration(self, server_id: str) -> Whereabouts:
+        """See `HypervisorDriver.end_migration`. Also while `migrate` is at work here, which ends by it.
+
+        Raises:
+            Unavailable: it does not end.
+        """
+        end = time.monotonic() + END_LIMIT.total_seconds()
+        while self._is_busy(server_id):
+            if time.monotonic() > end:
+                raise Unavailable(f"something has been at work on the guest for {END_LIMIT}", remedy="try again")
+            with suppress(Unavailable):  # libvirt is busy with the very migration
+                await self._leaving.abort(server_id)
+            await asyncio.sleep(POLL_INTERVAL.total_seconds())
+        async with self._turn(server_id):
+            found = await self._leaving.end(server_id)
+            if found is Whereabouts.HERE:
+                self._power.told(server_id, PowerState.RUNNING)
+            return found
+
+    async def take_over(self, server_id: str) -> None:
+        """See `HypervisorDriver.take_over`. One that has come and is off, for this host was, is started."""
+        async with self._turn(server_id):
+            await self._blocking.run(self._arriving.take_over, server_id)
+            self._power.told(server_id, PowerState.RUNNING)
+
+    async def force_complete(self, server_id: str) -> None:
+        """See `HypervisorDriver.force_complete`."""
+        await self._leaving.force(server_id)
 
     async def power_state(self, server_id: str) -> PowerState:
         """See `HypervisorDriver.power_state`."""

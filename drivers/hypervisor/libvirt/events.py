@@ -49,7 +49,7 @@ async def watch(uri: str, blocking: BlockingCalls, changed: Callable[[str], None
 
 
 def _open(uri: str, changed: Callable[[str], None], lost: Callable[[], None]) -> libvirt.virConnect:
-    _run_event_loop()
+    run_event_loop()
     connection = libvirt.open(uri)
 
     def on_event(_connection: Any, domain: libvirt.virDomain, _event: int, _detail: int, _opaque: None) -> None:
@@ -79,7 +79,7 @@ def _on_loop(call: Callable[..., None]) -> Callable[..., None]:
 
 
 @cache
-def _run_event_loop() -> None:
+def run_event_loop() -> None:
     """Must have run before the first connection that is to have events."""
     libvirt.virEventRegisterDefaultImpl()
 

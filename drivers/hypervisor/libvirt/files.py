@@ -101,7 +101,12 @@ class GuestFiles:
 
 def movable_disk(name: str) -> bool:
     """Whether a file of this name is a disk that moves with its guest: swap and config drive are made anew."""
-    return name not in (SWAP_DISK, CONFIG_DRIVE) and _DISK.fullmatch(name) is not None
+    return name not in (SWAP_DISK, CONFIG_DRIVE) and is_disk(name)
+
+
+def is_disk(name: str) -> bool:
+    """Whether a file of this name is a disk of a guest, its config drive included."""
+    return _DISK.fullmatch(name) is not None
 
 
 def server_of(path: Path) -> str | None:

@@ -85,7 +85,7 @@ class Snapshots:
         domain = await self._blocking.run(self._domains.get, files.directory.name)
         said = "snapshot: beginning"
         async with reporting(report, lambda: said):
-            await self._blocking.run(_abort, domain)  # what an earlier try, that is dead, left running
+            await self._blocking.run(abort_backup, domain)  # what an earlier try, that is dead, left running
             disk, size = await self._blocking.run(_root_disk, domain, files)
             await self._blocking.run(_check_room, target, files.root_disk)
             await self._blocking.run(_make_anew, target, size)
@@ -98,7 +98,7 @@ class Snapshots:
                 await self._blocking.run(_check, domain)
             except BaseException:
                 with suppress(HostlerError):  # libvirt may be gone: the next try aborts it
-                    await self._blocking.run(_abort, domain)
+                    await self._blocking.run(abort_backup, domain)
                     await self._blocking.run(_let_run_on, domain)
                 raise
 
@@ -179,7 +179,7 @@ def _check(domain: libvirt.virDomain) -> None:
         raise RescheduleError(f"QEMU could not write the snapshot: {job.get('errmsg', 'it gives no reason')}")
 
 
-def _abort(domain: libvirt.virDomain) -> None:
+def abort_backup(domain: libvirt.virDomain) -> None:
     """End a copy that runs, and wait until QEMU has let go of its file."""
     off = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)  # or the copy has ended meanwhile
     with libvirt_errors(Unavailable), ignoring(*off):

@@ -58,6 +58,16 @@ def make_files(guest: GuestSpec, files: GuestFiles, base: Path | None, host_id: 
         InvalidRequest: the image does not fit on its disk, or none was given.
         RescheduleError: this host cannot make them.
     """
+    make_directory(files, host_id)
+    make_disks(guest, files, base, kept)
+
+
+def make_directory(files: GuestFiles, host_id: str) -> None:
+    """Make the directory, with the record of whose it is, and the console's log.
+
+    Raises:
+        RescheduleError: this host cannot make them.
+    """
     try:
         for directory in (files.directory.parent, files.directory):
             directory.mkdir(exist_ok=True)
@@ -66,4 +76,3 @@ def make_files(guest: GuestSpec, files: GuestFiles, base: Path | None, host_id: 
         files.console_log.touch(0o640)  # made by this worker, so that it may read it; virtlogd's own would be root's
     except OSError as error:
         raise RescheduleError(f"cannot make the guest's files: {error}") from error
-    make_disks(guest, files, base, kept)

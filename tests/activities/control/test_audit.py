@@ -10,7 +10,7 @@ from activities.control.audit.facts import read_facts
 from activities.control.audit.healing import CHANGED, HEALED, give_back, release_rows
 from activities.control.audit.images import judge_images
 from activities.control.audit.records import LONG, judge_records
-from activities.control.audit.removing import finish, remove_remains
+from activities.control.audit.removing import evict_image, finish, remove_remains
 from activities.control.audit.servers import judge_servers, lost_operation
 from activities.control.audit.storage import judge_storage
 from activities.interfaces.audit import Suspicion
@@ -282,3 +282,85 @@ def test_a_delete_that_takes_the_server_over_keeps_it(hosts: Database) -> None:
     with hosts.read() as session:
         assert session.get_one(Server, suspicion.finding.subject).operation_id == OTHER_RUN
         assert len(session.exec(select(Allocation)).all()) == 2
+
+
+# Images in a cache whose row has gone.
+
+
+def stands_on(database: Database, server: Server, image_id: str) -> None:
+    """The server's root disk is an overlay of this image."""
+    device = BlockDevice(
+        id=uuid(),
+        server_id=server.id,
+        position=0,
+        kind=DiskKind.ROOT,
+        device="vda",
+        size_bytes=2**30,
+        source_type=SourceType.IMAGE,
+        destination_type=DestinationType.LOCAL,
+        image_id=image_id,
+    )
+    add(database, device)
+
+
+def cached(image_id: str, *, on: HostRef = HERE, shared: bool = False) -> Holdings:
+    """What a host says that has an image and nothing else."""
+    return Holdings(host_id=on.id, images=[image_id], shares_images=shared)
+
+
+def evicted(database: Database, suspicions: list[Suspicion], host: HostRef) -> bool:
+    """Whether the host is asked to remove the one image that is suspected."""
+    [suspicion] = suspicions
+    assert (suspicion.finding.kind, suspicion.finding.safe) == (K.CACHED_IMAGE, True)
+    with database.write() as session:
+        treatment = evict_image(session, suspicion)
+    assert treatment.host in (None, host)
+    return [step.activity for step in treatment.steps] == ["evict_image"]
+
+
+def test_a_cached_image_goes_from_hosts_where_no_disk_stands_on_it(hosts: Database) -> None:
+    image_id = uuid()
+    server = active(hosts)
+    stands_on(hosts, server, image_id)
+
+    assert judged(hosts, has(server).model_copy(update={"images": [image_id]})) == []
+    found = judged(hosts, cached(image_id, on=THERE), THERE)
+
+    assert evicted(hosts, found, THERE)
+
+
+def test_a_cache_that_hosts_share_keeps_what_any_of_them_needs(hosts: Database) -> None:
+    image_id = uuid()
+    stands_on(hosts, active(hosts), image_id)
+
+    assert judged(hosts, cached(image_id, on=THERE, shared=True), THERE) == []
+
+
+def test_a_shared_image_that_is_needed_again_stays(hosts: Database) -> None:
+    image_id = uuid()
+    found = judged(hosts, cached(image_id, on=THERE, shared=True), THERE)
+
+    stands_on(hosts, active(hosts), image_id)
+
+    assert not evicted(hosts, found, THERE)
+
+
+def test_a_cached_image_stays_for_what_is_reserved_set_aside_or_left_there(hosts: Database) -> None:
+    image_id = uuid()
+    server = active(hosts)
+    stands_on(hosts, server, image_id)
+    before = judged(hosts, cached(image_id, on=THERE), THERE)
+    remains = cached(image_id, on=THERE).model_copy(update={"formers": [server.id]})
+    assert K.CACHED_IMAGE not in {one.finding.kind for one in judged(hosts, remains, THERE)}
+
+    add(hosts, Allocation(server_id=server.id, host_id=THERE.id, vcpus=1, ram_mib=1024, disk_gib=0))
+
+    assert K.CACHED_IMAGE not in {one.finding.kind for one in judged(hosts, cached(image_id, on=THERE), THERE)}
+    assert not evicted(hosts, before, THERE)
+
+
+def test_the_last_copy_of_what_is_on_the_shelf_stays_wherever_it_is(hosts: Database) -> None:
+    image_id = uuid()
+    add(hosts, a_server(vm_state=VmState.SHELVED_OFFLOADED, shelved_image_id=image_id))
+
+    assert judged(hosts, cached(image_id, on=THERE), THERE) == []

@@ -9,7 +9,7 @@ from activities.interfaces.hosts import OwedId, OwedWork, account_of
 from hostler.contract.calls import HostIdentity, Nothing, Ref
 from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration, Inventory
-from models import Database, Host
+from models import Database, Host, now
 from models import OwedWork as Work
 from tests.activities.given import uuid
 
@@ -92,6 +92,25 @@ def test_why_it_is_still_owed_can_be_said_again(database: Database) -> None:
         (first.id, "the disk is full"),
         (second.id, "away"),
     ]
+
+
+def test_a_host_that_registers_is_no_longer_declared_down(database: Database) -> None:
+    hosts = Hosts(database)
+    hosts.register_host(HOST)
+    hosts.settle_owed(OwedId(id=account_of(HOST.id, "").id, host_id=HOST.id))
+    with database.write() as session:
+        row = session.get_one(Host, HOST.id)
+        row.down_since, row.down_reason, row.fenced = now(), "its power supply burnt", True
+    with database.read() as session:
+        assert [host.id for host in owing_hosts(session)] == [HOST.id]  # should it answer, it is asked to register
+
+    before = generation(database)
+    hosts.register_host(HOST)
+
+    with database.read() as session:
+        row = session.get_one(Host, HOST.id)
+    assert (row.down_since, row.down_reason, row.fenced) == (None, None, False)
+    assert generation(database) > before
 
 
 def test_a_host_is_one_machine_until_an_operator_says_otherwise(database: Database) -> None:

@@ -44,6 +44,22 @@ async def test_hosts(hostler: Hostler, catalogue: Catalogue) -> None:
     assert listed.stdout == "node-1 up no 0/32\n"
 
 
+async def test_a_host_is_declared_down_by_who_is_sure(hostler: Hostler, catalogue: Catalogue) -> None:
+    asked = await hostler("host", "declare-down", "node-1", "--reason", "burnt")
+    assert "Is the machine of host node-1 off" in asked.output
+    assert asked.exit_code != Exit.DONE
+    assert catalogue.host.down_since is None
+
+    done = await hostler("host", "declare-down", "node-1", "--reason", "burnt", "--yes", "-f", "json")
+
+    shown = json.loads(done.stdout)
+    assert (shown["down_reason"], shown["fenced"]) == ("burnt", False)
+    listed = await hostler("host", "list", "-f", "value", "-c", "name", "-c", "state")
+    assert listed.stdout == "node-1 down (declared down)\n"
+    empty = await hostler("host", "declare-down", "node-1", "--reason", "", "--yes")
+    assert (empty.exit_code, "reason" in empty.stderr) == (Exit.INVALID, True)
+
+
 async def test_a_host_is_shown_with_what_it_owes(hostler: Hostler, catalogue: Catalogue) -> None:
     assert "Owes" not in (await hostler("host", "show", "node-1")).stdout
     owed = Owed(

@@ -20,6 +20,7 @@ from hostler.contract.names import is_uuid
 from hostler.contract.servers import (
     BackupRequest,
     BootRequest,
+    EvacuateRequest,
     MigrateRequest,
     MigrationKind,
     MigrationStatus,
@@ -105,6 +106,12 @@ def given(request: OperationRequest) -> dict[str, Any]:
             MigrateRequest,
             {"host": "node-2", "confirm_after": timedelta(0)},
         ),
+        (
+            "evacuate web --host node-2 --max-attempts 2",
+            "evacuate",
+            EvacuateRequest,
+            {"host": "node-2", "max_attempts": 2},
+        ),
         ("confirm web", "confirm-resize", OperationRequest, {}),
         ("revert web", "revert-resize", OperationRequest, {}),
     ],
@@ -148,7 +155,7 @@ async def test_a_snapshot_prints_its_images_uuid_for_scripts(
 
 async def test_operations_take_several_servers(hostler: Hostler, catalogue: Catalogue) -> None:
     catalogue.servers = [server("web"), server("db")]
-    for command in ("rebuild", "shelve", "shelve-offload", "unshelve", "migrate", "confirm", "revert"):
+    for command in ("rebuild", "shelve", "shelve-offload", "unshelve", "migrate", "evacuate", "confirm", "revert"):
         done = await hostler("server", command, "web", "db", "--wait")
         assert done.exit_code == Exit.DONE, done.output
         for name in ("web", "db"):

@@ -13,6 +13,7 @@ from hostler.contract.names import is_uuid
 from hostler.contract.servers import (
     BackupRequest,
     ConfirmResizeRequest,
+    EvacuateRequest,
     MigrateRequest,
     OperationName,
     OperationRequest,
@@ -101,6 +102,14 @@ CALLS: list[tuple[Operate, tuple[str, ...], dict[str, Any], str, type[OperationR
         "migrate",
         MigrateRequest,
         {"host": "node-2", "max_attempts": 1, "confirm_after": timedelta(0)},
+    ),
+    (
+        Servers.evacuate,
+        (),
+        {"host": "node-2", "max_attempts": 1},
+        "evacuate",
+        EvacuateRequest,
+        {"host": "node-2", "max_attempts": 1},
     ),
     (Servers.confirm_resize, (), {}, "confirm-resize", ConfirmResizeRequest, {}),
     (Servers.revert_resize, (), {}, "revert-resize", RevertResizeRequest, {}),

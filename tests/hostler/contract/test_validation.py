@@ -15,6 +15,7 @@ from hostler.contract.servers import (
     BlockDeviceMapping,
     BootRequest,
     ConfirmResizeRequest,
+    EvacuateRequest,
     MigrateRequest,
     NetworkRequest,
     OperationRequest,
@@ -197,6 +198,7 @@ SHELVE = ShelveRequest(server_id=ID, request_id="r")
 UNSHELVE = UnshelveRequest(server_id=ID, request_id="r")
 RESIZE = ResizeRequest(server_id=ID, request_id="r", flavor="small")
 MIGRATE = MigrateRequest(server_id=ID, request_id="r")
+EVACUATE = EvacuateRequest(server_id=ID, request_id="r")
 YEAR = timedelta(days=365)
 
 GOOD_OPERATIONS: list[tuple[OperationRequest, dict[str, Any]]] = [
@@ -218,6 +220,8 @@ GOOD_OPERATIONS: list[tuple[OperationRequest, dict[str, Any]]] = [
     (RESIZE, {"confirm_after": YEAR}),
     (MIGRATE, {}),
     (MIGRATE, {"host": "node-2", "max_attempts": 1, "confirm_after": timedelta(hours=1)}),
+    (EVACUATE, {}),
+    (EVACUATE, {"host": "node-2", "max_attempts": 1}),
     (ShelveOffloadRequest(server_id=ID, request_id="r"), {}),
     (ConfirmResizeRequest(server_id=ID, request_id="r"), {}),
     (RevertResizeRequest(server_id=ID, request_id="r"), {}),
@@ -263,6 +267,8 @@ BAD_OPERATIONS: list[tuple[str, OperationRequest, dict[str, Any]]] = [
     ("flavor", RESIZE, {"flavor": ""}),
     ("flavor", RESIZE, {"flavor": "x" * 256}),
     ("host", MIGRATE, {"host": ""}),
+    ("host", EVACUATE, {"host": ""}),
+    ("max_attempts", EVACUATE, {"max_attempts": 0}),
     *[(field, one, change) for one in (RESIZE, MIGRATE) for field, change in BAD_MOVES],
 ]
 

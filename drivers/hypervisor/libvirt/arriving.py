@@ -1,0 +1,192 @@
+"""Takes in a guest that another host sends while it runs. All calls block.
+
+Before, its directory is made, with the record of whose it is: from then on `destroy` removes all that is of it. The
+domain comes with the guest, paused, and stays when all of it has come; only then is there a definition of it.
+"""
+
+import ipaddress
+import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import libvirt
+
+from drivers.hypervisor.libvirt import migration_job
+from drivers.hypervisor.libvirt.config_drive import write_config_drive
+from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors, one_line
+from drivers.hypervisor.libvirt.disks import make_empty, supports_direct_io
+from drivers.hypervisor.libvirt.domain_xml import Mark
+from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.files import GuestFiles, is_disk
+from drivers.hypervisor.libvirt.holdings import Holdings
+from drivers.hypervisor.libvirt.migration_xml import local_disks, machine, processor, rewritten
+from drivers.hypervisor.libvirt.peers import connect, migration_uri
+from drivers.hypervisor.libvirt.spawning import make_directory
+from hostler.contract.errors import NotFound, RescheduleError, Unavailable
+from hostler.contract.guests import GuestDescription, GuestSpec, Incoming
+from hostler.contract.states import PowerState
+from hostler.settings import HostSettings
+
+ARRIVAL_LIMIT = timedelta(seconds=20)
+POLL_INTERVAL = timedelta(seconds=0.2)
+
+
+class Arriving:
+    """The guests that come to one host."""
+
+    def __init__(
+        self, connection: Connection, domains: Domains, holdings: Holdings, host: HostSettings, host_id: str
+    ) -> None:
+        self._connection = connection
+        self._domains = domains
+        self._holdings = holdings
+        self._host = host
+        self._host_id = host_id
+
+    def check(self, description: GuestDescription, virt_type: str, files: GuestFiles) -> None:
+        """Make sure that the guest can run here, and can come.
+
+        Raises:
+            RescheduleError: it cannot.
+        """
+        self._refuse_guest_in_place(files)
+        if virt_type != description.virt_type:
+            raise RescheduleError(
+                f"the guest runs under {description.virt_type}, and guests of this host under {virt_type}",
+                remedy="migrate it powered off, or to a host of the same kind",
+            )
+        with libvirt_errors(Unavailable):
+            version = self._connection.get().getVersion()
+        if version < description.hypervisor_version:
+            raise RescheduleError(
+                f"this host's QEMU is {_dotted(version)}, and the guest's {_dotted(description.hypervisor_version)}: "
+                "a guest does not run under an older one",
+                remedy="upgrade QEMU on this host, or migrate the guest powered off",
+            )
+        self._compare_processor(description)
+        self._check_room(description, files)
+        self._check_way()
+
+    def prepare(
+        self, guest: GuestSpec, description: GuestDescription, base: Path | None, files: GuestFiles
+    ) -> Incoming:
+        """Make the files anew, empty; what an earlier call made may have been written to.
+
+        Raises:
+            RescheduleError: this host cannot make them.
+        """
+        self._holdings.refuse_foreign(files)
+        self._holdings.remove(files)
+        make_directory(files, self._host_id)
+        disks = local_disks(description.live)
+        backing = {disk.file: disk.backing for disk in disks}
+        for disk in description.disks:
+            if not is_disk(disk.file) or disk.file not in backing:
+                raise RescheduleError(f"{disk.file!r} is no name of a guest's disk", field="disks", value=disk.file)
+            image_format = backing[disk.file]
+            beneath = None if base is None or image_format is None else (base, image_format)
+            make_empty(files.directory / disk.file, disk.disk_format, disk.size_bytes, beneath)
+        if guest.config_drive:
+            write_config_drive(guest, files.config_drive)
+        mark = Mark.of(guest, files, self._host_id)
+        direct_io = supports_direct_io(files.console_log)
+        return Incoming(
+            server_id=guest.server_id,
+            uri=migration_uri(self._host.migration_address),
+            address=self._host.migration_address,
+            live=rewritten(description.live, files, mark, base, direct_io),
+            persistent=rewritten(description.persistent, files, mark, base, direct_io),
+            disks=[disk.target for disk in description.disks],
+            whole=base is None and any(disk.backing for disk in disks),
+        )
+
+    def take_over(self, server_id: str) -> None:
+        """See `HypervisorDriver.take_over`. One that has come and is off since, as this host was, stays off.
+
+        Raises:
+            NotFound: it has not come, or not as a whole.
+        """
+        end = time.monotonic() + ARRIVAL_LIMIT.total_seconds()
+        while (missing := self._missing(server_id)) and time.monotonic() < end:
+            time.sleep(POLL_INTERVAL.total_seconds())
+        if missing:
+            raise NotFound(
+                f"the guest has not come: {missing}",
+                field="server_id",
+                value=server_id,
+                remedy="see the logs of libvirt and QEMU on both hosts",
+            )
+        if not self._domains.is_off(server_id):
+            self._domains.power_on(server_id)
+
+    def _missing(self, server_id: str) -> str:
+        """What of the guest is not here yet; empty when all is."""
+        domain = self._domains.get(server_id)
+        if migration_job.post_copy_failed(domain):
+            return "the network broke off when some of its memory was still on its former host"
+        if migration_job.has_left(domain) or self._domains.is_handed_over(server_id):
+            return "it has left this host itself"
+        with libvirt_errors(Unavailable):
+            if not domain.isPersistent():  # libvirt defines it when it has all of it
+                return "libvirt here does not have all of it"
+            if domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+                return "it is still on its way"
+        return ""
+
+    def _refuse_guest_in_place(self, files: GuestFiles) -> None:
+        server_id = files.directory.name
+        self._holdings.refuse_foreign(files)
+        self._domains.mark(server_id)  # refuses a domain that is not ours
+        state = self._domains.power_state(server_id)
+        if state in (PowerState.RUNNING, PowerState.PAUSED):
+            raise RescheduleError(
+                f"a guest of server {server_id} is on this host already, {state}",
+                remedy="find out which one is right; what is left of an earlier migration is removed with its undo",
+            )
+
+    def _compare_processor(self, description: GuestDescription) -> None:
+        arch, machine_type = machine(description.live)
+        cpu = processor(description.live)
+        if not cpu:
+            return
+        try:
+            with libvirt_errors(Unavailable):
+                connection = self._connection.get()
+            flags = libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE
+            connection.compareHypervisorCPU(None, arch, machine_type, description.virt_type, cpu, flags)
+        except libvirt.libvirtError as error:
+            raise RescheduleError(
+                f"the guest's processor is not to be had here: {one_line(error)}",
+                remedy="migrate it powered off, or to a host with a processor that has all of this",
+            ) from error
+
+    def _check_room(self, description: GuestDescription, files: GuestFiles) -> None:
+        directory = files.directory.parent
+        directory.mkdir(parents=True, exist_ok=True)
+        needed = int(sum(disk.size_bytes for disk in description.disks) / max(self._host.disk_ratio, 1.0))
+        free = shutil.disk_usage(directory).free
+        if free < needed:
+            raise RescheduleError(
+                f"no room for the guest's disks: they need up to {needed} bytes, and {free} are free in {directory}",
+                remedy="free space on the host",
+            )
+
+    def _check_way(self) -> None:
+        address = self._host.migration_address
+        try:
+            closed = ipaddress.ip_address(address).is_loopback
+        except ValueError:
+            closed = address == "localhost"
+        if closed:
+            raise RescheduleError(
+                f"no guest can come from another host to {address}",
+                field="host.migration_address",
+                value=address,
+                remedy="set host.migration_address to this host's address in the network of the hosts",
+            )
+        connect(migration_uri(address), RescheduleError).close()
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"

@@ -1,0 +1,218 @@
+"""Sends a guest to another host while it runs; how the hand-over is kept safe, see `migration_call`."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+
+import libvirt
+
+from drivers.blocking import BlockingCalls
+from drivers.hypervisor.base import Report
+from drivers.hypervisor.libvirt import migration_call, migration_job
+from drivers.hypervisor.libvirt.connection import LOST, one_line
+from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.migration_job import Place
+from drivers.hypervisor.libvirt.peers import Peer
+from drivers.hypervisor.libvirt.severing import severing
+from drivers.hypervisor.libvirt.standstill import Standstill
+from drivers.hypervisor.libvirt.uncancelled import whatever_happens
+from drivers.hypervisor.reporting import reporting
+from hostler.contract.errors import HostlerError, NotFound, OperationFailed, RescheduleError, Unavailable
+from hostler.contract.guests import Incoming, MigrationLimits, MigrationReport, Whereabouts
+
+POLL_INTERVAL = timedelta(seconds=0.3)
+END_LIMIT = timedelta(seconds=50)
+"""How long libvirt may take to end a migration: it gives up a silent host after half a minute."""
+PATIENCE = timedelta(seconds=5)
+"""How long a migration that was aborted may take to end before the connections are broken."""
+
+
+class Leaving:
+    """The guests that leave one host."""
+
+    def __init__(self, uri: str, domains: Domains, blocking: BlockingCalls) -> None:
+        self._uri = uri
+        self._domains = domains
+        self._blocking = blocking
+
+    async def migrate(
+        self, server_id: str, incoming: Incoming, limits: MigrationLimits, report: Report
+    ) -> MigrationReport:
+        """See `HypervisorDriver.migrate`. Whoever cancels it when the guest has left gets the answer all the same."""
+        domain = await self._blocking.run(self._domains.get, server_id)
+        at = await self._blocking.run(migration_job.place, domain)
+        if at is Place.OFF and await self._blocking.run(self._domains.is_handed_over, server_id):
+            at = Place.AWAY
+        if at is Place.OFF:
+            raise NotFound("the guest is off", field="server_id", value=server_id, remedy="migrate it as one that is")
+        began, still = time.monotonic(), Standstill()
+        peer = Peer(incoming.uri)
+        try:
+            await self._blocking.run(peer.open, RescheduleError if at is Place.RUNNING else Unavailable)
+            if at is not Place.AWAY:
+                move = partial(migration_call.migrate, self._uri, incoming, limits, peer, still)
+                async with severing(self._blocking, server_id, lambda: peer.lost):
+                    await self._move(domain, incoming, limits, report, move)
+            await whatever_happens(self._blocking.run(peer.let_run, server_id))
+            await whatever_happens(self._blocking.run(self._domains.note_handed_over, server_id))
+            known = await self._blocking.run(migration_job.completed, domain)
+            return still.corrected(known, timedelta(seconds=time.monotonic() - began), limits)
+        finally:
+            peer.close()
+
+    async def end(self, server_id: str) -> Whereabouts:
+        """See `HypervisorDriver.end_migration`.
+
+        Raises:
+            Unavailable: libvirt does not end it.
+        """
+        try:
+            domain = await self._blocking.run(self._domains.get, server_id)
+        except NotFound:
+            return Whereabouts.OFF
+        began = time.monotonic()
+        async with severing(self._blocking, server_id, lambda: time.monotonic() - began > PATIENCE.total_seconds()):
+            while not await self._blocking.run(migration_job.post_copy_failed, domain):
+                if not await self._blocking.run(migration_job.abort, domain):
+                    break
+                if time.monotonic() - began > END_LIMIT.total_seconds():
+                    raise Unavailable(
+                        f"libvirt has not ended the migration within {END_LIMIT}",
+                        remedy=f"virsh domjobabort {server_id}",
+                    )
+                await asyncio.sleep(POLL_INTERVAL.total_seconds())
+        match await self._blocking.run(migration_job.place, domain):
+            case Place.PAUSED:
+                await self._blocking.run(migration_job.resume, domain)
+                return Whereabouts.HERE
+            case Place.RUNNING:
+                return Whereabouts.HERE
+            case Place.AWAY:
+                await self._blocking.run(self._domains.note_handed_over, server_id)
+                return Whereabouts.HANDED_OVER
+            case Place.OFF:
+                handed_over = await self._blocking.run(self._domains.is_handed_over, server_id)
+                return Whereabouts.HANDED_OVER if handed_over else Whereabouts.OFF
+
+    async def abort(self, server_id: str) -> None:
+        """Ask for the end of a migration, if one is under way."""
+        try:
+            domain = await self._blocking.run(self._domains.get, server_id)
+        except NotFound:
+            return
+        await self._blocking.run(migration_job.abort, domain)
+
+    async def force(self, server_id: str) -> None:
+        """See `HypervisorDriver.force_complete`."""
+        domain = await self._blocking.run(self._domains.get, server_id)
+        await self._blocking.run(migration_job.force, domain)
+
+    async def _move(
+        self,
+        domain: libvirt.virDomain,
+        incoming: Incoming,
+        limits: MigrationLimits,
+        report: Report,
+        move: Callable[[], None],
+    ) -> None:
+        """Returns when the guest is gone from here."""
+        # A thread of its own: it is held up until the end.
+        threads = BlockingCalls("migration", 1)
+        if await self._blocking.run(migration_job.under_way, domain) is not None:
+            call = asyncio.create_task(self._end_of_other(domain))
+        else:
+            await self._blocking.run(migration_call.make_ready, domain, limits)
+            call = asyncio.create_task(threads.run(move))
+        moved = False
+        try:
+            moved = await self._follow(domain, call, limits, report)
+        except BaseException as reason:
+            await whatever_happens(self._give_up(domain, call))
+            if await whatever_happens(self._blocking.run(migration_job.place, domain)) is not Place.AWAY:
+                await whatever_happens(self._run_on(domain))
+                raise reason from None
+        finally:
+            await threads.close()
+        if await self._blocking.run(migration_job.place, domain) is not Place.AWAY:
+            failure = await self._failure(domain, call, incoming, moved)
+            await whatever_happens(self._run_on(domain))
+            raise failure
+
+    async def _follow(
+        self, domain: libvirt.virDomain, call: asyncio.Task[None], limits: MigrationLimits, report: Report
+    ) -> bool:
+        """Until it has ended, whatever its outcome; whether anything was seen to move.
+
+        Raises:
+            OperationFailed: it took too long.
+        """
+        began, moved, said, forced = time.monotonic(), False, "migrating", ""
+        async with reporting(report, lambda: said):
+            while not (await asyncio.wait({call}, timeout=POLL_INTERVAL.total_seconds()))[0]:
+                progress = await self._blocking.run(migration_job.under_way, domain)
+                if progress is None:
+                    continue
+                moved = moved or progress.moved > 0
+                said = f"{progress}{forced}"
+                report(said)
+                took = max(progress.elapsed, timedelta(seconds=time.monotonic() - began))
+                if limits.completion_timeout and took > limits.completion_timeout and not forced:
+                    if not limits.force_complete:
+                        raise _too_long(limits.completion_timeout, progress)
+                    forced = f"; {await self._blocking.run(migration_job.force, domain)}"
+        return moved
+
+    async def _give_up(self, domain: libvirt.virDomain, call: asyncio.Task[None]) -> None:
+        """End the migration, and wait for its end; it may not have begun yet."""
+        began = time.monotonic()
+        waited = timedelta(0)
+        async with severing(
+            self._blocking, domain.UUIDString(), lambda: time.monotonic() - began > PATIENCE.total_seconds()
+        ):
+            while not (await asyncio.wait({call}, timeout=POLL_INTERVAL.total_seconds()))[0] and waited < END_LIMIT:
+                with suppress(HostlerError):  # libvirt is away, or busy: it ends with that
+                    await self._blocking.run(migration_job.abort, domain)
+                waited = timedelta(seconds=time.monotonic() - began)
+        call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks for it
+
+    async def _run_on(self, domain: libvirt.virDomain) -> None:
+        """Let a guest run that was forced, and has not gone for all that."""
+        if await self._blocking.run(migration_job.under_way, domain) is not None:
+            return
+        if await self._blocking.run(migration_job.place, domain) is Place.PAUSED:
+            await self._blocking.run(migration_job.resume, domain)
+
+    async def _end_of_other(self, domain: libvirt.virDomain) -> None:
+        """Until a migration that another call began has ended."""
+        while await self._blocking.run(migration_job.under_way, domain) is not None:
+            if await self._blocking.run(migration_job.post_copy_failed, domain):
+                return
+            await asyncio.sleep(POLL_INTERVAL.total_seconds())
+
+    async def _failure(
+        self, domain: libvirt.virDomain, call: asyncio.Task[None], incoming: Incoming, moved: bool
+    ) -> HostlerError:
+        """What is wrong with a migration that has ended without the guest being gone."""
+        error = call.exception()
+        if error is None:
+            text = "the migration has ended, and the guest is still here"
+            return Unavailable(text, remedy="see libvirt's logs on both hosts")
+        if not isinstance(error, libvirt.libvirtError):
+            return error if isinstance(error, HostlerError) else Unavailable(f"the migration broke off: {error}")
+        text = f"the guest cannot move to {incoming.address}: {one_line(error)}"
+        here = await self._blocking.run(migration_job.under_way, domain)
+        if here is not None or moved or error.get_error_code() in LOST - {libvirt.VIR_ERR_NO_CONNECT}:
+            return Unavailable(text, remedy="see that both hosts run and that the network between them does")
+        return RescheduleError(text, remedy="see the logs of libvirt and QEMU on that host")
+
+
+def _too_long(limit: timedelta, progress: migration_job.Progress) -> OperationFailed:
+    return OperationFailed(
+        f"the migration was ended, for it took more than {limit}; the last of it was: {progress}",
+        field="completion_timeout",
+        value=limit,
+        remedy="try when the guest writes less, allow more time, or have it forced",
+    )

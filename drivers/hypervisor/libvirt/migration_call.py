@@ -1,0 +1,65 @@
+"""The call by which libvirt moves a guest, on the host that it leaves: its flags, its parameters, its end. All block.
+
+libvirt lets a guest run on again at its source when it loses the other host's answer at the very end, although it may
+run there by then. So the guest arrives paused (VIR_MIGRATE_PAUSED), and is let run there only when libvirt here has
+said that its QEMU is gone.
+
+With post-copy libvirt does not allow that. There, the switch is the hand-over: from it on the guest cannot run here
+again, whatever happens, and is lost if the network is. A migration that ends before it was switched is handed over as
+libvirt does it: if the network is cut within that moment, the guest may run twice.
+"""
+
+import libvirt
+
+from drivers.hypervisor.libvirt import migration_job
+from drivers.hypervisor.libvirt.connection import libvirt_errors
+from drivers.hypervisor.libvirt.migration_job import Place
+from drivers.hypervisor.libvirt.peers import Peer, in_uri
+from drivers.hypervisor.libvirt.snapshots import abort_backup
+from drivers.hypervisor.libvirt.standstill import Standstill
+from hostler.contract.errors import Unavailable
+from hostler.contract.guests import Incoming, MigrationLimits
+
+
+def make_ready(domain: libvirt.virDomain, limits: MigrationLimits) -> None:
+    """Before the first call."""
+    abort_backup(domain)  # what a worker that died may have left running
+    migration_job.forget_completed(domain)
+    with libvirt_errors(Unavailable):
+        domain.migrateSetMaxDowntime(max(1, int(1000 * limits.downtime.total_seconds())))
+
+
+def migrate(uri: str, incoming: Incoming, limits: MigrationLimits, peer: Peer, still: Standstill) -> None:
+    """Blocks until the end, on a connection of its own: libvirtd serves few calls of one at a time."""
+    domain = still.open(uri, incoming.server_id)
+    domain.migrateToURI3(incoming.uri, parameters(incoming, limits), flags(incoming, limits))
+    if migration_job.place(domain) is Place.AWAY:  # at once, and here: the guest stands still
+        peer.let_run(incoming.server_id)
+        still.runs()
+
+
+def parameters(incoming: Incoming, limits: MigrationLimits) -> dict[str, str | int | list[str]]:
+    """The parameters of the migration."""
+    found: dict[str, str | int | list[str]] = {
+        libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{in_uri(incoming.address)}",
+        libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS: incoming.address,
+        libvirt.VIR_MIGRATE_PARAM_DEST_XML: incoming.live,
+        libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: incoming.persistent,
+    }
+    if incoming.disks:
+        found[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = incoming.disks
+    if limits.bandwidth_mib:
+        found[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = limits.bandwidth_mib
+    return found
+
+
+def flags(incoming: Incoming, limits: MigrationLimits) -> int:
+    """The flags of the migration. Not UNDEFINE_SOURCE: what is left here is removed when all is well there."""
+    found = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_TLS
+    found |= libvirt.VIR_MIGRATE_PERSIST_DEST
+    found |= libvirt.VIR_MIGRATE_POSTCOPY if limits.post_copy else libvirt.VIR_MIGRATE_PAUSED
+    if incoming.disks:
+        found |= libvirt.VIR_MIGRATE_NON_SHARED_DISK if incoming.whole else libvirt.VIR_MIGRATE_NON_SHARED_INC
+    if limits.auto_converge:
+        found |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
+    return int(found)

@@ -1,0 +1,132 @@
+"""`hostler aggregate`."""
+
+from typing import Annotated
+
+import typer
+
+from hostler.cli.completion import names
+from hostler.cli.output import Columns, Format, FormatOption, column_option, show_list, show_one
+from hostler.cli.pairs import properties
+from hostler.cli.session import session
+from hostler.contract.errors import InvalidRequest
+from hostler.contract.resources import Aggregate
+
+app = typer.Typer(no_args_is_help=True, help="Aggregates: hosts that have something in common.")
+
+AggregateArgument = Annotated[
+    str, typer.Argument(metavar="AGGREGATE", help="Name or UUID.", autocompletion=names("aggregates"))
+]
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Name or UUID.", autocompletion=names("hosts"))]
+PropertyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--property",
+        metavar="KEY=VALUE",
+        help="Metadata, such as hostler:evacuate=true; repeat for more.",
+    ),
+]
+COLUMNS: Columns[Aggregate] = {
+    "ID": lambda a: a.id,
+    "Name": lambda a: a.name,
+    "Hosts": lambda a: a.hosts,
+    "Metadata": lambda a: a.metadata,
+}
+FIELDS: Columns[Aggregate] = {**COLUMNS, "Created": lambda a: a.created_at}
+Picked = Annotated[list[str] | None, column_option(FIELDS)]
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    name: str,
+    property: PropertyOption = None,
+    aggregate_id: Annotated[str | None, typer.Option("--id", metavar="UUID", help="Its UUID.")] = None,
+    format: FormatOption = Format.TABLE,
+    columns: Picked = None,
+) -> None:
+    """Make an aggregate, without hosts."""
+    metadata = properties("--property", property or [])
+    aggregate = session(ctx).run(
+        lambda client: client.aggregates.create(name, metadata=metadata, aggregate_id=aggregate_id)
+    )
+    show_one(aggregate, FIELDS, format, columns)
+
+
+@app.command("list")
+def list_(ctx: typer.Context, format: FormatOption = Format.TABLE, columns: Picked = None) -> None:
+    """List aggregates."""
+    aggregates = session(ctx).run(lambda client: client.aggregates.list())
+    show_list(aggregates, FIELDS if columns else COLUMNS, format, columns)
+
+
+@app.command()
+def show(
+    ctx: typer.Context, aggregate: AggregateArgument, format: FormatOption = Format.TABLE, columns: Picked = None
+) -> None:
+    """Show an aggregate."""
+    show_one(session(ctx).run(lambda client: client.aggregates.show(aggregate)), FIELDS, format, columns)
+
+
+@app.command()
+def delete(ctx: typer.Context, aggregate: AggregateArgument) -> None:
+    """Delete an aggregate that has no hosts."""
+    session(ctx).run(lambda client: client.aggregates.delete(aggregate))
+
+
+@app.command("add-host")
+def add_host(
+    ctx: typer.Context,
+    aggregate: AggregateArgument,
+    host: HostArgument,
+    format: FormatOption = Format.TABLE,
+    columns: Picked = None,
+) -> None:
+    """Put a host into an aggregate."""
+    show_one(session(ctx).run(lambda client: client.aggregates.add_host(aggregate, host)), FIELDS, format, columns)
+
+
+@app.command("remove-host")
+def remove_host(
+    ctx: typer.Context,
+    aggregate: AggregateArgument,
+    host: HostArgument,
+    format: FormatOption = Format.TABLE,
+    columns: Picked = None,
+) -> None:
+    """Take a host out of an aggregate."""
+    show_one(session(ctx).run(lambda client: client.aggregates.remove_host(aggregate, host)), FIELDS, format, columns)
+
+
+@app.command("set")
+def set_(
+    ctx: typer.Context,
+    aggregate: AggregateArgument,
+    property: PropertyOption = None,
+    format: FormatOption = Format.TABLE,
+    columns: Picked = None,
+) -> None:
+    """Set metadata of an aggregate; the rest stays."""
+    metadata = properties("--property", property or [])
+    _change(ctx, aggregate, {**metadata}, format, columns)
+
+
+@app.command()
+def unset(
+    ctx: typer.Context,
+    aggregate: AggregateArgument,
+    property: Annotated[
+        list[str] | None, typer.Option("--property", metavar="KEY", help="What to take away; repeat for more.")
+    ] = None,
+    format: FormatOption = Format.TABLE,
+    columns: Picked = None,
+) -> None:
+    """Take metadata of an aggregate away."""
+    _change(ctx, aggregate, dict.fromkeys(property or []), format, columns)
+
+
+def _change(
+    ctx: typer.Context, aggregate: str, metadata: dict[str, str | None], format: Format, columns: list[str] | None
+) -> None:
+    if not metadata:
+        raise InvalidRequest("there is nothing to change", field="--property", remedy="give at least one --property")
+    show_one(session(ctx).run(lambda client: client.aggregates.set(aggregate, metadata)), FIELDS, format, columns)

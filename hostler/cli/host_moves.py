@@ -1,0 +1,155 @@
+"""`hostler host drain` and `evacuate`: all servers of a host."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from hostler.cli.completion import names
+from hostler.cli.exits import Exit
+from hostler.cli.host_watching import servers_table, title, watch
+from hostler.cli.output import Format, FormatOption, console, note, show_one
+from hostler.cli.session import session
+from hostler.client import Client, HostWork
+from hostler.contract.errors import InvalidRequest
+from hostler.contract.host_work import DrainResult, HostFailureResult, HostOutcome, HostProgress, ServerMove
+
+Outcome = TypeVar("Outcome", DrainResult, HostFailureResult)
+Moved = Annotated[str, typer.Argument(metavar="HOST", help="Name or UUID.", autocompletion=names("hosts"))]
+Parallel = Annotated[int | None, typer.Option(min=1, help="So many servers at a time; else the setting decides.")]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Watch until it has ended. Ctrl-C ends the watching only.")
+]
+Status = Annotated[bool, typer.Option("--status", help="Show how far the one is that runs, or how the last one ended.")]
+Cancel = Annotated[
+    bool, typer.Option("--cancel", help="Stop the one that runs: operations under way undo what they did.")
+]
+
+
+def drain(
+    ctx: typer.Context,
+    host: Moved,
+    parallel: Parallel = None,
+    skip: Annotated[bool, typer.Option("--skip", help="Go on when a server cannot be moved, and list it.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, for those who wonder later.")] = None,
+    wait: Wait = False,
+    status: Status = False,
+    cancel: Cancel = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Keep new servers off a host, and move all that it has to others: live where they run.
+
+    It ends at the first that cannot be moved, unless --skip; those under way come to their end. So it does when the
+    host is enabled again. The host stays disabled. Exits with 6 when a server is left.
+    """
+    _check(status=status, cancel=cancel, other=bool(parallel or skip or reason or wait))
+    if status or cancel:
+        _look(ctx, host, cancel, format, lambda client: client.hosts.draining(host))
+    else:
+        _begin(
+            *(ctx, host, "drain", wait, format),
+            lambda client: client.hosts.drain(host, parallel=parallel, skip=skip, reason=reason),
+        )
+
+
+def evacuate(
+    ctx: typer.Context,
+    host: Moved,
+    force: Annotated[
+        bool, typer.Option("--force", help="You have seen to it that the host is off; it is not fenced.")
+    ] = False,
+    parallel: Parallel = None,
+    wait: Wait = False,
+    status: Status = False,
+    cancel: Cancel = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Build all servers of a host that is off on others.
+
+    First the fence command makes sure that it is off, unless --force says so. Exits with 6 when a server is left.
+    """
+    _check(status=status, cancel=cancel, other=bool(force or parallel or wait))
+    if status or cancel:
+        _look(ctx, host, cancel, format, lambda client: client.hosts.evacuation(host))
+    else:
+        _begin(
+            *(ctx, host, "evacuate", wait, format),
+            lambda client: client.hosts.evacuate(host, parallel=parallel, force=force),
+        )
+
+
+def _check(*, status: bool, cancel: bool, other: bool) -> None:
+    if status + cancel + other > 1:
+        raise InvalidRequest(
+            "--status and --cancel are about the one that runs",
+            field="--status" if status else "--cancel",
+            remedy="give one of them, and nothing else",
+        )
+
+
+def _begin(
+    ctx: typer.Context,
+    host: str,
+    command: str,
+    wait: bool,
+    format: Format,
+    ask: Callable[[Client], Awaitable[HostWork[Outcome]]],
+) -> None:
+    async def work(client: Client) -> Outcome | None:
+        begun = await ask(client)
+        if begun.joined:
+            note(f"the one that runs already is joined, with the options that it has: {begun.host}")
+        if wait:
+            return await watch(command, begun)
+        note(f"{command} of host {begun.host} accepted; see how far it is: hostler host {command} {host} --status")
+        return None
+
+    result = session(ctx).run(work)
+    if result is None:
+        return
+    _show(result, format)
+    raise typer.Exit(Exit.DONE if result.complete else Exit.FAILED)
+
+
+def _look(
+    ctx: typer.Context,
+    host: str,
+    cancel: bool,
+    format: Format,
+    find: Callable[[Client], Awaitable[HostWork[Outcome]]],
+) -> None:
+    async def work(client: Client) -> HostProgress | None:
+        found = await find(client)
+        if not cancel:
+            return await found.progress()
+        await found.cancel()
+        note(f"host {found.host}: operations under way are asked to stop; the host stays as it is")
+        return None
+
+    progress = session(ctx).run(work)
+    if progress is None:
+        return
+    if format is not Format.TABLE:
+        show_one(progress, {"Stage": lambda p: p.stage, "Stopped": lambda p: p.stopped}, format, None)
+        return
+    console().print(title(progress))
+    console().print(servers_table(progress.servers))
+
+
+def _show(result: HostOutcome, format: Format) -> None:
+    if format is not Format.TABLE:
+        show_one(
+            result,
+            {"Moved": lambda r: [one.name for one in r.moved], "Left": lambda r: [one.name for one in _left(r)]},
+            format,
+            None,
+        )
+        return
+    console().print(servers_table([*_left(result), *result.moved]))
+    if result.stopped:
+        note(f"stopped: {result.stopped}")
+    note(f"host {result.host}: {len(result.moved)} servers moved, {len(_left(result))} not")
+
+
+def _left(result: HostOutcome) -> list[ServerMove]:
+    return [*result.failed, *result.skipped, *result.left]

@@ -1,0 +1,145 @@
+"""Work on all servers of a host: a drain moves them off, and the failure of a host has them evacuated."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from hostler.contract.servers import OperationName
+
+DRAIN_HOST = "drain-host"
+HOST_FAILURE = "host-failure"
+WATCH_HOSTS = "watch-hosts"
+"""A workflow type and, since there is one such workflow in a cloud, its ID."""
+
+EVACUATE_KEY = "hostler:evacuate"
+"""In the metadata of a server or an aggregate: whether it is evacuated when its host fails, "true" or "false"."""
+PRIORITY_KEY = "hostler:evacuation_priority"
+"""In the metadata of a server: an integer; servers with a higher one are evacuated first."""
+
+
+class MoveState(StrEnum):
+    """Where a server of the host stands. `SKIPPED`: it could not be tried; `FAILED`: it was, or ended the work."""
+
+    PENDING = "pending"
+    MOVING = "moving"
+    MOVED = "moved"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class ServerMove(BaseModel):
+    """One of the host's servers: the `operation` that was last asked for, where it went `to`, or why not (`reason`)."""
+
+    server_id: str
+    name: str
+    project: str
+    state: MoveState = MoveState.PENDING
+    operation: OperationName | None = None
+    to: str | None = None
+    reason: str = ""
+
+
+class DrainRequest(BaseModel):
+    """Move all servers off the host, `parallel` at a time (None is the control worker's setting).
+
+    It ends at the first that cannot be moved, unless it may `skip` such. `reason` says why the host is disabled.
+    """
+
+    host_id: str
+    request_id: str
+    parallel: int | None = None
+    skip: bool = False
+    reason: str | None = None
+
+
+class HostFailureRequest(BaseModel):
+    """Evacuate the host, `parallel` servers at a time (None is the control worker's setting).
+
+    `automatic`: the watch asks, for the servers that are to be evacuated by policy. Otherwise an operator does, for
+    all; with `force` the operator says that the host is surely off, and it is not fenced.
+    """
+
+    host_id: str
+    request_id: str
+    parallel: int | None = None
+    force: bool = False
+    automatic: bool = False
+
+
+class HostWorkCall(BaseModel):
+    """The update that asks for such work; whoever brings another `request_id` joins the work that runs."""
+
+    request_id: str
+
+
+class HostWorkAccepted(BaseModel):
+    """The answer. `joined`: it ran already."""
+
+    host_id: str
+    host: str
+    run_id: str
+    joined: bool = False
+
+
+class HostProgress(BaseModel):
+    """How far such work is. `stopped` says why nothing more begins."""
+
+    host_id: str
+    host: str = ""
+    stage: str = ""
+    servers: list[ServerMove] = []
+    stopped: str = ""
+    done: bool = False
+
+
+class HostOutcome(BaseModel):
+    """What became of the host's servers. `left` were not begun, since it `stopped` before."""
+
+    host_id: str
+    host: str
+    moved: list[ServerMove] = []
+    skipped: list[ServerMove] = []
+    failed: list[ServerMove] = []
+    left: list[ServerMove] = []
+    stopped: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every server is off the host."""
+        return not (self.skipped or self.failed or self.left or self.stopped)
+
+
+class DrainResult(HostOutcome):
+    """What became of a drain."""
+
+
+class HostFailureResult(HostOutcome):
+    """What became of an evacuation. `fenced`: it is known that the host is off."""
+
+    fenced: bool = False
+
+
+class SilentHost(BaseModel):
+    """A host that is not heard, as the watch remembers it.
+
+    `since` when; `servers` are on it, of which `wanted` are to be evacuated by policy. `begun` is when its failure was
+    begun, `stuck` why that came to nothing: it is not tried again by itself.
+    """
+
+    id: str
+    name: str
+    since: datetime
+    servers: int = 0
+    wanted: int = 0
+    begun: datetime | None = None
+    stuck: str = ""
+
+
+class WatchState(BaseModel):
+    """What the watch knows. `limit` is how long a host must be silent, `alarm` why it evacuates nothing."""
+
+    looked_at: datetime | None = None
+    limit: timedelta = timedelta(0)
+    silent: list[SilentHost] = []
+    alarm: str = ""

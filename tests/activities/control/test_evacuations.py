@@ -1,0 +1,244 @@
+"""Evacuations: the row, the allocation and what the host owes, each changed once, however often a step runs."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlmodel import col, select
+
+from activities.control.evacuations import Evacuations
+from activities.control.servers import Servers
+from activities.interfaces.evacuations import BeginEvacuation, EvacuationPlan, FinishEvacuation
+from activities.interfaces.servers import Settle
+from hostler.contract.errors import InvalidRequest, InvalidState, NotFound, Unavailable
+from hostler.contract.resources import VolumeStatus
+from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName
+from hostler.contract.states import PowerState, TaskState, VmState
+from hostler.settings import Settings
+from models import Allocation, BlockDevice, Database, Host, Image, Migration, OwedWork, Server, Volume, now
+from tests.activities.control.test_guest_plans import a_host_with_a_server
+from tests.activities.given import log, uuid
+from tests.rows import a_host, add
+
+RUN, OTHER_RUN = uuid(), uuid()
+TARGET = a_host(name="target")
+
+
+@pytest.fixture
+def server(database: Database) -> Server:
+    """A server of a host that was declared down, with its allocation; and another host."""
+    server = a_host_with_a_server(database, power_state=PowerState.RUNNING)
+    add(database, an_allocation(server, str(server.host_id)), Host.model_validate(TARGET.model_dump()))
+    declare(database, server)
+    return server
+
+
+@pytest.fixture
+def evacuations(database: Database) -> Evacuations:
+    return Evacuations(database, Settings(), frozenset)
+
+
+def an_allocation(server: Server, host_id: str, **changes: Any) -> Allocation:
+    return Allocation(server_id=server.id, host_id=host_id, vcpus=1, ram_mib=128, disk_gib=1, **changes)
+
+
+def declare(database: Database, server: Server, since: datetime | None = None) -> None:
+    with database.write() as session:
+        session.get_one(Host, server.host_id).down_since = since or now()
+
+
+def begin(server: Server, run_id: str = RUN, **changes: Any) -> BeginEvacuation:
+    call = BeginEvacuation(
+        server_id=server.id,
+        project=server.project,
+        run_id=run_id,
+        operation=OperationName.EVACUATE,
+        allowed=[VmState.ACTIVE, VmState.STOPPED, VmState.ERROR],
+        task_state=TaskState.REBUILDING,
+    )
+    return call.model_copy(update=changes)
+
+
+def finish(server: Server, plan: EvacuationPlan, run_id: str = RUN) -> FinishEvacuation:
+    assert plan.plan.image is not None
+    return FinishEvacuation(
+        server_id=server.id,
+        run_id=run_id,
+        host_id=TARGET.id,
+        vm_state=VmState.ACTIVE,
+        power_state=PowerState.RUNNING,
+        image_id=plan.plan.image.id,
+        events=log(server.id, run_id, "begin_evacuation", "finish_evacuation"),
+    )
+
+
+def settle(database: Database, server: Server, run_id: str = RUN, **changes: Any) -> None:
+    call = Settle(server_id=server.id, run_id=run_id, vm_state=VmState.ACTIVE, events=log(server.id, run_id, "settle"))
+    Servers(database, Settings()).settle(call.model_copy(update=changes))
+
+
+def row(database: Database, server: Server) -> Server:
+    with database.read() as session:
+        return session.get_one(Server, server.id)
+
+
+def allocations(database: Database) -> list[tuple[str, bool]]:
+    with database.read() as session:
+        return [(one.host_id, one.former) for one in session.exec(select(Allocation))]
+
+
+def migrations(database: Database) -> list[tuple[MigrationKind, MigrationStatus]]:
+    with database.read() as session:
+        rows = session.exec(select(Migration).order_by(col(Migration.created_at))).all()
+        return [(one.kind, one.status) for one in rows]
+
+
+def owed(database: Database) -> list[str]:
+    with database.read() as session:
+        return list(session.exec(select(OwedWork.activity).order_by(col(OwedWork.created_at))).all())
+
+
+def owe(database: Database, server: Server, activity: str, host_id: str | None = None) -> None:
+    work = OwedWork(
+        id=uuid(),
+        host_id=host_id or str(server.host_id),
+        server_id=server.id,
+        activity=activity,
+        argument={},
+        reason="away",
+    )
+    add(database, work)
+
+
+def test_it_begins_once_however_often_it_is_asked(evacuations: Evacuations, database: Database, server: Server) -> None:
+    plans = [evacuations.begin_evacuation(begin(server)) for _ in range(2)]
+
+    assert plans[0].plan == plans[1].plan
+    assert [host.id for host in plans[0].hosts] == [server.host_id]
+    assert (plans[0].stays_off, plans[0].former) == (False, VmState.ACTIVE)
+    assert allocations(database) == [(server.host_id, True)]
+    assert migrations(database) == [(MigrationKind.EVACUATION, MigrationStatus.MIGRATING)]
+    assert owed(database) == ["stop_guest"]
+    held = row(database, server)
+    assert (held.operation_id, held.task_state, held.host_id) == (RUN, TaskState.REBUILDING, server.host_id)
+
+
+def test_what_starts_a_guest_there_is_no_longer_owed_and_the_rest_comes_before_the_stop(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    for activity in ("bring_back_guest", "start_guest"):
+        owe(database, server, activity)
+    owe(database, server, "start_guest", TARGET.id)
+
+    evacuations.begin_evacuation(begin(server))
+
+    assert owed(database) == ["bring_back_guest", "start_guest", "stop_guest"]
+
+
+def test_at_its_end_all_changes_at_once_and_for_the_run_that_holds_it(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    plan = evacuations.begin_evacuation(begin(server))
+    add(database, an_allocation(server, TARGET.id))
+    assert evacuations.finish_evacuation(finish(server, plan, OTHER_RUN)).host_id == server.host_id
+
+    for _ in range(2):
+        shown = evacuations.finish_evacuation(finish(server, plan))
+
+    assert (shown.host_id, shown.status, shown.task_state) == (TARGET.id, "ACTIVE", None)
+    assert allocations(database) == [(TARGET.id, False)]
+    assert migrations(database) == [(MigrationKind.EVACUATION, MigrationStatus.COMPLETED)]
+    assert row(database, server).operation_id is None
+
+
+def test_one_that_is_given_up_gives_the_allocation_back_and_leaves_the_stop_owed(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    evacuations.begin_evacuation(begin(server))
+    add(database, an_allocation(server, TARGET.id))
+
+    for _ in range(2):
+        settle(database, server)
+
+    assert allocations(database) == [(server.host_id, False)]
+    assert migrations(database) == [(MigrationKind.EVACUATION, MigrationStatus.ERROR)]
+    assert owed(database) == ["stop_guest"]
+    with pytest.raises(InvalidState, match="given server"):
+        evacuations.begin_evacuation(begin(server))  # a try that comes too late
+    assert evacuations.begin_evacuation(begin(server, OTHER_RUN)).former is VmState.ACTIVE
+
+
+def test_one_that_was_cut_short_goes_on_from_what_the_server_was(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    with database.write() as session:
+        session.get_one(Server, server.id).vm_state = VmState.STOPPED
+    assert evacuations.begin_evacuation(begin(server)).stays_off
+    add(database, an_allocation(server, TARGET.id))
+    with database.write() as session:
+        cut = session.get_one(Server, server.id)
+        cut.vm_state, cut.operation_id, cut.task_state = VmState.ERROR, None, None
+
+    plan = evacuations.begin_evacuation(begin(server, OTHER_RUN))
+
+    assert [host.id for host in plan.hosts] == [server.host_id, TARGET.id]
+    assert (plan.stays_off, plan.former) == (True, VmState.ERROR)
+    assert sorted(allocations(database)) == sorted([(str(server.host_id), True), (TARGET.id, False)])
+    assert [status for _, status in migrations(database)] == [MigrationStatus.ERROR, MigrationStatus.MIGRATING]
+
+
+def test_a_root_disk_whose_image_is_gone_is_made_of_the_servers(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    with database.write() as session:
+        session.exec(select(BlockDevice)).one().image_id = uuid()
+
+    plan = evacuations.begin_evacuation(begin(server))
+    evacuations.finish_evacuation(finish(server, plan))
+
+    assert plan.plan.image is not None
+    assert plan.plan.image.id == server.image_id
+    with database.read() as session:
+        assert session.exec(select(BlockDevice)).one().image_id == server.image_id
+
+
+def refused(evacuations: Evacuations, database: Database, server: Server, **changes: Any) -> str:
+    """Why; and nothing has changed."""
+    with pytest.raises((InvalidState, InvalidRequest, NotFound)) as caught:
+        evacuations.begin_evacuation(begin(server, **changes))
+    assert caught.value.detail.field
+    assert caught.value.detail.value
+    assert caught.value.detail.remedy
+    assert (allocations(database), owed(database)) == ([(server.host_id, False)], [])
+    assert row(database, server).operation_id is None
+    return str(caught.value)
+
+
+def test_it_is_refused_where_the_guest_may_be_running(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    assert "on host host already" in refused(evacuations, database, server, host=server.host_id)
+    refused(evacuations, database, server, host="nowhere")
+    with database.write() as session:
+        session.get_one(Host, server.host_id).down_since = None
+    assert "has not been declared down" in refused(evacuations, database, server)
+
+
+def test_it_waits_while_the_host_seems_to_answer(database: Database, server: Server) -> None:
+    """That passes: either it registers and is no longer down, or this worker has not noticed yet."""
+    evacuations = Evacuations(database, Settings(), lambda: frozenset({str(server.host_id)}))
+    with pytest.raises(Unavailable):
+        evacuations.begin_evacuation(begin(server))
+    assert row(database, server).operation_id is None
+
+
+def test_it_is_refused_where_a_volume_or_the_image_is_missing(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    volume = Volume(id=uuid(), size_gib=1, status=VolumeStatus.IN_USE, host_id=server.host_id, server_id=server.id)
+    add(database, volume)
+    assert f"volume {volume.id}" in refused(evacuations, database, server)
+    with database.write() as session:
+        session.delete(session.get_one(Volume, volume.id))
+        session.delete(session.get_one(Image, server.image_id))
+    assert "nothing to build it from" in refused(evacuations, database, server)

@@ -1,0 +1,138 @@
+"""What a host checks before it takes in a guest that runs elsewhere, and what it says of one that has not come.
+
+One machine has one libvirt, which does not send a guest to itself: the move as such is for the lab.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from drivers.hypervisor.libvirt import LibvirtHypervisor
+from hostler.contract.errors import InvalidState, NotFound, RescheduleError
+from hostler.contract.guests import DescribedDisk, GuestDescription, GuestSpec, Whereabouts
+from hostler.contract.resources import DiskFormat
+from tests.drivers.hypervisor.libvirt.guests import domain_of, guest, ignore, root_disk
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+async def described(hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path) -> GuestDescription:
+    """A guest that runs, by its host's word."""
+    await hypervisor.spawn(tiny, tiny_image, ignore)
+    await hypervisor.resume(tiny.server_id)
+    return await hypervisor.describe(tiny.server_id)
+
+
+class TestDescribe:
+    async def test_what_the_next_host_must_know(self, tiny: GuestSpec, described: GuestDescription) -> None:
+        assert described.disks == [
+            DescribedDisk(target="vda", file="disk", size_bytes=1 << 20, disk_format=DiskFormat.QCOW2)
+        ]
+        assert described.virt_type == "qemu"
+        assert described.hypervisor_version > 1_000_000
+        assert tiny.server_id in described.live
+        assert tiny.server_id in described.persistent
+
+    async def test_one_that_is_paused_or_off_is_refused(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path
+    ) -> None:
+        await hypervisor.spawn(tiny, tiny_image, ignore)
+        with pytest.raises(InvalidState, match="paused"):
+            await hypervisor.describe(tiny.server_id)
+        domain_of(tiny).destroy()
+        with pytest.raises(InvalidState, match="off"):
+            await hypervisor.describe(tiny.server_id)
+
+    async def test_no_guest(self, hypervisor: LibvirtHypervisor) -> None:
+        with pytest.raises(NotFound):
+            await hypervisor.describe(guest(root_disk()).server_id)
+
+
+def older(found: GuestDescription) -> GuestDescription:
+    return found.model_copy(update={"hypervisor_version": 999_000_000})
+
+
+def kvm(found: GuestDescription) -> GuestDescription:
+    return found.model_copy(update={"virt_type": "kvm"})
+
+
+def other_processor(found: GuestDescription) -> GuestDescription:
+    return found.model_copy(update={"live": found.live.replace("Nehalem", "Cascadelake-Server")})
+
+
+def huge(found: GuestDescription) -> GuestDescription:
+    [disk] = found.disks
+    return found.model_copy(update={"disks": [disk.model_copy(update={"size_bytes": 1 << 60})]})
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [
+            (older, "older one"),
+            (kvm, "runs under kvm"),
+            (other_processor, "Host CPU does not provide required features"),
+            (huge, "no room"),
+            (GuestDescription.model_copy, "no guest can come from another host to 127.0.0.1"),
+        ],
+    )
+    async def test_a_guest_that_cannot_run_here_or_cannot_come(
+        self,
+        hypervisor: LibvirtHypervisor,
+        next_dir: Path,
+        described: GuestDescription,
+        changed: Callable[[GuestDescription], GuestDescription],
+        reason: str,
+    ) -> None:
+        other = guest(root_disk())
+        with pytest.raises(RescheduleError, match=reason) as refusal:
+            await hypervisor.prepare_incoming(other, changed(described), None, ignore)
+        assert refusal.value.remedy
+        assert other.server_id not in await hypervisor.guests()
+
+    async def test_one_that_is_here_already(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
+    ) -> None:
+        with pytest.raises(RescheduleError, match="on this host already, running"):
+            await hypervisor.prepare_incoming(tiny, described, None, ignore)
+
+
+class TestWithoutMigration:
+    async def test_a_guest_that_runs_is_here(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
+    ) -> None:
+        assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.HERE
+        await hypervisor.take_over(tiny.server_id)
+        with pytest.raises(InvalidState, match="no migration"):
+            await hypervisor.force_complete(tiny.server_id)
+
+    async def test_one_that_was_left_paused_runs_on(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
+    ) -> None:
+        domain_of(tiny).suspend()
+        assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.HERE
+        assert domain_of(tiny).state()[0] == 1
+
+    async def test_one_that_is_off_or_unknown(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
+    ) -> None:
+        domain_of(tiny).destroy()
+        assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.OFF
+        unknown = guest(root_disk()).server_id
+        assert await hypervisor.end_migration(unknown) is Whereabouts.OFF
+        with pytest.raises(NotFound):
+            await hypervisor.take_over(unknown)
+
+    async def test_what_was_handed_over_is_never_started(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path, described: GuestDescription
+    ) -> None:
+        domain_of(tiny).destroy()
+        hypervisor._domains.note_handed_over(tiny.server_id)
+        assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.HANDED_OVER
+        for start in (hypervisor.start, hypervisor.reset):
+            with pytest.raises(RescheduleError, match="handed over"):
+                await start(tiny.server_id)
+        await hypervisor.spawn(tiny, tiny_image, ignore)  # replaces it
+        assert domain_of(tiny).isActive()

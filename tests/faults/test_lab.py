@@ -1,0 +1,77 @@
+"""The fault matrix on the lab: how cases are made, and a sample of them.
+
+`make faults` runs all of it.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.lab.case import MOVES, Move, run_case
+from tests.faults.lab.cloud import EMPTY, temporary_lab
+from tests.faults.lab.matrix import make_case, of_step
+from tests.faults.lab.watcher import IS_OFF, RUNS, STANDS_STILL, TWICE, Watcher
+from tests.faults.plan import Fault, Step
+
+MIGRATE = Step("migrate_guest", 1, "hostler-host-1")
+LIVE = MOVES["live-migrate"]
+EMPTY_HANDED = Move(LIVE.name, LIVE.ask, EMPTY)
+"""Of a guest that has no system to count in, which is there sooner."""
+
+
+class TestCases:
+    def test_a_long_step_is_struck_at_three_moments_and_on_both_sides(self) -> None:
+        cases = {case.name: case.strikes[0].delay for case in of_step("live-migrate", MIGRATE, 3.0)}
+
+        assert cases["live-migrate/migrate_guest/power-cut"] == 0
+        assert cases["live-migrate/migrate_guest@half/power-cut-opposite"] == 1.5
+        assert cases["live-migrate/migrate_guest@end/cable-out"] is None
+
+    def test_a_short_one_at_one_on_its_own(self) -> None:
+        cases = [case.fault for case in of_step("resize", Step("claim_resources", 1, "hostler-host-1"), 0.1)]
+
+        assert cases == [Fault.AFTER, Fault.KILLED, Fault.POWER_CUT, Fault.CABLE_OUT]
+
+    def test_control_has_neither_a_power_switch_nor_a_cable(self) -> None:
+        assert [case.fault for case in of_step("resize", Step("settle", 1, "c"), 9.0)] == [Fault.AFTER, Fault.KILLED]
+
+    def test_a_host_that_was_given_up_returns_at_every_step(self) -> None:
+        for queue in ("hostler-control", "hostler-host-1"):
+            assert Fault.RETURNED in {case.fault for case in of_step("evacuate", Step("spawn", 1, queue), 0.1)}
+
+
+class FakeEye:
+    def __init__(self, *looks: dict[str, str]) -> None:
+        self.looks = list(looks)
+
+    def look(self) -> dict[str, str]:
+        return self.looks.pop(0)
+
+
+class TestWatcher:
+    @pytest.fixture
+    def log(self, tmp_path: Path) -> Path:
+        return tmp_path / "seen.jsonl"
+
+    def watch(self, log: Path, **eyes: FakeEye) -> str:
+        Watcher(eyes, log).look()
+        return log.read_text()
+
+    def test_one_guest_on_two_hosts_is_told(self, log: Path) -> None:
+        assert TWICE in self.watch(log, one=FakeEye({"g": RUNS}, {"g": RUNS}), two=FakeEye({"g": RUNS}))
+
+    @pytest.mark.parametrize("later", [IS_OFF, STANDS_STILL])
+    def test_one_that_has_just_moved_is_not(self, log: Path, later: str) -> None:
+        assert TWICE not in self.watch(log, one=FakeEye({"g": RUNS}, {"g": later}), two=FakeEye({"g": RUNS}))
+
+    def test_nor_is_one_that_stands_still_on_the_other(self, log: Path) -> None:
+        assert TWICE not in self.watch(log, one=FakeEye({"g": RUNS}), two=FakeEye({"g": STANDS_STILL}))
+
+
+@pytest.mark.real
+async def test_whatever_befalls_the_hosts_of_a_guest_on_its_way_it_runs_on_one_of_them() -> None:
+    befalls = [(LIVE, Fault.CABLE_OUT), (EMPTY_HANDED, Fault.POWER_CUT), (EMPTY_HANDED, Fault.POWER_CUT_OPPOSITE)]
+    async with temporary_lab() as cloud:
+        results = [(await run_case(cloud, move, make_case(move.name, MIGRATE, fault)))[0] for move, fault in befalls]
+
+    assert {one.case.name: [*one.problems, *one.differences] for one in results if not one.passed} == {}

@@ -1,0 +1,69 @@
+"""`hostler host drain` and `hostler host evacuate`."""
+
+import json
+
+from hostler.cli.exits import Exit
+from tests.cloud import LIMIT, Cloud
+from tests.hostler.cli.conftest import Hostler
+from tests.workflows.test_drain import stopped
+from tests.workflows.test_host_failure import configure, dies
+
+
+async def test_a_drain_is_watched_to_its_end(hostler: Hostler, cloud: Cloud) -> None:
+    await stopped(cloud, "web")
+    drained = await hostler("host", "drain", "sim-1", "--reason", "new memory", "--wait")
+    assert drained.exit_code == Exit.DONE, drained.output
+    assert "web: moved by confirm-resize to sim-2" in drained.stderr
+    assert "host sim-1: 1 servers moved, 0 not" in drained.stderr
+    assert "web" in drained.stdout
+
+    status = await hostler("host", "drain", "sim-1", "--status", "-f", "json")
+    progress = json.loads(status.stdout)
+    assert (progress["done"], [one["state"] for one in progress["servers"]]) == (True, ["moved"])
+    assert "1 moved" in (await hostler("host", "drain", "sim-1", "--status")).stdout
+
+
+async def test_a_drain_that_leaves_a_server_fails(hostler: Hostler, cloud: Cloud) -> None:
+    server = await stopped(cloud, "web")
+    await (await cloud.client.servers.migrate(server.id)).result(LIMIT)
+    drained = await hostler("host", "drain", "sim-1", "--skip", "--wait", "-f", "json")
+    assert drained.exit_code == Exit.FAILED, drained.output
+    assert json.loads(drained.stdout)["skipped"][0]["name"] == "web"
+
+
+async def test_a_drain_is_begun_looked_at_joined_and_cancelled(hostler: Hostler, cloud: Cloud) -> None:
+    await stopped(cloud, "web")
+    held = cloud.stage.hold("receive_disks")
+    begun = await hostler("host", "drain", "sim-1")
+    assert begun.exit_code == Exit.DONE, begun.output
+    assert "hostler host drain sim-1 --status" in begun.stderr
+    await held.reached.wait()
+    assert "1 moving" in (await hostler("host", "drain", "sim-1", "--status")).stdout
+    assert "joined" in (await hostler("host", "drain", "sim-1")).stderr
+    assert (await hostler("host", "drain", "sim-1", "--cancel")).exit_code == Exit.DONE
+    held.go_on.set()
+    waited = await hostler("host", "drain", "sim-1", "--wait")  # of the one that was cancelled, or of another
+    assert waited.exit_code in (Exit.DONE, Exit.FAILED), waited.output
+
+
+async def test_what_makes_no_sense_is_refused(hostler: Hostler, cloud: Cloud) -> None:
+    assert (await hostler("host", "drain", "sim-1", "--status", "--cancel")).exit_code == Exit.INVALID
+    assert (await hostler("host", "drain", "sim-1", "--status", "--skip")).exit_code == Exit.INVALID
+    assert (await hostler("host", "drain", "nowhere")).exit_code == Exit.NOT_FOUND
+    assert (await hostler("host", "drain", "sim-1", "--status")).exit_code == Exit.NOT_FOUND
+    up = await hostler("host", "evacuate", "sim-1", "--force")
+    assert up.exit_code == Exit.CONFLICT
+    assert "hostler host drain sim-1" in up.stderr
+
+
+async def test_a_host_that_is_off_is_evacuated(hostler: Hostler, cloud: Cloud) -> None:
+    await cloud.booted("web", host="sim-1")
+    configure(cloud, None)
+    await dies(cloud, "sim-1")
+    refused = await hostler("host", "evacuate", "sim-1")
+    assert refused.exit_code == Exit.INVALID
+    assert "--force" in refused.stderr
+
+    evacuated = await hostler("host", "evacuate", "sim-1", "--force", "--wait")
+    assert evacuated.exit_code == Exit.DONE, evacuated.output
+    assert "web: moved by evacuate to sim-2" in evacuated.stderr

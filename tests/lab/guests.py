@@ -1,0 +1,57 @@
+"""What tests of a lab do with its guests and hosts."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
+
+from deploy.lab.host import Host
+from hostler import Client
+from hostler.contract.servers import BlockDeviceMapping, Server
+
+LIMIT = 180
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not await condition():  # noqa: ASYNC110 - it is about the world, not about a task of ours
+            await asyncio.sleep(0.2)
+
+
+async def is_up(client: Client, host: Host) -> bool:
+    return {known.name: known.up for known in await client.hosts.list()}[host.name]
+
+
+async def boot(
+    client: Client,
+    name: str,
+    host: Host,
+    user_data: str | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    volumes: Sequence[BlockDeviceMapping] = (),
+    image: str | None = "demo",
+) -> Server:
+    """A server whose guest has come up."""
+    operation = await client.servers.boot(
+        name,
+        flavor="tiny",
+        image=image,
+        networks=["net"],
+        host=host.name,
+        user_data=user_data.encode() if user_data else None,
+        metadata=metadata,
+        block_devices=volumes,
+    )
+    server = await operation.result()
+    await console(client, server, f"{name} login:")
+    return server
+
+
+async def console(client: Client, server: Server, pattern: str) -> str:
+    """What the guest has written, once it matches."""
+    deadline = monotonic() + LIMIT
+    while not (found := re.search(pattern, log := await client.servers.console_log(server.id))):
+        assert monotonic() < deadline, log
+        await asyncio.sleep(0.2)
+    return found.group(0)

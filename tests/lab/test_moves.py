@@ -1,0 +1,136 @@
+"""Moves for real: guests whose counter on the serial console shows that they went on, and hosts that fail meanwhile."""
+
+import re
+
+import pytest
+
+from deploy.lab.host import Host
+from hostler import Client
+from hostler.contract.errors import Cancelled
+from hostler.contract.servers import BlockDeviceMapping, Server
+from tests.lab.conftest import Lab
+from tests.lab.guests import boot, console, is_up, until
+
+pytestmark = pytest.mark.real
+COUNTS = {"tick": "1"}
+BOOTED = "=== source"
+
+
+async def counted(client: Client, server: Server, *, beyond: int = 0) -> int:
+    """Where the guest's counter is, once it is beyond a number."""
+    reached = 0
+
+    async def reaches() -> bool:
+        nonlocal reached
+        found = re.findall(r"tick (\d+)\s", await client.servers.console_log(server.id))
+        reached = int(found[-1]) if found else 0
+        return reached > beyond
+
+    await until(reaches)
+    return reached
+
+
+def qemus(hosts: list[Host]) -> list[int]:
+    """How many guests each host has."""
+    return [host.guests() for host in hosts]
+
+
+class TestLiveMigrate:
+    async def test_a_guest_goes_on_there_and_back(self, the_lab: Lab, client: Client, one: Host, other: Host) -> None:
+        server = await boot(client, "runner", one, metadata=COUNTS)
+        there = await counted(client, server, beyond=2)
+
+        moved = await (await client.servers.live_migrate(server.id, host=other.name)).result()
+
+        assert (moved.status, moved.host, moved.addresses) == ("ACTIVE", other.name, server.addresses)
+        assert qemus(the_lab.hosts) == [0, 1]
+        there = await counted(client, server, beyond=there)
+        assert BOOTED not in await client.servers.console_log(server.id)
+        back = await (await client.servers.live_migrate(server.id)).result()
+        assert back.host == one.name
+        await counted(client, server, beyond=there)
+        assert BOOTED not in await client.servers.console_log(server.id)
+        assert not (await client.audit(heal=False)).findings
+
+    async def test_with_volumes_that_stay_where_they_are(self, client: Client, one: Host, other: Host) -> None:
+        data = await client.volumes.create("data", size_gib=1)
+        root = BlockDeviceMapping(
+            source_type="image",
+            destination_type="volume",
+            uuid=(await client.images.show("demo")).id,
+            volume_size=1,
+            boot_index=0,
+            delete_on_termination=True,
+        )
+        second = BlockDeviceMapping(source_type="volume", destination_type="volume", uuid=data.id)
+        server = await boot(client, "from-volume", one, metadata=COUNTS, volumes=[root, second], image=None)
+        reached = await counted(client, server)
+
+        moved = await (await client.servers.live_migrate(server.id, host=other.name)).result()
+
+        assert moved.devices == server.devices
+        await counted(client, server, beyond=reached)
+        await (await client.servers.delete(server.id)).result()
+        await client.volumes.delete(data.id)
+
+    async def test_one_that_is_aborted_goes_on_where_it_is(
+        self, the_lab: Lab, client: Client, one: Host, other: Host
+    ) -> None:
+        server = await boot(client, "stays", one, metadata=COUNTS)
+        operation = await client.servers.live_migrate(server.id, host=other.name)
+        async for progress in operation.follow():
+            if any(step.name == "migrate_guest" for step in progress.steps if step.started_at):
+                break
+        await operation.cancel()
+
+        with pytest.raises(Cancelled):
+            await operation.result()
+        assert (await client.servers.show(server.id)).host == one.name
+        assert qemus(the_lab.hosts) == [1, 0]
+        await counted(client, server, beyond=await counted(client, server))
+
+
+class TestEvacuate:
+    async def test_a_host_without_power_loses_its_server_and_comes_back_clean(
+        self, the_lab: Lab, client: Client, one: Host, other: Host
+    ) -> None:
+        server = await boot(client, "survivor", other, metadata={**COUNTS, "hostler:evacuate": "true"})
+        left = await boot(client, "left", other)
+
+        the_lab("kill", other.name)
+
+        async def evacuated() -> bool:
+            shown = await client.servers.show(server.id)
+            return (shown.status, shown.host) == ("ACTIVE", one.name)
+
+        await until(evacuated)
+        assert (await client.servers.show(server.id)).addresses == server.addresses
+        await console(client, server, "survivor login:")
+        assert (await client.servers.show(left.id)).host == other.name  # nobody asked for it
+
+        the_lab("start", other.name)
+        await until(lambda: is_up(client, other))
+        assert server.id not in the_lab("exec", other.name, "virsh", "list", "--all", "--uuid")
+        assert qemus(the_lab.hosts) == [1, 0]
+        host = await client.hosts.show(other.name)
+        assert (host.owed, host.down_since) == (0, None)
+        await client.hosts.enable(other.name)
+
+
+class TestDrain:
+    async def test_what_runs_is_migrated_live_and_what_is_off_cold(
+        self, the_lab: Lab, client: Client, one: Host, other: Host
+    ) -> None:
+        runs = await boot(client, "runs", other, metadata=COUNTS)
+        off = await boot(client, "off", other)
+        await (await client.servers.stop(off.id)).result()
+        reached = await counted(client, runs)
+
+        drained = await (await client.hosts.drain(other.name, reason="new memory")).result()
+
+        assert {move.server_id for move in drained.moved} == {runs.id, off.id}
+        assert [(await client.servers.show(server.id)).host for server in (runs, off)] == [one.name] * 2
+        assert (await client.servers.show(off.id)).status == "SHUTOFF"
+        await counted(client, runs, beyond=reached)
+        assert qemus(the_lab.hosts) == [1, 0]
+        await client.hosts.enable(other.name)

@@ -1,0 +1,714 @@
+"""Evacuate: the host is off, and its servers are built elsewhere; when it comes back it runs none of them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlmodel import col, select
+from temporalio.exceptions import ApplicationError
+
+from hostler.contract.errors import (
+    BuildFailed,
+    Cancelled,
+    InvalidRequest,
+    InvalidState,
+    NoValidHost,
+    OperationFailed,
+    ServerBusy,
+)
+from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
+from hostler.contract.servers import Migration as MigrationView
+from hostler.contract.servers import MigrationStatus, OnFailure, Server
+from hostler.contract.states import PowerState, VmState
+from models import Host, Migration, now
+from models import OwedWork as OwedRow
+from models import Server as Row
+from tests.cloud import DEMO, LIMIT, Cloud, World, breaks, refuses
+from tests.stage import eventually
+from tests.workflows.conftest import StartCloud
+from tests.workflows.test_audit import audit
+from tests.workflows.test_cut_short import cut
+from tests.workflows.test_move import FOR_GOOD, power_on
+from workers.control import nudge
+
+SOON = timedelta(milliseconds=200)
+REMOVED = ("destroy_guest", "unbind_ports", "drop_claim", "drop_former_guest", "drop_former_claim")
+OWED = {("sim-1", one) for one in ("stop_guest", *REMOVED)}
+STEPS = (
+    *("begin_evacuation", "schedule", "claim_resources", "fetch_image", "bind_ports", "spawn", "resume_guest"),
+    *("owe", "finish_evacuation"),
+)
+
+
+async def lost(cloud: Cloud, name: str) -> None:
+    """The host's power fails: its guests are off, and its worker is away."""
+    machine = cloud.machine(name)
+    for file in (machine.directory / "guests").glob("*.json"):
+        await machine.hypervisor.stop(file.stem, timedelta(0), lambda _: None)
+    await cloud.stop_host(name)
+    cloud.alive.discard(machine.id)
+
+
+async def declared_down(cloud: Cloud, name: str = "sim-1") -> None:
+    await lost(cloud, name)
+    await cloud.client.hosts.declare_down(name, "its power supply burnt")
+
+
+async def come_back(cloud: Cloud, name: str = "sim-1") -> None:
+    """The host is repaired and started; returns when it has registered."""
+    cloud.alive.add(cloud.machine(name).id)
+    await cloud.start_host(name)
+
+
+async def evacuated(cloud: Cloud, server: Server, **options: object) -> Server:
+    return await (await cloud.client.servers.evacuate(server.id, **options)).result(LIMIT)  # type: ignore[arg-type]  # of the method
+
+
+def running(cloud: Cloud, server_id: str) -> list[str]:
+    """The hosts on which a guest of the server runs, or is paused."""
+    files = cloud.settings.state_dir.glob(f"simulated/*/guests/{server_id}.json")
+    return [file.parts[-3] for file in files if json.loads(file.read_text())["power_state"] != PowerState.SHUTDOWN]
+
+
+@asynccontextmanager
+async def never_twice(cloud: Cloud, server_id: str) -> AsyncIterator[None]:
+    """Whatever happens meanwhile, no two guests of the server run."""
+    seen: set[tuple[str, ...]] = set()
+
+    async def look() -> None:
+        while True:
+            seen.add(tuple(sorted(running(cloud, server_id))))
+            await asyncio.sleep(0.005)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+    assert all(len(hosts) < 2 for hosts in seen), seen
+
+
+@asynccontextmanager
+async def nudging(cloud: Cloud) -> AsyncIterator[None]:
+    """As the control worker does, only sooner: hosts that owe and are up are asked to do it."""
+    task = asyncio.create_task(nudge(cloud.temporal, cloud.database, lambda: frozenset(cloud.alive), SOON))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def owing(cloud: Cloud) -> list[str]:
+    with cloud.database.read() as session:
+        return list(session.exec(select(OwedRow.activity).order_by(col(OwedRow.created_at))).all())
+
+
+def migrations(cloud: Cloud) -> list[tuple[str, str]]:
+    with cloud.database.read() as session:
+        rows = session.exec(select(Migration).order_by(col(Migration.created_at))).all()
+        return [(row.kind.value, row.status.value) for row in rows]
+
+
+async def nothing_left(cloud: Cloud, server: Server, host: str) -> None:
+    """The server is on the host alone, and the audit has nothing to say."""
+    world = await cloud.world()
+    assert world.allocations == world.claims == world.guests == world.bound_ports == {(host, server.id)}
+    assert not world.owed
+    assert not world.formers
+    assert (await audit(cloud)).findings == []
+
+
+async def settled(cloud: Cloud) -> None:
+    """Return when the hosts that are up owe nothing."""
+    async with nudging(cloud):
+        await eventually(lambda: not owing(cloud))
+
+
+# What it does.
+
+
+async def test_an_evacuated_server_runs_elsewhere_with_its_addresses(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1", metadata={"role": "web"})
+    await declared_down(cloud)
+
+    moved = await evacuated(cloud, server)
+
+    assert (moved.status, moved.host, moved.power_state) == ("ACTIVE", "sim-2", PowerState.RUNNING)
+    assert (moved.addresses, moved.metadata, moved.migration) == (server.addresses, server.metadata, None)
+    assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+    world = await cloud.world()
+    assert world.allocations == {("sim-2", server.id)}
+    assert world.owed == OWED
+    assert owing(cloud) == ["stop_guest", *REMOVED]
+    assert migrations(cloud) == [("evacuation", "completed")]
+
+
+async def test_nothing_is_asked_of_the_host_that_is_down(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    operation = await cloud.client.servers.evacuate(server.id)
+    await operation.result(LIMIT)
+
+    steps = (await cloud.progress(operation)).steps
+
+    assert [(step.name, step.status) for step in steps if step.host == "sim-1"] == [(name, "owed") for name in REMOVED]
+    handle = cloud.temporal.get_workflow_handle(f"server:{server.id}")
+    queues = {
+        event.activity_task_scheduled_event_attributes.task_queue.name
+        async for event in handle.fetch_history_events()
+        if event.HasField("activity_task_scheduled_event_attributes")
+    }
+    assert not any(cloud.machine("sim-1").id in queue for queue in queues)
+
+
+async def test_a_host_that_comes_back_removes_what_was_evacuated(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    await evacuated(cloud, server)
+
+    async with never_twice(cloud, server.id):
+        await come_back(cloud)
+
+    shown = await cloud.client.hosts.show("sim-1")
+    assert (shown.down_since, shown.down_reason, shown.fenced, shown.owed) == (None, None, False, 0)
+    await nothing_left(cloud, server, "sim-2")
+
+
+async def test_a_stopped_server_stays_off(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.stop(server.id)).result(LIMIT)
+    await declared_down(cloud)
+
+    moved = await evacuated(cloud, server)
+
+    assert (moved.status, moved.host) == ("SHUTOFF", "sim-2")
+    assert await power_on(cloud, "sim-2", server) is PowerState.SHUTDOWN
+    await come_back(cloud)
+    await nothing_left(cloud, server, "sim-2")
+
+
+async def test_a_server_in_error_comes_up(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    with cloud.database.write() as session:
+        session.get_one(Row, server.id).vm_state = VmState.ERROR
+    await declared_down(cloud)
+
+    moved = await evacuated(cloud, server)
+
+    assert (moved.status, moved.host, moved.fault) == ("ACTIVE", "sim-2", None)
+
+
+async def test_volumes_go_with_it(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(hosts=3, volumes=True)
+    volume = await cloud.client.volumes.create(size_gib=1)
+    mapping = {"source_type": "volume", "destination_type": "volume", "uuid": volume.id}
+    server = await cloud.booted(host="sim-2", block_devices=[mapping])
+    await declared_down(cloud, "sim-2")
+
+    moved = await evacuated(cloud, server, host="sim-3")
+
+    assert (moved.host, moved.devices) == ("sim-3", server.devices)
+    assert (await cloud.client.volumes.show(volume.id)).server_id == server.id
+    await come_back(cloud, "sim-2")
+    assert (await audit(cloud)).findings == []
+
+
+async def test_a_server_that_was_on_the_shelf_is_made_of_its_own_image(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.shelve(server.id)).result(LIMIT)
+    await (await cloud.client.servers.unshelve(server.id, host="sim-1")).result(LIMIT)
+    await declared_down(cloud)
+
+    assert (await evacuated(cloud, server)).host == "sim-2"
+
+    await come_back(cloud)
+    await audit(cloud)  # which finds the image of its time on the shelf in a cache
+    await nothing_left(cloud, server, "sim-2")
+    assert (await (await cloud.client.servers.rebuild(server.id)).result(LIMIT)).status == "ACTIVE"
+
+
+async def test_many_at_once(cloud: Cloud) -> None:
+    servers = [await cloud.booted(f"web-{number}", host="sim-1") for number in range(6)]
+    await declared_down(cloud)
+
+    moved = await asyncio.gather(*(evacuated(cloud, server) for server in servers))
+
+    assert {server.host for server in moved} == {"sim-2"}
+    await come_back(cloud)
+    assert (await cloud.world()).guests == {("sim-2", server.id) for server in servers}
+    assert (await audit(cloud)).findings == []
+
+
+# The declaration.
+
+
+async def test_a_host_that_answers_is_not_declared_down(cloud: Cloud) -> None:
+    with pytest.raises(InvalidState, match="its worker answers") as caught:
+        await cloud.client.hosts.declare_down("sim-1", "looks dead to me")
+    assert caught.value.detail.remedy
+
+    await lost(cloud, "sim-1")
+    with pytest.raises(InvalidRequest, match="reason"):
+        await cloud.client.hosts.declare_down("sim-1", "")
+    assert (await cloud.client.hosts.show("sim-1")).down_since is None
+
+
+async def test_a_declaration_is_shown_and_said_again_keeps_its_time(cloud: Cloud) -> None:
+    await declared_down(cloud)
+    first = await cloud.client.hosts.show("sim-1")
+    assert (first.up, first.down_reason, first.fenced) == (False, "its power supply burnt", False)
+    assert first.down_since is not None
+
+    again = await cloud.client.hosts.declare_down("sim-1", "fenced by hand", fenced=True)
+
+    assert (again.down_since, again.down_reason, again.fenced) == (first.down_since, "fenced by hand", True)
+
+
+async def test_the_scheduler_takes_no_host_that_was_declared_down_even_if_it_answers(cloud: Cloud) -> None:
+    await declared_down(cloud)
+    cloud.alive.add(cloud.machine("sim-1").id)
+
+    assert (await cloud.booted()).host == "sim-2"
+    refused = await cloud.failure(await cloud.boot(host="sim-1"))
+
+    assert isinstance(refused, NoValidHost)
+    assert "1 declared down" in str(refused)
+
+
+async def test_a_host_that_answers_again_without_having_been_restarted_is_no_longer_down(cloud: Cloud) -> None:
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "the network is cut")
+    cloud.alive.add(cloud.machine("sim-1").id)
+
+    def is_down() -> bool:
+        with cloud.database.read() as session:
+            return session.get_one(Host, cloud.machine("sim-1").id).down_since is not None
+
+    async with nudging(cloud):
+        await eventually(lambda: not is_down())
+        await eventually(lambda: not owing(cloud))
+    assert (await cloud.booted(host="sim-1")).host == "sim-1"
+
+
+async def test_what_a_registration_has_asked_of_it_is_not_done_when_it_returns(cloud: Cloud) -> None:
+    """A start that was owed, and waits in the host's queue, would come before anything that is owed since."""
+    server = await cloud.booted(host="sim-1")
+    await lost(cloud, "sim-1")
+    owe(cloud, "sim-1", server, "start_guest")
+    with cloud.database.read() as session:
+        host = session.get_one(Host, cloud.machine("sim-1").id)
+    await cloud.temporal.start_workflow(
+        "register-host",
+        {**cloud.machine("sim-1").registration().model_dump(mode="json"), "machine_id": host.machine_id},
+        id=host_workflow_id(host.id),
+        task_queue=CONTROL_QUEUE,
+    )
+    await eventually(lambda: cloud.stage.names().count("register_host") == 3)
+    await cloud.client.hosts.declare_down("sim-1", "its power supply burnt")
+
+    async with never_twice(cloud, server.id):
+        await evacuated(cloud, server)
+        await come_back(cloud)
+
+    assert "start_guest" not in cloud.stage.names()
+    await nothing_left(cloud, server, "sim-2")
+
+
+def owe(cloud: Cloud, host: str, server: Server, activity: str) -> None:
+    cloud.add(
+        OwedRow(
+            id=str(uuid4()),
+            host_id=cloud.machine(host).id,
+            server_id=server.id,
+            activity=activity,
+            argument={"server_id": server.id},
+            reason="a test",
+        )
+    )
+
+
+# Refusals.
+
+
+async def refused(cloud: Cloud, server: Server, match: str, **options: object) -> None:
+    """It is refused with a remedy, and nothing has changed."""
+    before, owed = await cloud.client.servers.show(server.id), owing(cloud)
+    with pytest.raises((InvalidState, InvalidRequest, ServerBusy), match=match) as caught:
+        await cloud.client.servers.evacuate(server.id, **options)  # type: ignore[arg-type]  # of the method
+    assert caught.value.detail.remedy
+    assert caught.value.detail.field
+    assert await cloud.client.servers.show(server.id) == before
+    assert owing(cloud) == owed
+
+
+async def test_a_host_that_nobody_declared_down_is_not_left(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await refused(cloud, server, "sim-1 has not been declared down")
+    await lost(cloud, "sim-1")
+    await refused(cloud, server, "sim-1 has not been declared down")
+
+
+async def test_a_host_that_answers_again_is_not_left(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    with cloud.database.write() as session:  # it was only cut off, and has not registered
+        session.get_one(Host, cloud.machine("sim-1").id).down_since = now()
+    async with nudging(cloud):
+        with pytest.raises(InvalidState, match="sim-1 has not been declared down"):
+            await cloud.client.servers.evacuate(server.id)
+    assert await cloud.client.servers.show(server.id) == server
+
+
+async def test_a_host_of_which_it_is_not_yet_noticed_that_it_is_down_is_left_then(cloud: Cloud) -> None:
+    """Another control worker has noticed."""
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    cloud.alive.add(cloud.machine("sim-1").id)
+    asking = asyncio.create_task(evacuated(cloud, server))
+    await eventually(lambda: cloud.stage.names().count("begin_evacuation") > 1)
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    assert (await asking).host == "sim-2"
+
+
+async def test_it_does_not_go_to_where_it_is(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    await refused(cloud, server, "on host sim-1 already", host="sim-1")
+
+
+async def test_a_server_that_waits_for_a_decision_is_not_evacuated(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.migrate(server.id)).result(LIMIT)
+    await declared_down(cloud, "sim-2")
+    await refused(cloud, server, "VERIFY_RESIZE")
+
+
+@pytest.mark.parametrize("bootable", [True, False])
+async def test_volumes_that_are_down_with_the_host_are_named(start_cloud: StartCloud, bootable: bool) -> None:
+    cloud = await start_cloud(volumes=True)
+    volume = await cloud.client.volumes.create(size_gib=1, image=DEMO if bootable else None)
+    index = {"boot_index": 0} if bootable else {}
+    mapping = {"source_type": "volume", "destination_type": "volume", "uuid": volume.id, **index}
+    server = await cloud.booted(host="sim-1", block_devices=[mapping], image=None if bootable else DEMO)
+    await declared_down(cloud)
+    await refused(cloud, server, f"volume {volume.id} of server web is kept on host sim-1, which is down")
+
+
+async def test_without_its_image_there_is_nothing_to_build_it_from(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cloud.client.images.delete(DEMO)
+    await declared_down(cloud)
+    await refused(cloud, server, "the image of server web is no longer there")
+
+
+# Failures.
+
+
+async def given_up(cloud: Cloud, server: Server, before: World) -> None:
+    """It is where and what it was, but that its host owes that the guest is off; when that is back so is the server."""
+    assert await cloud.client.servers.show(server.id) == server
+    now = await cloud.world()
+    assert (now.allocations, now.claims, now.guests) == (before.allocations, before.claims, before.guests)
+    assert (now.bound_ports, now.formers, now.held_servers) == (before.bound_ports, before.formers, frozenset())
+    assert now.owed == {("sim-1", "stop_guest")}
+    await come_back(cloud)
+    await cloud.becomes(server.id, "SHUTOFF")
+    await eventually(lambda: not owing(cloud))
+    assert (await (await cloud.client.servers.start(server.id)).result(LIMIT)).host == "sim-1"
+    await nothing_left(cloud, server, "sim-1")
+
+
+@pytest.mark.parametrize("call", ["spawn", "resume", "bind"])
+async def test_a_target_that_refuses_is_left_for_the_next(start_cloud: StartCloud, call: str) -> None:
+    cloud = await start_cloud(hosts=3, faults=[refuses("sim-2", call, times=-1)])
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+
+    assert (await evacuated(cloud, server)).host == "sim-3"
+
+    await come_back(cloud)
+    await nothing_left(cloud, server, "sim-3")
+
+
+@pytest.mark.parametrize("call", ["spawn", "resume", "bind"])
+async def test_where_no_target_takes_it_nothing_is_lost(start_cloud: StartCloud, call: str) -> None:
+    cloud = await start_cloud(faults=[breaks("sim-2", call)])
+    server = await cloud.booted(host="sim-1")
+    before = await cloud.world()
+    await declared_down(cloud)
+
+    failure = await cloud.failure(await cloud.client.servers.evacuate(server.id))
+
+    assert isinstance(failure, NoValidHost)
+    assert [attempt.host for attempt in failure.detail.attempts] == ["sim-2"]
+    assert migrations(cloud) == [("evacuation", "error")]
+    await given_up(cloud, server, before)
+
+
+async def test_a_server_in_error_is_told_why_it_stays_so(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(faults=[breaks("sim-2", "spawn")], max_attempts=1)
+    server = await cloud.booted(host="sim-1")
+    with cloud.database.write() as session:
+        session.get_one(Row, server.id).vm_state = VmState.ERROR
+    await declared_down(cloud)
+
+    failure = await cloud.failure(await cloud.client.servers.evacuate(server.id))
+
+    assert isinstance(failure, BuildFailed)
+    shown = await cloud.client.servers.show(server.id)
+    assert (shown.status, shown.host) == ("ERROR", "sim-1")
+    assert shown.fault is not None
+    assert shown.fault.error.message == failure.detail.message
+
+
+async def test_it_can_be_tried_again(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(faults=[breaks("sim-2", "spawn", times=3)])
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    await cloud.failure(await cloud.client.servers.evacuate(server.id))
+
+    assert (await evacuated(cloud, server)).host == "sim-2"
+
+    await come_back(cloud)
+    await nothing_left(cloud, server, "sim-2")
+
+
+@pytest.mark.parametrize("step", ["schedule", "claim_resources", "fetch_image", "spawn", "resume_guest"])
+async def test_one_that_is_cancelled_loses_nothing(cloud: Cloud, step: str) -> None:
+    server = await cloud.booted(host="sim-1")
+    before = await cloud.world()
+    await declared_down(cloud)
+    held = cloud.stage.hold(step)
+    operation = await cloud.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    await operation.cancel()
+    held.go_on.set()
+
+    assert isinstance(await cloud.failure(operation), Cancelled)
+
+    await given_up(cloud, server, before)
+
+
+@pytest.mark.parametrize("step", ["spawn", "resume_guest"])
+async def test_a_delete_in_the_middle_leaves_nothing(cloud: Cloud, step: str) -> None:
+    before = await cloud.world()
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    held = cloud.stage.hold(step)
+    await cloud.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    delete = await cloud.client.servers.delete(server.id)
+    held.go_on.set()
+    await delete.result(LIMIT)
+    await come_back(cloud)
+
+    assert (await cloud.world()).besides(server.id) == before.besides(server.id)
+
+
+async def test_a_begin_whose_answer_was_lost_for_good_is_taken_back(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    before = await cloud.world()
+    await declared_down(cloud)
+    cloud.stage.fail("begin_evacuation", FOR_GOOD, afterwards=True)
+
+    with pytest.raises(OperationFailed):
+        await cloud.client.servers.evacuate(server.id)
+
+    await given_up(cloud, server, before)
+
+
+@pytest.mark.parametrize("step", ["begin_evacuation", "schedule", "spawn", "resume_guest", "owe", "finish_evacuation"])
+async def test_steps_whose_answers_were_lost_are_done_again(cloud: Cloud, step: str) -> None:
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    cloud.stage.fail(step, OSError("lost"), afterwards=True)
+
+    assert (await evacuated(cloud, server)).host == "sim-2"
+
+    assert owing(cloud) == ["stop_guest", *REMOVED]
+    await come_back(cloud)
+    await nothing_left(cloud, server, "sim-2")
+
+
+async def test_behind_the_point_of_no_return_it_goes_on_whatever_fails(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    cloud.stage.fail("finish_evacuation", ApplicationError("a bug", non_retryable=True))
+
+    assert (await evacuated(cloud, server)).host == "sim-2"
+
+
+async def test_one_that_holds_goes_on_as_an_operator_decides(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(hosts=3, faults=[breaks("sim-2", "spawn")])
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    operation = await cloud.client.servers.evacuate(server.id, host="sim-2", max_attempts=1, on_failure=OnFailure.HOLD)
+    await cloud.noted(server.id)
+    async for progress in operation.follow():
+        if progress.hold is not None:
+            break
+
+    await cloud.client.operations.move(server.id, host="sim-3")
+
+    assert (await operation.result(LIMIT)).host == "sim-3"
+
+
+# Targets that fall silent.
+
+
+async def test_a_target_that_may_run_it_unseen_ends_it_until_that_is_known(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(hosts=3)
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    held = cloud.stage.hold("resume_guest")
+    operation = await cloud.client.servers.evacuate(server.id, host="sim-2")
+    await held.reached.wait()
+    cloud.alive.discard(cloud.machine("sim-2").id)
+    await cloud.stop_host("sim-2")
+    held.go_on.set()
+
+    failure = await cloud.failure(operation)
+
+    assert "may be running on host sim-2" in str(failure)
+    shown = await cloud.client.servers.show(server.id)
+    assert (shown.status, shown.host, shown.power_state) == ("ERROR", "sim-1", PowerState.SHUTDOWN)
+    await refused(cloud, server, "may be running on host sim-2")
+    await cloud.client.hosts.declare_down("sim-2", "switched off by hand")
+    assert (await evacuated(cloud, server)).host == "sim-3"
+    for name in ("sim-1", "sim-2"):
+        await come_back(cloud, name)
+    await nothing_left(cloud, server, "sim-3")
+
+
+# The source comes back.
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("owes_start", [False, True])
+async def test_a_source_that_comes_back_meanwhile_never_runs_it_too(cloud: Cloud, step: str, owes_start: bool) -> None:
+    server = await cloud.booted(host="sim-1")
+    await lost(cloud, "sim-1")
+    if owes_start:
+        owe(cloud, "sim-1", server, "start_guest")
+    await cloud.client.hosts.declare_down("sim-1", "its power supply burnt")
+    async with never_twice(cloud, server.id):
+        held = cloud.stage.hold(step, afterwards=step == "begin_evacuation")
+        asking = asyncio.create_task(cloud.client.servers.evacuate(server.id))
+        await held.reached.wait()
+        if step == "owe":  # what is owed now is not yet known to the host that asks
+            waiting = cloud.stage.hold("stop_guest")
+            returning = asyncio.create_task(come_back(cloud))
+            await waiting.reached.wait()
+            waiting.go_on.set()
+            held.go_on.set()
+            await returning
+        else:
+            await come_back(cloud)
+            held.go_on.set()
+        moved = await (await asking).result(LIMIT)
+        await settled(cloud)
+
+    assert (moved.status, moved.host) == ("ACTIVE", "sim-2")
+    assert running(cloud, server.id) == ["sim-2"]
+    assert (await cloud.client.servers.show(server.id)).power_state is PowerState.RUNNING
+    await nothing_left(cloud, server, "sim-2")
+
+
+async def test_a_guest_that_runs_on_after_all_is_switched_off_before_the_host_says_what_it_holds(cloud: Cloud) -> None:
+    """Whoever declared the host down was wrong: only its network was away."""
+    server = await cloud.booted(host="sim-1")
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "no answer")
+    held = cloud.stage.hold("spawn")
+    operation = await cloud.client.servers.evacuate(server.id)
+    await held.reached.wait()
+
+    await come_back(cloud)
+
+    assert running(cloud, server.id) == []
+    held.go_on.set()
+    assert (await operation.result(LIMIT)).host == "sim-2"
+    await settled(cloud)
+    await nothing_left(cloud, server, "sim-2")
+
+
+async def test_what_the_host_reports_of_a_former_guest_changes_nothing(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    moved = await evacuated(cloud, server)
+    held = cloud.stage.hold("stop_guest")
+    returning = asyncio.create_task(come_back(cloud))
+    await held.reached.wait()
+    await eventually(lambda: "report_power_states" in cloud.stage.names())
+    held.go_on.set()
+    await returning
+
+    assert await cloud.client.servers.show(server.id) == moved
+
+
+async def test_what_it_owed_before_is_done_in_its_order(cloud: Cloud) -> None:
+    """But nothing that starts a guest: were the evacuation to fail, that would be the one that is wanted."""
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.migrate(server.id)).result(LIMIT)
+    await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    await cloud.machine("sim-1").hypervisor.stop(server.id, timedelta(0), lambda _: None)
+    await cloud.machine("sim-1").hypervisor.set_aside(server.id)
+    await lost(cloud, "sim-1")
+    for activity in ("bring_back_guest", "start_guest"):
+        owe(cloud, "sim-1", server, activity)
+    await cloud.client.hosts.declare_down("sim-1", "its power supply burnt")
+    cloud.stage.fail("spawn", FOR_GOOD, times=3)
+
+    await cloud.failure(await cloud.client.servers.evacuate(server.id))
+
+    assert owing(cloud) == ["bring_back_guest", "stop_guest"]
+    await come_back(cloud)
+    assert await power_on(cloud, "sim-1", server) is PowerState.SHUTDOWN
+    await audit(cloud)
+    assert (await cloud.client.servers.show(server.id)).status == "SHUTOFF"
+
+
+# Cut short by force.
+
+
+@pytest.mark.parametrize(
+    ("step", "back"),
+    [
+        *((step, back) for step in ("schedule", "spawn", "resume_guest") for back in (False, True)),
+        ("owe", False),  # then its guest on the source is to be removed: it can only go on
+    ],
+)
+async def test_one_that_was_cut_short_can_be_done_again_or_taken_back(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, step: str, back: bool
+) -> None:
+    monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    held = cloud.stage.hold(step)
+    operation = await cloud.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    shown = await cut(cloud, operation, held)
+    assert shown.status == "ERROR"
+    assert shown.fault is not None
+    assert "hostler server evacuate" in (shown.fault.error.remedy or "")
+    assert isinstance(shown.migration, MigrationView)
+    assert shown.migration.status is MigrationStatus.MIGRATING
+    with pytest.raises(ServerBusy, match="stop_guest"):
+        await cloud.client.servers.rebuild(server.id)
+
+    if back:
+        await come_back(cloud)
+        with pytest.raises(InvalidState, match="cut short"):
+            await cloud.client.servers.rebuild(server.id)
+        reverted = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+        assert (reverted.status, reverted.host) == ("ACTIVE", "sim-1")
+        await nothing_left(cloud, server, "sim-1")
+        return
+    async with never_twice(cloud, server.id):
+        assert (await evacuated(cloud, server)).host == "sim-2"
+        await come_back(cloud)
+    await nothing_left(cloud, server, "sim-2")

@@ -1,0 +1,356 @@
+"""A host that fails: it is fenced and its servers are built elsewhere, or nothing is done, and a person is told why."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHandle
+
+import workflows.watch_hosts
+from hostler.client import HostWork
+from hostler.contract.errors import InvalidRequest, InvalidState, NotFound, Unavailable
+from hostler.contract.host_work import WATCH_HOSTS, HostFailureResult, WatchState
+from hostler.contract.servers import OperationName, Server
+from hostler.settings import HostFailureSettings
+from tests.cloud import LIMIT, Cloud
+from tests.stage import eventually
+from tests.workflows.conftest import StartCloud
+from tests.workflows.test_drain import names, outcome
+from workers.watch import ensure_watch
+
+FAST = timedelta(seconds=0.2)
+YES, NO = {"hostler:evacuate": "true"}, {"hostler:evacuate": "false"}
+
+
+@pytest.fixture
+def fenced(tmp_path: Path) -> Path:
+    """The file in which the fence command writes down whom it has fenced."""
+    return tmp_path / "fenced"
+
+
+def fence_command(file: Path, *, status: int = 0) -> list[str]:
+    """A program that fences hosts, or not."""
+    script = file.with_name("fence")
+    script.write_text(f'#!/bin/sh\necho "$1 $2 $HOSTLER_HOST_NAME" >> {file}\necho "no power"\nexit {status}\n')
+    script.chmod(0o755)
+    return [str(script)]
+
+
+def fencings(file: Path) -> list[str]:
+    """What the command was run with, each time."""
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def configure(cloud: Cloud, command: list[str] | None, **settings: object) -> None:
+    """Let the control worker watch closely, and not wait for long."""
+    cloud.settings.temporal.heartbeat_interval = timedelta(seconds=0.1)
+    values = {"interval": FAST, "silence": timedelta(seconds=1), "fence_command": command, **settings}
+    cloud.settings.host_failure = HostFailureSettings.model_validate(values)
+
+
+async def dies(cloud: Cloud, name: str) -> None:
+    """The host's machine is off."""
+    cloud.alive.discard(cloud.machine(name).id)
+    await cloud.stop_host(name)
+
+
+async def watched(cloud: Cloud) -> WorkflowHandle[object, object]:
+    """The watch, which runs."""
+    await ensure_watch(cloud.temporal, cloud.settings.host_failure)
+    return cloud.temporal.get_workflow_handle(WATCH_HOSTS)
+
+
+async def known(cloud: Cloud) -> WatchState:
+    """What the watch knows."""
+    state: WatchState = await cloud.temporal.get_workflow_handle(WATCH_HOSTS).query("state", result_type=WatchState)
+    return state
+
+
+async def looked(cloud: Cloud, times: int = 3) -> None:
+    """Return when the watch has looked so many more times."""
+    before = cloud.stage.names().count("look_at_hosts")
+    await eventually(lambda: cloud.stage.names().count("look_at_hosts") >= before + times)
+
+
+async def begun(cloud: Cloud, name: str) -> HostWork[HostFailureResult]:
+    """The host's failure, once the watch has begun it."""
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        while True:
+            try:
+                return await cloud.client.hosts.evacuation(name)
+            except NotFound:
+                await asyncio.sleep(0.1)
+
+
+async def servers(cloud: Cloud, *wanted: tuple[str, dict[str, str]], host: str = "sim-1") -> Sequence[Server]:
+    """Servers with this metadata on the host."""
+    return [await cloud.booted(name, host=host, metadata=metadata) for name, metadata in wanted]
+
+
+def evacuations(cloud: Cloud) -> list[str]:
+    """The servers of which an evacuation began, in order."""
+    began = [one.workflow_id or "" for one in cloud.stage.played if one.name == "begin_evacuation"]
+    return list(dict.fromkeys(one.removeprefix("server:") for one in began))
+
+
+# By an operator.
+
+
+async def test_a_host_that_was_fenced_is_evacuated_by_an_operator(cloud: Cloud, fenced: Path) -> None:
+    [server] = await servers(cloud, ("web", NO))
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+
+    result = await (await cloud.client.hosts.evacuate("sim-1")).result(LIMIT)
+
+    assert (outcome(result), result.complete, result.fenced) == ({"moved": ["web"]}, True, True)
+    assert (result.moved[0].operation, result.moved[0].to) == (OperationName.EVACUATE, "sim-2")
+    host = await cloud.client.hosts.show("sim-1")
+    assert (host.down_since is not None, host.fenced) == (True, True)
+    assert fencings(fenced) == [f"sim-1 {host.id} sim-1"]
+    shown = await cloud.client.servers.show(server.id)
+    assert (shown.status, shown.host) == ("ACTIVE", "sim-2")
+
+
+async def test_an_operator_may_say_that_the_host_is_off(cloud: Cloud) -> None:
+    await servers(cloud, ("web", {}))
+    configure(cloud, None)
+    await dies(cloud, "sim-1")
+    with pytest.raises(InvalidRequest) as caught:
+        await cloud.client.hosts.evacuate("sim-1")
+    assert (caught.value.detail.field, "--force" in str(caught.value.remedy)) == ("host_failure.fence_command", True)
+
+    result = await (await cloud.client.hosts.evacuate("sim-1", force=True)).result(LIMIT)
+
+    assert (outcome(result), result.fenced) == ({"moved": ["web"]}, False)
+    assert not (await cloud.client.hosts.show("sim-1")).fenced
+
+
+async def test_a_host_that_answers_is_not_evacuated(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced))
+    with pytest.raises(InvalidState, match="sim-1 answers") as caught:
+        await cloud.client.hosts.evacuate("sim-1")
+    assert "hostler host drain sim-1" in str(caught.value.remedy)
+    # Nor when its heartbeats are lost, and only it itself says that it is there.
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    with pytest.raises(InvalidState, match="sim-1 answers"):
+        await cloud.client.hosts.evacuate("sim-1", force=True)
+    assert fencings(fenced) == []
+    assert (await cloud.client.hosts.show("sim-1")).down_since is None
+
+
+async def test_when_fencing_fails_nothing_is_evacuated_and_it_can_be_asked_again(cloud: Cloud, fenced: Path) -> None:
+    [server] = await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced, status=3))
+    await dies(cloud, "sim-1")
+
+    failed = await cloud.client.hosts.evacuate("sim-1")
+    with pytest.raises(Unavailable, match=r"status 3: no power") as caught:
+        await failed.result(LIMIT)
+
+    assert "--force" in str(caught.value.remedy)
+    assert len(fencings(fenced)) == 3
+    assert (await cloud.client.hosts.show("sim-1")).down_since is None
+    assert (await cloud.client.servers.show(server.id)).host == "sim-1"
+
+    configure(cloud, fence_command(fenced))
+    assert outcome(await (await cloud.client.hosts.evacuate("sim-1")).result(LIMIT)) == {"moved": ["web"]}
+
+
+async def test_a_fence_command_that_hangs_is_ended(cloud: Cloud, fenced: Path) -> None:
+    configure(cloud, ["sleep"], fence_timeout=timedelta(seconds=0.3))
+    cloud.settings.host_failure.fence_command = ["/bin/sh", "-c", f"sleep 60; echo late > {fenced}"]
+    await servers(cloud, ("web", {}))
+    await dies(cloud, "sim-1")
+
+    with pytest.raises(Unavailable, match="has not ended within"):
+        await (await cloud.client.hosts.evacuate("sim-1")).result(LIMIT)
+
+    assert fencings(fenced) == []
+
+
+async def test_what_cannot_be_evacuated_is_listed_with_the_reason(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("fine", {}), ("moved", {}))
+    moved = next(one for one in await cloud.client.servers.list() if one.name == "moved")
+    other = await cloud.booted("back", host="sim-2")
+    await (await cloud.client.servers.migrate(other.id)).result(LIMIT)
+    configure(cloud, fence_command(fenced))
+    assert moved.host == "sim-1"
+    await dies(cloud, "sim-1")
+
+    result = await (await cloud.client.hosts.evacuate("sim-1")).result(LIMIT)
+
+    assert outcome(result) == {"moved": ["fine", "moved"], "failed": ["back"]}
+    assert "VERIFY_RESIZE" in result.failed[0].reason
+
+
+async def test_servers_of_higher_priority_go_first(cloud: Cloud, fenced: Path) -> None:
+    priority = "hostler:evacuation_priority"
+    low, high, middle = await servers(cloud, ("low", {priority: "-1"}), ("high", {priority: "10"}), ("middle", {}))
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+
+    await (await cloud.client.hosts.evacuate("sim-1", parallel=1)).result(LIMIT)
+
+    assert evacuations(cloud) == [high.id, middle.id, low.id]
+
+
+# By itself.
+
+
+async def test_a_silent_host_is_evacuated_by_policy(cloud: Cloud, fenced: Path) -> None:
+    stays, goes, follows = await servers(cloud, ("stays", NO), ("goes", YES), ("follows", {}))
+    aggregate = await cloud.client.aggregates.create("ha", metadata=YES)
+    await cloud.client.aggregates.add_host("ha", "sim-1")
+    assert (aggregate.hosts, aggregate.metadata) == ([], YES)
+    configure(cloud, fence_command(fenced))
+    await watched(cloud)
+    await looked(cloud)
+    await dies(cloud, "sim-1")
+
+    result = await (await begun(cloud, "sim-1")).result(LIMIT)
+
+    assert (names(result.moved), result.complete, result.fenced) == (["follows", "goes"], True, True)
+    assert (await cloud.client.servers.show(stays.id)).host == "sim-1"
+    assert {(await cloud.client.servers.show(one.id)).host for one in (goes, follows)} == {"sim-2"}
+    await looked(cloud)
+    assert (await known(cloud)).silent == []
+
+
+async def test_nothing_is_done_where_no_policy_says_so(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced), silence=timedelta(0))
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+
+    await looked(cloud, 5)
+
+    state = await known(cloud)
+    assert [(host.name, host.servers, host.wanted, host.begun) for host in state.silent] == [("sim-1", 1, 0, None)]
+    assert fencings(fenced) == []
+
+
+async def test_a_host_that_is_disabled_is_down_on_purpose(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced), silence=timedelta(0))
+    await cloud.client.hosts.disable("sim-1", "new memory")
+    await dies(cloud, "sim-1")
+    await watched(cloud)
+
+    await looked(cloud, 5)
+
+    assert (await known(cloud)).silent == []
+
+
+async def test_when_too_many_hosts_are_lost_nothing_is_evacuated(start_cloud: StartCloud, fenced: Path) -> None:
+    cloud = await start_cloud(hosts=3)
+    for host in ("sim-1", "sim-2"):
+        await servers(cloud, (f"on-{host}", YES), host=host)
+    configure(cloud, fence_command(fenced))
+    await watched(cloud)
+    await looked(cloud)
+    await dies(cloud, "sim-1")
+    await asyncio.sleep(0.5)
+    await dies(cloud, "sim-2")
+
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        while not (state := await known(cloud)).alarm:  # noqa: ASYNC110 - it is about the workflow
+            await asyncio.sleep(0.1)
+    await looked(cloud)
+
+    assert "2 hosts are lost at once (sim-1, sim-2), and at most 1 may be" in state.alarm
+    assert fencings(fenced) == []
+    for name in ("sim-1", "sim-2"):
+        with pytest.raises(NotFound):
+            await cloud.client.hosts.evacuation(name)
+
+    # One comes back, and the other is lost alone.
+    cloud.alive.add(cloud.machine("sim-2").id)
+    await cloud.start_host("sim-2")
+    assert names((await (await begun(cloud, "sim-1")).result(LIMIT)).moved) == ["on-sim-1"]
+    assert not (await known(cloud)).alarm
+
+
+async def test_a_host_that_returns_before_it_was_fenced_is_left_alone(cloud: Cloud, fenced: Path) -> None:
+    [server] = await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced))
+    held = cloud.stage.hold("fence_host")
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+    await held.reached.wait()
+
+    cloud.alive.add(cloud.machine("sim-1").id)
+    await cloud.start_host("sim-1")
+    held.go_on.set()
+    result = await (await cloud.client.hosts.evacuation("sim-1")).result(LIMIT)
+
+    assert (result.moved, result.fenced, result.stopped) == ([], False, "it has come back, and is left alone")
+    assert fencings(fenced) == []
+    assert (await cloud.client.servers.show(server.id)).host == "sim-1"
+
+
+async def test_a_failed_fencing_is_told_and_not_repeated_until_the_host_returns(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced, status=1))
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+    with pytest.raises(Unavailable):
+        await (await begun(cloud, "sim-1")).result(LIMIT)
+
+    await looked(cloud, 8)
+
+    [host] = (await known(cloud)).silent
+    assert "status 1" in host.stuck
+    assert len(fencings(fenced)) == 3
+
+    cloud.alive.add(cloud.machine("sim-1").id)
+    await cloud.start_host("sim-1")
+    await looked(cloud)
+    assert (await known(cloud)).silent == []
+
+
+async def test_the_time_in_which_nobody_looked_is_no_silence(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced), silence=timedelta(hours=1))
+    handle = await watched(cloud)
+    await dies(cloud, "sim-1")
+    await looked(cloud)
+    [before] = (await known(cloud)).silent
+
+    await cloud.stop_control()
+    await cloud.start_control()
+    await looked(cloud)
+
+    [after] = (await known(cloud)).silent
+    assert after.since == before.since  # a moment without a worker is no interruption; see test_silences.py
+    await handle.cancel()
+
+
+async def test_the_watch_ends_when_the_settings_say_so(cloud: Cloud) -> None:
+    configure(cloud, None)
+    handle = await watched(cloud)
+    await looked(cloud)
+    configure(cloud, None, interval=timedelta(0))
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        await handle.result()
+    await ensure_watch(cloud.temporal, cloud.settings.host_failure)
+
+
+async def test_what_the_watch_remembers_outlives_its_runs(
+    cloud: Cloud, fenced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflows.watch_hosts, "LOOKS", 2)
+    await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced), silence=timedelta(seconds=3))
+    await dies(cloud, "sim-1")
+    handle = await watched(cloud)
+    first = (await handle.describe()).run_id
+
+    result = await (await begun(cloud, "sim-1")).result(LIMIT)
+
+    assert names(result.moved) == ["web"]
+    assert (await handle.describe()).run_id != first
+    assert cloud.stage.names().count("look_at_hosts") > 4

@@ -1,0 +1,136 @@
+"""How long a host has been silent, and what follows: decided by looks alone, whoever made them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from activities.interfaces.host_watch import HostsLook, Missing
+from hostler.contract.host_work import SilentHost, WatchState
+from workflows.silences import due, note
+
+START = datetime(2026, 7, 1, 12, tzinfo=UTC)
+INTERVAL, SILENCE = timedelta(seconds=15), timedelta(seconds=60)
+
+
+def look(*names: str, wanted: int = 1, max_hosts: int = 1, **more: Any) -> HostsLook:
+    """A look that misses these hosts."""
+    missing = [Missing(id=name, name=name, servers=1, wanted=wanted) for name in names]
+    return HostsLook(missing=missing, interval=INTERVAL, silence=SILENCE, max_hosts=max_hosts, **more)
+
+
+class Watch:
+    """A watch that is told the time."""
+
+    def __init__(self) -> None:
+        self.state, self.now = WatchState(), START
+
+    def looks(self, *names: str, after: timedelta = INTERVAL, **more: Any) -> list[str]:
+        """Who is due, when it has looked once more."""
+        self.now += after
+        seen = look(*names, **more)
+        note(self.state, seen, self.now)
+        found = due(self.state, seen, self.now)
+        for host in found:
+            host.begun = self.now
+        return [host.name for host in found]
+
+    def sees(self, *names: str, times: int, **more: Any) -> list[list[str]]:
+        """Who is due, look by look."""
+        return [self.looks(*names, **more) for _ in range(times)]
+
+    @property
+    def silent(self) -> dict[str, SilentHost]:
+        """Who is silent."""
+        return {host.name: host for host in self.state.silent}
+
+
+def test_a_host_is_due_when_it_has_been_silent_for_long_enough() -> None:
+    assert Watch().sees("a", times=6) == [[], [], [], [], ["a"], []]
+
+
+def test_a_host_that_is_heard_in_between_begins_anew() -> None:
+    watch = Watch()
+    watch.sees("a", times=4)
+    watch.looks()
+    assert watch.sees("a", times=4) == [[]] * 4
+
+
+def test_what_was_not_looked_at_is_no_silence() -> None:
+    watch = Watch()
+    watch.sees("a", times=4)
+    assert watch.looks("a", after=timedelta(minutes=10)) == []
+    assert watch.silent["a"].since == watch.now
+    assert watch.sees("a", times=4) == [[], [], [], ["a"]]
+
+
+def test_a_gap_does_not_begin_twice_what_was_begun() -> None:
+    watch = Watch()
+    watch.sees("a", times=5)
+    assert watch.looks("a", after=timedelta(minutes=10), under_way=["a"]) == []
+    assert watch.sees("a", times=9, under_way=["a"]) == [[]] * 9
+
+
+def test_the_state_survives_the_wire() -> None:
+    watch = Watch()
+    watch.sees("a", times=4)
+    watch.state = WatchState.model_validate_json(watch.state.model_dump_json())
+    assert watch.looks("a") == ["a"]
+
+
+def test_when_too_many_are_lost_none_is_due() -> None:
+    watch = Watch()
+    assert watch.sees("a", "b", times=6) == [[]] * 6
+    assert "2 hosts are lost at once (a, b)" in watch.state.alarm
+    assert watch.looks("b") == ["b"]
+    assert watch.state.alarm == ""
+
+
+def test_as_many_as_may_be_lost_are_due() -> None:
+    assert Watch().sees("a", "b", times=5, max_hosts=2)[-1] == ["a", "b"]
+
+
+def test_one_that_is_due_waits_for_others_that_fall_silent_but_not_for_ever() -> None:
+    watch = Watch()
+    watch.sees("a", times=2)
+    assert watch.sees("a", "b", times=6) == [[]] * 6
+    assert watch.state.alarm
+    restless = Watch()
+    restless.sees("a", times=4)
+    turns = [restless.looks("a", f"other-{number}") for number in range(5)]
+    assert turns == [[], [], [], [], ["a"]]
+
+
+def test_hosts_that_are_being_failed_over_count() -> None:
+    watch = Watch()
+    assert watch.sees("a", times=6, under_way=["dead"]) == [[]] * 6
+    assert "2 hosts are lost at once (a, dead)" in watch.state.alarm
+
+
+def test_operators_may_evacuate_as_many_as_they_like_without_an_alarm() -> None:
+    watch = Watch()
+    watch.sees(times=3, under_way=["a", "b"])
+    assert watch.state.alarm == ""
+
+
+def test_without_servers_to_evacuate_nothing_is_due() -> None:
+    watch = Watch()
+    assert watch.sees("a", "b", times=9, wanted=0) == [[]] * 9
+    assert watch.state.alarm == ""
+
+
+def test_what_came_to_nothing_is_not_begun_again_by_itself_and_goes_on_counting() -> None:
+    watch = Watch()
+    watch.sees("a", times=5)
+    watch.looks("a", ended={"a": "the fence command failed"})
+    assert watch.silent["a"].stuck == "the fence command failed"
+    assert watch.sees("a", times=9) == [[]] * 9
+    assert watch.sees("a", "b", times=6) == [[]] * 6
+    assert watch.state.alarm
+    watch.looks("b")
+    assert watch.sees("a", times=5)[-1] == ["a"]
+
+
+def test_a_host_that_was_left_alone_since_it_answered_begins_anew() -> None:
+    watch = Watch()
+    watch.sees("a", times=5)
+    watch.looks("a", ended={"a": ""})
+    assert watch.sees("a", times=4) == [[], [], [], ["a"]]

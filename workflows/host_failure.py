@@ -1,0 +1,154 @@
+"""The failure of a host: make sure that it is off, and have its servers built elsewhere.
+
+| step | where | undo |
+|---|---|---|
+| plan_failure | control | - |
+| host_answers | control, which asks the host itself: one that answers is left alone | - |
+| fence_host | control: the operator's command, some times; not where an operator says that the host is off | - |
+| declare_down | control: from here on its servers may be evacuated | the host's registration |
+| servers_of_host | control: those of the policy, or all; higher priorities first | - |
+| next_move, then an operation, for each server, `parallel` at a time | control: evacuate; shelve-offload | the operation's own |
+
+A host that is heard before it was fenced is left alone. Where fencing fails nothing is evacuated. What cannot be
+evacuated is listed in the result; asked again, it is tried again.
+"""  # noqa: E501 - a table
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+from activities.interfaces.host_watch import HostWatch
+from activities.interfaces.host_work import FailurePlan, HostWork
+from hostler.contract.calls import DECLARE_DOWN, HostDown
+from hostler.contract.errors import HostlerError, InvalidState
+from hostler.contract.host_work import HOST_FAILURE, HostFailureRequest, HostFailureResult
+from workflows.failures import judge
+from workflows.host_outcome import outcome_of
+from workflows.host_work import ServersOfHost
+from workflows.steps import CONTROL_RETRY, DEFECTS, QUICK_STEP
+
+ASK = timedelta(minutes=2)
+"""The time-out of asking the host itself."""
+FENCE_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=2),
+    maximum_interval=timedelta(seconds=20),
+    maximum_attempts=3,
+    non_retryable_error_types=DEFECTS,
+)
+FENCE_SILENCE = timedelta(seconds=20)
+
+
+@workflow.defn(name=HOST_FAILURE)
+class HostFailure(ServersOfHost):
+    """See the table above."""
+
+    evacuation = True
+
+    @workflow.init
+    def __init__(self, request: HostFailureRequest) -> None:
+        super().__init__(request.host_id, request.request_id, f"failure of host {request.host_id}")
+        self.fenced = False
+
+    @workflow.run
+    async def run(self, request: HostFailureRequest) -> HostFailureResult:
+        """Evacuate the host."""
+        try:
+            plan = await workflow.execute_activity_method(
+                HostWork.plan_failure, request, start_to_close_timeout=QUICK_STEP, retry_policy=CONTROL_RETRY
+            )
+            self.title, self.patience = f"failure of host {plan.host.name}", plan.patience
+            self.state.host = plan.host.name
+            back = await self._is_back(plan)
+            if back and not request.automatic:
+                raise _is_up(plan)
+        except (ActivityError, HostlerError) as failure:
+            raise (await self.refuse(failure)).to_application_error() from None
+        self.accept(plan.host)
+        try:
+            if back or not await self._make_sure(plan, request):
+                self.stop("it has come back, and is left alone")
+            else:
+                self.stage("evacuates the servers")
+                await self.each(await self.servers(by_policy=request.automatic), plan.parallel)
+        except asyncio.CancelledError:
+            self.stop("it was cancelled")
+            raise
+        finally:
+            self.state.done = True
+            self.stage("ended")
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        self._report()
+        return HostFailureResult(fenced=self.fenced, **outcome_of(self.state))
+
+    async def _is_back(self, plan: FailurePlan) -> bool:
+        """Whether the host is heard, by its heartbeats or when it is asked."""
+        self.stage("asks the host whether it is there")
+        return plan.back or await workflow.execute_activity_method(
+            HostWatch.host_answers, plan.host, start_to_close_timeout=ASK, retry_policy=CONTROL_RETRY
+        )
+
+    async def _make_sure(self, plan: FailurePlan, request: HostFailureRequest) -> bool:
+        """See to it that the host is off, and say so; False if it has come back meanwhile."""
+        self.fenced = plan.fenced
+        if plan.declared:
+            return True
+        if not request.force:
+            self.stage("fences the host")
+            if not await self._fence(plan):
+                return False
+            self.fenced = True
+        self.stage("declares the host down")
+        reason = "it was fenced" if self.fenced else "an operator says that it is off"
+        try:
+            await workflow.execute_activity(
+                DECLARE_DOWN.name,
+                HostDown(ref=plan.host.id, reason=reason, fenced=self.fenced),
+                result_type=DECLARE_DOWN.result,
+                start_to_close_timeout=QUICK_STEP,
+                retry_policy=CONTROL_RETRY,
+            )
+        except ActivityError as failure:
+            if not isinstance(judge(failure, host=None).error, InvalidState):
+                raise
+            return False
+        return True
+
+    async def _fence(self, plan: FailurePlan) -> bool:
+        try:
+            fencing = await workflow.execute_activity_method(
+                HostWatch.fence_host,
+                plan.host,
+                start_to_close_timeout=plan.fence_timeout + FENCE_SILENCE,
+                heartbeat_timeout=FENCE_SILENCE,
+                retry_policy=FENCE_RETRY,
+                summary=plan.host.name,
+            )
+        except ActivityError as failure:
+            if is_cancelled_exception(failure):
+                raise
+            error = judge(failure, host=None).error
+            self.stop(f"it is not known whether the host is off: {error}")
+            workflow.logger.error("host %s is silent and could not be fenced: %s", plan.host.name, error)
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise error.to_application_error() from None
+        return not fencing.back
+
+    def _report(self) -> None:
+        """Tell the log, too, of what could not be evacuated."""
+        host = self.state.host
+        for server in self.state.servers:
+            if server.reason:
+                workflow.logger.warning("host %s: server %s is not evacuated: %s", host, server.name, server.reason)
+
+
+def _is_up(plan: FailurePlan) -> InvalidState:
+    return InvalidState(
+        f"host {plan.host.name} answers, so its servers run there",
+        field="host",
+        value=plan.host.name,
+        remedy=f"move them while it is there: hostler host drain {plan.host.name}; or power it off, and wait until "
+        "hostler host list has it as down",
+    )

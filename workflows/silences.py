@@ -1,0 +1,70 @@
+"""Since when which host is silent: what a watch remembers, and what follows. It is told the time."""
+
+from datetime import datetime, timedelta
+
+from activities.interfaces.host_watch import HostsLook
+from hostler.contract.host_work import SilentHost, WatchState
+
+GAP = timedelta(seconds=30)
+"""Looks further apart than this, beside twice their interval, say nothing of the time between."""
+
+
+def note(state: WatchState, look: HostsLook, now: datetime) -> None:
+    """Take in what a look has seen.
+
+    A silence lasts as long as looks that follow each other closely see it. While nobody looked, be it that Temporal or
+    the control workers were away, nobody could be heard: then all silences begin anew.
+    """
+    unseen = state.looked_at is None or now - state.looked_at > 2 * look.interval + GAP
+    state.looked_at, state.limit = now, look.silence
+    known = {host.id: host for host in state.silent}
+    state.silent = []
+    for missing in look.missing:
+        host = known.get(missing.id) or SilentHost(id=missing.id, name=missing.name, since=now)
+        host.servers, host.wanted = missing.servers, missing.wanted
+        if unseen and host.begun is None:
+            host.since = now
+        _follow(host, look, now)
+        state.silent.append(host)
+    lost = _lost(state, look, now)
+    too_many = len(lost) > look.max_hosts and any(_ripe(host, look, now, look.silence) for host in state.silent)
+    state.alarm = _alarm(lost, look.max_hosts) if too_many else ""
+
+
+def due(state: WatchState, look: HostsLook, now: datetime) -> list[SilentHost]:
+    """The hosts whose failure is to be dealt with now.
+
+    Where one part of the hosts is cut off, they do not fall silent at the same moment: who is due waits for those that
+    are not yet, though not for ever.
+    """
+    if state.alarm:
+        return []
+    undecided = any(now - host.since < look.silence and not host.stuck for host in state.silent)
+    patience = look.silence * (2 if undecided else 1)
+    return [host for host in state.silent if _ripe(host, look, now, patience)]
+
+
+def _ripe(host: SilentHost, look: HostsLook, now: datetime, patience: timedelta) -> bool:
+    """Whether something is to be done about the host, and nobody does it."""
+    nobody = host.begun is None and not host.stuck and host.id not in look.under_way
+    return nobody and host.wanted > 0 and now - host.since >= patience
+
+
+def _follow(host: SilentHost, look: HostsLook, now: datetime) -> None:
+    """What became of its failure. One that came to nothing, without being declared down, was heard: it begins anew."""
+    if host.begun is not None and host.id in look.ended:
+        host.begun, host.stuck, host.since = None, look.ended[host.id], now
+
+
+def _lost(state: WatchState, look: HostsLook, now: datetime) -> list[str]:
+    """The hosts that are being failed over, or have been silent for too long."""
+    silent = {host.id: host.name for host in state.silent if now - host.since >= look.silence or host.stuck}
+    return sorted(silent.get(one, one) for one in {*silent, *look.under_way})
+
+
+def _alarm(lost: list[str], max_hosts: int) -> str:
+    some = ", ".join(lost[:10]) + (", …" if len(lost) > 10 else "")
+    return (
+        f"{len(lost)} hosts are lost at once ({some}), and at most {max_hosts} may be: nothing is evacuated. "
+        "See whether it is rather the network; hostler host evacuate HOST evacuates one"
+    )
