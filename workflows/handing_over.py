@@ -5,9 +5,9 @@ A guest is sent so that it stands still on its new host until its former one has
 | the former host says | the new host says | it is |
 |---|---|---|
 | here | - | here: what the new one has never ran, and goes |
-| handed over, or off | has let it run | there |
-| handed over | it ended there, with its host | there: its last state is on that host's disks |
-| off | it has not come | off: it ended on its way, and its disks are where they were |
+| handed over | has let it run, or it ended there with its host | there |
+| off | it runs | there |
+| off | it does not run | off, and its disks are here: it may have gone on here after it was sent |
 | nothing | it runs | there |
 | nothing | it does not run | here, or ended with its host: what the new one has goes |
 | handed over, off, or nothing | nothing | unknown, until somebody can say more |
@@ -67,18 +67,19 @@ async def _look(operation: Operation[Any], ref: ServerRef, source: HostRef, targ
     if where is Whereabouts.HERE:
         return Place.HERE
     if isinstance(where, Verdict):
-        return await _by_target_alone(operation, ref, target)
+        return await _by_target_alone(operation, ref, target, otherwise=Place.HERE)
+    if where is Whereabouts.OFF:
+        return await _by_target_alone(operation, ref, target, otherwise=Place.OFF)
     taken = await operation.ask(TAKE_OVER, ref, on=target)
-    if not isinstance(taken, Verdict):
-        return Place.THERE
-    if not taken.answered or taken.reschedule:
-        return None
-    return Place.THERE if where is Whereabouts.HANDED_OVER else Place.OFF
+    unheard = isinstance(taken, Verdict) and (not taken.answered or taken.reschedule)
+    return None if unheard else Place.THERE
 
 
-async def _by_target_alone(operation: Operation[Any], ref: ServerRef, target: HostRef) -> Place | None:
+async def _by_target_alone(
+    operation: Operation[Any], ref: ServerRef, target: HostRef, *, otherwise: Place
+) -> Place | None:
     call = ExpectGuest(server_id=ref.server_id, may_be_gone=True)
     state = await operation.ask(EXPECT_GUEST, call, on=target)
     if isinstance(state, Verdict):
         return None
-    return Place.THERE if state is PowerState.RUNNING else Place.HERE
+    return Place.THERE if state is PowerState.RUNNING else otherwise

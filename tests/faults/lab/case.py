@@ -20,7 +20,7 @@ from hostler.contract.servers import OperationName, Progress, Server
 from hostler.contract.states import VmState
 from tests.faults.case import Case, Result, _told
 from tests.faults.lab.cloud import BOOTS, EMPTY, LARGER, NETWORK, SMALL, LabCloud, until
-from tests.faults.lab.watcher import RUNS, TWICE
+from tests.faults.lab.watcher import RUNS, STANDS_STILL, TWICE
 from tests.faults.plan import OF_MACHINES, Fault, Plan, Step, Strike, Struck
 from tests.faults.site import NotQuiet
 
@@ -33,6 +33,8 @@ AWAY_SECONDS = 14.0
 POWER = (Fault.POWER_CUT, Fault.POWER_CUT_OPPOSITE)
 CABLE = (Fault.CABLE_OUT, Fault.CABLE_OUT_OPPOSITE)
 OPPOSITE = (Fault.POWER_CUT_OPPOSITE, Fault.CABLE_OUT_OPPOSITE)
+HANDOVER = "@handover"
+"""A step that is struck when the guest stands still at home, and is about to run elsewhere."""
 POLL_SECONDS = 0.1
 TICK, BOOTED = re.compile(r"^tick (\d+)\r?$", re.MULTILINE), "=== source"
 
@@ -188,11 +190,21 @@ class Course:
             if self.ended.is_set():
                 return None
             await asyncio.sleep(POLL_SECONDS)
-        if strike.delay:
+        if self.case.step.endswith(HANDOVER):
+            await self.handed_over(time.time())
+        elif strike.delay:
             await asyncio.sleep(strike.delay)
         while strike.delay is None and not self.ended.is_set() and not any(one.done for one in self.cloud.struck()):  # noqa: ASYNC110 - they are files
             await asyncio.sleep(POLL_SECONDS)
         return struck[0]
+
+    async def handed_over(self, began: float) -> None:
+        """Wait until the guest stands still at home, and is about to run elsewhere."""
+        while not self.ended.is_set():
+            seen = [(one.host, one.what) for one in self.cloud.seen(self.id) if one.at > began]
+            if seen and seen[-1] == (HOME, STANDS_STILL):
+                return
+            await asyncio.sleep(POLL_SECONDS / 2)
 
     async def victim(self, fault: Fault, struck: Struck) -> str:
         """Whom it befalls."""

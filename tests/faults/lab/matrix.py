@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from tests.faults.case import Case, Result
-from tests.faults.lab.case import MOVES, run_case
+from tests.faults.lab.case import HANDOVER, MOVES, run_case
 from tests.faults.lab.cloud import LabCloud
 from tests.faults.matrix import sample
 from tests.faults.plan import Fault, Step, Strike
@@ -15,7 +15,7 @@ OF_HOSTS = (Fault.AFTER, Fault.KILLED, Fault.POWER_CUT, Fault.CABLE_OUT)
 OF_LONG = (Fault.POWER_CUT_OPPOSITE, Fault.CABLE_OUT_OPPOSITE)
 """A step that takes its time does so because of another host; it is also struck halfway, and just before it ends."""
 LONG_SECONDS = 1.0
-LOSES_ITS_HOST = "evacuate"
+LOSES_ITS_HOST, HANDS_OVER = "evacuate", "migrate_guest"
 
 
 @dataclass
@@ -70,6 +70,8 @@ def of_step(operation: str, step: Step, seconds: float) -> Iterator[Case]:
         yield make_case(operation, step, fault, "@half", round(seconds / 2, 1))
     for fault in (*OF_HOSTS[2:], *OF_LONG):
         yield make_case(operation, step, fault, "@end", None)
+        if step.activity == HANDS_OVER:
+            yield make_case(operation, step, fault, HANDOVER)
 
 
 def make_case(operation: str, step: Step, fault: Fault, when: str = "", delay: float | None = 0.0) -> Case:
