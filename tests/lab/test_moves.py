@@ -1,6 +1,7 @@
 """Moves for real: guests whose counter on the serial console shows that they went on, and hosts that fail meanwhile."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,14 +10,22 @@ from hostler import Client
 from hostler.client import Operation
 from hostler.contract.errors import Cancelled
 from hostler.contract.servers import BlockDeviceMapping, Server
-from tests.lab.conftest import Lab
+from tests.lab.conftest import Lab, run
 from tests.lab.guests import boot, console, is_up, until
 
 pytestmark = pytest.mark.real
 COUNTS = {"tick": "1"}
-# It writes to its memory faster than that travels.
-BUSY = "#!/bin/sh\nwhile :; do yes busy | dd of=/run/busy bs=1M count=40 2>/dev/null; done &\n"
+SLOW = "rate 40mbit burst 128kb latency 100ms"
 BOOTED = "=== source"
+
+
+@pytest.fixture
+def slow(the_lab: Lab, other: Host) -> Iterator[None]:
+    """What goes to the other host goes slowly: a guest takes some 20 s."""
+    wire = f"{the_lab.site.name}-{other.number}"
+    run("tc", "qdisc", "add", "dev", wire, "root", "tbf", *SLOW.split())
+    yield
+    run("tc", "qdisc", "del", "dev", wire, "root")
 
 
 async def counted(client: Client, server: Server, *, beyond: int = 0) -> int:
@@ -84,10 +93,11 @@ class TestLiveMigrate:
         await (await client.servers.delete(server.id)).result()
         await client.volumes.delete(data.id)
 
-    async def test_one_that_never_gets_across_is_aborted_or_forced(
+    @pytest.mark.usefixtures("slow")
+    async def test_one_that_takes_long_is_aborted_or_forced(
         self, the_lab: Lab, client: Client, one: Host, other: Host
     ) -> None:
-        server = await boot(client, "busy", one, BUSY, metadata=COUNTS)
+        server = await boot(client, "slow", one, metadata=COUNTS)
         operation = await client.servers.live_migrate(server.id, host=other.name)
         await on_its_way(operation)
         await operation.cancel()
