@@ -85,7 +85,10 @@ class RevertResize(Operation[RevertResizeRequest]):
         # A move that was cut short may have reserved on another host, and got as far as a guest there.
         others = target.hosts[:1] if target.move.finished else [h for h in target.hosts if h.id != source.id]
         for host in others:
-            await self.stop(host)
+            if host.id in target.down:  # so its guest is off; it owes the removal
+                self.silent.add(host.id)
+            else:
+                await self.stop(host)
         return await to_the_end(self.go_back(target, target.move, others))
 
     async def end_live_migration(self, target: Target, source: HostRef) -> Server:

@@ -10,6 +10,7 @@ from activities.interfaces import hosts as interface
 from activities.interfaces.guests import Guests
 from activities.interfaces.hosts import OwedId, account_of
 from activities.interfaces.hosts import OwedWork as Owed
+from activities.interfaces.servers import HostRef
 from hostler.contract.calls import ADMIT_HOST, HostIdentity, Nothing
 from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration
@@ -26,6 +27,12 @@ class Hosts(interface.Hosts):
     @activity.defn(name="register_host")
     def register_host(self, call: HostRegistration) -> list[Owed]:
         return self._database.run(partial(_register, call=call))
+
+    @activity.defn(name="declared_down")
+    def declared_down(self, call: HostRef) -> bool:
+        with self._database.read() as session:
+            host = session.get(Host, call.id)
+            return host is None or host.down_since is not None
 
     @activity.defn(name="owe")
     def owe(self, call: Owed) -> None:

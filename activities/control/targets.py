@@ -10,10 +10,12 @@ from models import Allocation, BlockDevice, Host, Port, Server, Volume
 
 def target_of(session: Session, row: Server, limits: Limits) -> Target:
     """The server's whereabouts, its own host first, then every other that has an allocation of it."""
+    hosts = _hosts(session, row)
     return Target(
         server_id=row.id,
         name=row.name,
-        hosts=_hosts(session, row),
+        hosts=[HostRef(id=host.id, name=host.name) for host in hosts],
+        down=[host.id for host in hosts if host.down_since is not None],
         port_ids=list(session.exec(select(Port.id).where(Port.server_id == row.id)).all()),
         volumes=_volumes(session, row),
         former=row.vm_state,
@@ -29,11 +31,10 @@ def _root_is_volume(session: Session, row: Server) -> bool:
     return session.exec(query).first() is not None
 
 
-def _hosts(session: Session, row: Server) -> list[HostRef]:
+def _hosts(session: Session, row: Server) -> list[Host]:
     allocated = select(Allocation.host_id).where(Allocation.server_id == row.id)
     query = select(Host).where((col(Host.id) == row.host_id) | col(Host.id).in_(allocated))
-    hosts = sorted(session.exec(query).all(), key=lambda host: host.id != row.host_id)
-    return [HostRef(id=host.id, name=host.name) for host in hosts]
+    return sorted(session.exec(query).all(), key=lambda host: host.id != row.host_id)
 
 
 def _volumes(session: Session, row: Server) -> list[AttachedVolume]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from activities.interfaces.holdings import HostHoldings
+from activities.interfaces.servers import HostRef
 from hostler.contract.resources import HostRegistration
 
 
@@ -55,6 +56,11 @@ class Hosts(ABC):
         Raises:
             Conflict: another machine is this host.
         """
+
+    @activity.defn(name="declared_down")
+    @abstractmethod
+    def declared_down(self, call: HostRef) -> bool:
+        """Whether it is certain that nothing runs on the host, by the word of whoever declared it down."""
 
     @activity.defn(name="owe")
     @abstractmethod

@@ -155,12 +155,13 @@ class OpenMove(BaseModel):
 class Target(BaseModel):
     """A server that an operation has taken. `hosts` are all that may hold something of it, its own first.
 
-    `root_volume`: its root disk is a volume.
+    `down` are those of them that have been declared down, by UUID. `root_volume`: its root disk is a volume.
     """
 
     server_id: str
     name: str
     hosts: list[HostRef]
+    down: list[str] = []
     port_ids: list[str] = []
     volumes: list[AttachedVolume] = []
     former: VmState

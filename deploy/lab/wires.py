@@ -30,7 +30,10 @@ def ensure_bridge(site: Site) -> None:
     """Make sure that the bridge is there, with the machine's address."""
     if not exists(site.name):
         # No snooping: nobody here asks who listens to a multicast group, so all may.
-        ip("link", "add", site.name, "mtu", str(MTU), "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+        # An address of its own: else it has that of one of its cables, and another one when that host is switched off.
+        # Those who know the machine by the former one would not reach it then, for half a minute.
+        kind = ["type", "bridge", "mcast_snooping", "0", "forward_delay", "0"]
+        ip("link", "add", site.name, "address", mac(site), "mtu", str(MTU), *kind)
         Path(f"/proc/sys/net/ipv6/conf/{site.name}/disable_ipv6").write_text("1")
         ip("address", "add", f"{site.address}/{site.subnet.prefixlen}", "dev", site.name)
     ip("link", "set", site.name, "up")
@@ -65,6 +68,11 @@ def remove_bridge(site: Site) -> None:
 def cable(site: Site, number: int) -> str:
     """This machine's end of the host's cable."""
     return f"{site.name}-{number}"
+
+
+def mac(site: Site) -> str:
+    """The address of the machine's end of the network: locally administered, and the same every time."""
+    return "02:00:" + ":".join(f"{byte:02x}" for byte in site.address.packed)
 
 
 def exists(interface: str) -> bool:

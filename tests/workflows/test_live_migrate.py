@@ -341,6 +341,26 @@ async def test_both_silent_it_waits_until_one_can_say_where_the_guest_is(cloud: 
     assert (await cloud.world()).guests == {("sim-2", server.id)}
 
 
+async def test_a_target_that_is_declared_down_has_the_guest_that_was_handed_over(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    held = cloud.stage.hold("migrate_guest", afterwards=True)
+    operation = await cloud.client.servers.live_migrate(server.id)
+    await held.reached.wait()
+    await cloud.stop_host("sim-2")
+    cloud.alive.discard(cloud.machine("sim-2").id)
+    cloud.stage.fail("migrate_guest", FOR_GOOD, afterwards=True)
+    held.go_on.set()
+    await operation.cancel()
+    await cloud.reached(operation, "declared_down")
+    await cloud.client.hosts.declare_down("sim-2", "it burns")
+
+    moved = await operation.result(LIMIT)
+
+    assert moved.host == "sim-2"
+    await (await cloud.client.servers.evacuate(server.id)).result(LIMIT)
+    assert await running_on(cloud, server) == ["sim-1"] or await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+
+
 async def test_a_source_that_breaks_at_the_call_keeps_the_guest(start_cloud: StartCloud) -> None:
     cloud = await start_cloud(faults=[breaks("sim-1", "migrate")])
     server = await cloud.booted(host="sim-1")

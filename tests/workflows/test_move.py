@@ -130,6 +130,23 @@ async def test_a_reverted_migration_leaves_all_as_it_was(cloud: Cloud) -> None:
     assert content(cloud, "sim-1", server) == disk
 
 
+async def test_a_revert_needs_no_target_that_has_been_declared_down(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    await migrated(cloud, server)
+    await cloud.stop_host("sim-2")
+    cloud.alive.discard(cloud.machine("sim-2").id)
+    with pytest.raises(OperationFailed, match="sim-2"):
+        await reverted(cloud, server)
+    await cloud.client.hosts.declare_down("sim-2", "its power supply is on fire")
+
+    assert (await reverted(cloud, server)).host == "sim-1"
+
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+    await cloud.start_host("sim-2")
+    await unmoved(cloud, server, before)
+
+
 async def test_a_resized_server_has_the_new_size_everywhere(cloud: Cloud) -> None:
     server = await cloud.booted()
 
