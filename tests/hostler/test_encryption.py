@@ -109,6 +109,7 @@ SECRET = base64.b64encode(OLD.secret).decode()
         (f"old:{SECRET}!", "32 bytes"),
         (f"old:{SECRET}\nold:{SECRET}", "line 2: its ID is an earlier line's"),
     ],
+    ids=["nothing", "a comment", "no ID", "a bad ID", "too short", "no base64", "twice"],
 )
 def test_a_line_that_is_no_key_is_told_but_not_shown(text: str, what: str) -> None:
     with pytest.raises(InvalidRequest, match=what) as caught:

@@ -89,7 +89,7 @@ def test_the_second_of_two_hosts_that_have_a_server_is_the_wrong_one(hosts: Data
     assert (suspicion.finding.kind, suspicion.finding.safe) == (K.REMAINS, True)
 
 
-@pytest.mark.parametrize("spawned_by", [None, THERE.id])
+@pytest.mark.parametrize("spawned_by", [None, THERE.id], ids=["nobody", "another"])
 def test_a_guest_that_is_not_known_to_be_this_hosts_own_is_never_safe_to_remove(
     hosts: Database, spawned_by: str | None
 ) -> None:
