@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.lab.host import Host
+from deploy.lab.wires import mac
 from hostler import Client
 from hostler.contract.servers import Server
 from tests.lab.conftest import Lab, lab
@@ -33,6 +34,11 @@ class TestUp:
         for host in the_lab.hosts:
             assert re.search(rf"{host.name} +{host.address} +on, process \d+ +in +\d+ +up", shown)
         assert the_lab.site.ui in shown
+
+    async def test_the_hosts_know_the_machine_by_an_address_that_stays(self, the_lab: Lab) -> None:
+        bridge = Path("/sys/class/net", the_lab.site.name)
+        assert (bridge / "address").read_text().strip() == mac(the_lab.site)
+        assert (bridge / "addr_assign_type").read_text().strip() == "3"  # set, not taken from a cable
 
     async def test_a_host_sees_its_own_files_only(self, the_lab: Lab) -> None:
         assert the_lab("exec", "lab-1", "ls", str(the_lab.site.directory)).split() == ["images", "state"]
