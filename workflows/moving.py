@@ -4,19 +4,16 @@ The former guest, claim and allocation stay, set aside on the source, until the 
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 
-from temporalio.exceptions import ActivityError
-
-from activities.interfaces.guests import Guests, OfferDisks, StopGuest
+from activities.interfaces.guests import Guests, StopGuest
 from activities.interfaces.moves import BeginMove, FinishMove, MovePlan, Moves
 from activities.interfaces.scheduling import Schedule
-from activities.interfaces.servers import HostRef, ServerRef, SetTaskState
-from hostler.contract.errors import HostlerError, OperationFailed, Preempted, Unavailable
+from activities.interfaces.servers import HostRef
+from hostler.contract.errors import HostlerError, OperationFailed, Preempted
 from hostler.contract.guests import GuestSpec, VolumeConnection
-from hostler.contract.servers import Choice, MoveRequest, OperationName, Server
+from hostler.contract.servers import MoveRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, connected
 from workflows.building import (
@@ -24,7 +21,6 @@ from workflows.building import (
     CLAIM,
     RESUME,
     SCHEDULE,
-    SET_TASK_STATE,
     SPAWN,
     bind,
     claim_of,
@@ -32,21 +28,17 @@ from workflows.building import (
     schedule_of,
 )
 from workflows.concurrency import to_the_end
-from workflows.failures import Verdict, judge
 from workflows.later import ask_later
-from workflows.placing import PlacedOperation
+from workflows.leaving import LeavingOperation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
 from workflows.source import (
     OFFER_DISKS,
-    OFFERS,
     PULL_THE_PLUG,
     RECEIVE_DISKS,
     SET_ASIDE_CLAIM,
     SET_ASIDE_GUEST,
     STOP,
     WITHDRAW_OFFER,
-    blaming,
-    keeping_what_is_there,
 )
 from workflows.steps import StepDefinition
 
@@ -59,7 +51,7 @@ PLANNED = (
 )
 
 
-class MoveOperation(PlacedOperation[MoveRequest]):
+class MoveOperation(LeavingOperation):
     """See the table of either. What is done on the source, once, is undone last."""
 
     afterwards = VmState.RESIZED
@@ -67,10 +59,8 @@ class MoveOperation(PlacedOperation[MoveRequest]):
 
     def __init__(self, request: MoveRequest) -> None:
         super().__init__(request, PLANNED)
-        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.connections: dict[str, VolumeConnection] | None = None
-        self.claim_is_aside = self.guest_is_aside = False
-        self.offered = self.offers_again = self.at_source = self.runs_elsewhere = False
+        self.runs_elsewhere = False
 
     def allowed(self) -> Sequence[VmState]:
         """The states from which it is possible."""
@@ -124,67 +114,6 @@ class MoveOperation(PlacedOperation[MoveRequest]):
         if self.connections is None:
             self.connections = await connections(self, plan)
         return plan.guest.model_copy(update={"disks": connected(plan.guest.disks, self.connections)})
-
-    # On the source, once.
-
-    @contextmanager
-    def on_source(self) -> Iterator[None]:
-        """A failure there is the source's, also where the target is the same host."""
-        self.at_source = True
-        try:
-            with blaming(self.source):
-                yield
-        finally:
-            self.at_source = False
-
-    async def set_claim_aside(self) -> None:
-        """So that the server may have another claim beside it, on the same host too."""
-        if not self.claim_is_aside:
-            with self.on_source():
-                await self.step(SET_ASIDE_CLAIM, self.ref, on=self.source, saga=self.whole, undo=self.ref)
-            self.claim_is_aside = True
-
-    async def set_guest_aside(self) -> None:
-        """Power the guest off, and see that nothing starts it."""
-        if self.guest_is_aside:
-            return
-        await self.say(TaskState.RESIZE_MIGRATING)
-        with self.on_source():
-            if self.plan.former is VmState.ACTIVE:
-                stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
-                await self.step(STOP, stop, on=self.source, saga=self.whole, undo=self.ref)
-            with keeping_what_is_there(self.whole, self.source):
-                await self.step(SET_ASIDE_GUEST, self.ref, on=self.source, saga=self.whole, undo=self.ref)
-        self.guest_is_aside = True
-
-    async def transfer(self, host: HostRef) -> None:
-        """Copy the disks. Where what serves them has died, it is started again, and the copy goes on."""
-        call = OfferDisks(**dict(self.ref), flatten=self.plan.plan.image is None)
-        for left in reversed(range(OFFERS)):
-            saga = None if self.offered else self.whole
-            self.offered = True
-            with self.on_source():
-                offer = await self.step(OFFER_DISKS, call, on=self.source, saga=saga, undo=self.ref)
-            self.offers_again = left > 0
-            try:
-                return await self.step(RECEIVE_DISKS, offer, on=host, saga=self.attempt, undo=self.ref)
-            except ActivityError as failure:
-                if not left or not isinstance(judge(failure, host=host.name).error, Unavailable):
-                    raise
-            finally:
-                self.offers_again = False
-
-    def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
-        if self.offers_again and isinstance(verdict.error, Unavailable):
-            return ()
-        if self.at_source:  # which another target would not mend
-            return (Choice.RETRY, Choice.GIVE_UP)
-        return super().choices(verdict, on)
-
-    async def say(self, task_state: TaskState) -> None:
-        """Show in the server's row how far it is."""
-        call = SetTaskState(server_id=self.call.server_id, run_id=self.run_id, task_state=task_state)
-        await self.step(SET_TASK_STATE, call)
 
     # The end.
 
