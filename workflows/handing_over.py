@@ -2,43 +2,48 @@
 
 A guest is sent so that it stands still on its new host until its former one has given it up. So:
 
-| the former host says | the new host says | it is |
+| the former host has | the new host has | it is |
 |---|---|---|
-| here | - | here: what the new one has never ran, and goes |
-| handed over | has let it run, or it ended there with its host | there |
-| off | it runs | there |
-| off | it does not run | off, and its disks are here: it may have gone on here after it was sent |
-| nothing | it runs | there |
-| nothing | it does not run | here, or ended with its host: what the new one has goes |
-| handed over, off, or nothing | nothing | unknown, until one of them says more, or the new one is declared down |
+| it | anything | here: what the new one has never ran, and goes |
+| handed it over, or nothing of it | all of it | there, and is let run; one that is off ended there |
+| handed it over, or nothing of it | nothing of it | off; what the former host has can be started again |
+| it, off | it, and it runs | there |
+| it, off | else | off: it may have gone on here after it was sent, so that what the new one has is older |
+| no answer | it, and it runs | there |
+| no answer | nothing of it | here |
+| no answer | it, standing still or off | unknown, until the former host answers; here, if that is declared down |
+| any answer | no answer | unknown, until the new one answers, or is declared down: there, if the former one has nothing of it |
+| no answer | no answer | unknown; here, if both are declared down |
 """
 
+from collections.abc import Collection
 from datetime import timedelta
 from enum import Enum, auto
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 
-from activities.interfaces.guests import ExpectGuest, Guests
 from activities.interfaces.hosts import Hosts
 from activities.interfaces.live_migrations import FinishLiveMigration, LiveMigrations
 from activities.interfaces.migrating import Migrating
 from activities.interfaces.servers import HostRef, ServerRef
-from hostler.contract.guests import Whereabouts
+from hostler.contract.guests import Arrival, Whereabouts
 from hostler.contract.servers import Server
 from hostler.contract.states import PowerState
 from workflows.failures import Verdict
 from workflows.operation import Operation
 from workflows.steps import StepDefinition
-from workflows.unwinding import LONGEST_PAUSE, SHORTEST_PAUSE
+from workflows.unwinding import pause
 
+Said = TypeVar("Said")
 LONG_CALL = timedelta(minutes=2)
 
 DECLARED_DOWN = StepDefinition[HostRef, bool](Hosts.declared_down)
-EXPECT_GUEST = StepDefinition[ExpectGuest, PowerState](Guests.expect_guest)
 END_MIGRATION = StepDefinition[ServerRef, Whereabouts](Migrating.end_migration, timeout=LONG_CALL)
-FINISH_LIVE_MIGRATION = StepDefinition[FinishLiveMigration, Server](LiveMigrations.finish_live_migration)
+LOOK_FOR_ARRIVAL = StepDefinition[ServerRef, Arrival](Migrating.look_for_arrival, timeout=LONG_CALL)
 TAKE_OVER = StepDefinition[ServerRef, PowerState](Migrating.take_over, timeout=LONG_CALL)
+KEEP = StepDefinition[ServerRef, None](Migrating.keep_guest)
+FINISH_LIVE_MIGRATION = StepDefinition[FinishLiveMigration, Server](LiveMigrations.finish_live_migration)
 
 
 class Place(Enum):
@@ -49,42 +54,71 @@ class Place(Enum):
     OFF = auto()
 
 
-PLACE_BY_SOURCE = {None: Place.HERE, Whereabouts.OFF: Place.OFF, Whereabouts.HANDED_OVER: Place.THERE}
-"""Where it is by the word of the source alone (None: it is silent), when it certainly does not run on the target."""
+def decide(said: Whereabouts | None, seen: Arrival | None, down: Collection[str] = ()) -> Place | None:
+    """The table above. None: no answer, or unknown. `down`: which of "source" and "target" have been declared down."""
+    if seen is None and "target" in down:
+        if said is Whereabouts.GONE:
+            return Place.THERE
+        seen = Arrival.NOTHING
+    match said, seen:
+        case Whereabouts.HERE, _:
+            return Place.HERE
+        case _, Arrival.RUNS:
+            return Place.THERE
+        case None, Arrival.NOTHING:
+            return Place.HERE
+        case None, _:
+            return Place.HERE if "source" in down and seen is not None else None
+        case _, None:
+            return None
+        case Whereabouts.OFF, _:
+            return Place.OFF
+        case _, Arrival.NOTHING:
+            return Place.OFF
+    return Place.THERE
 
 
-async def find(operation: Operation[Any], ref: ServerRef, *, source: HostRef, target: HostRef) -> Place:
+async def find(
+    operation: Operation[Any], ref: ServerRef, *, source: HostRef, target: HostRef
+) -> tuple[Place, PowerState]:
     """End what is still under way, and see that the guest runs where it belongs; waits while nobody can say.
 
-    HERE also once a delete waits: it removes all there is.
+    The place, and the power state that it has there. HERE also once a delete waits: it removes all there is.
     """
     pauses, told = 0, len(operation.state.steps)
     while not operation.taken_over():
         del operation.state.steps[told:]  # the answers of the look before
-        where = await operation.ask(END_MIGRATION, ref, on=source)
-        if where is Whereabouts.HERE:
-            return Place.HERE
-        place = await _ask_target(operation, ref, target, where)
-        if place is not None:
-            return place
-        if await operation.must(DECLARED_DOWN, target):
-            return PLACE_BY_SOURCE[None if isinstance(where, Verdict) else where]
-        await workflow.sleep(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2**pauses), summary="neither host says where it is")
+        end = await operation.ask(END_MIGRATION, ref, on=source)
+        look = await operation.ask(LOOK_FOR_ARRIVAL, ref, on=target)
+        said, seen = _answer(end), _answer(look)
+        place = decide(said, seen) or decide(said, seen, await _down(operation, source, target))
+        if place is Place.THERE:
+            power_state = await _take_over(operation, ref, target, seen)
+            if power_state is not None:
+                return place, power_state
+        elif place is not None:
+            if said is not Whereabouts.HERE:
+                await operation.ensure(KEEP, ref, on=source)
+            return place, PowerState.RUNNING if place is Place.HERE else PowerState.SHUTDOWN
+        await workflow.sleep(pause(pauses), summary="nobody can say where it is")
         pauses += 1
-    return Place.HERE
+    return Place.HERE, PowerState.RUNNING
 
 
-async def _ask_target(
-    operation: Operation[Any], ref: ServerRef, target: HostRef, where: Whereabouts | Verdict
-) -> Place | None:
-    """Where it is, by the target's word beside the source's; None when that does not say."""
-    if where is Whereabouts.HANDED_OVER:
-        taken = await operation.ask(TAKE_OVER, ref, on=target)
-        unheard = isinstance(taken, Verdict) and (not taken.answered or taken.reschedule)
-        return None if unheard else Place.THERE
-    state = await operation.ask(EXPECT_GUEST, ExpectGuest(server_id=ref.server_id, may_be_gone=True), on=target)
-    if isinstance(state, Verdict):
-        return None
-    if state is PowerState.RUNNING:
-        return Place.THERE
-    return PLACE_BY_SOURCE[None if isinstance(where, Verdict) else where]
+async def _take_over(
+    operation: Operation[Any], ref: ServerRef, target: HostRef, seen: Arrival | None
+) -> PowerState | None:
+    """Let it run there, where it stands still; None when that host does not do it now."""
+    if seen in (None, Arrival.OFF):
+        return PowerState.SHUTDOWN if seen else PowerState.NOSTATE
+    taken = await operation.ask(TAKE_OVER, ref, on=target)
+    return _answer(taken)
+
+
+async def _down(operation: Operation[Any], source: HostRef, target: HostRef) -> list[str]:
+    hosts = {"source": source, "target": target}
+    return [role for role, host in hosts.items() if await operation.must(DECLARED_DOWN, host)]
+
+
+def _answer(said: Said | Verdict) -> Said | None:
+    return None if isinstance(said, Verdict) else said

@@ -5,8 +5,8 @@
 | plan_failure | control | - |
 | host_answers | control, which asks the host itself: one that answers is left alone | - |
 | fence_host | control: the operator's command, some times; not where an operator says that the host is off | - |
-| declare_down | control: from here on its servers may be evacuated | the host's registration |
-| servers_of_host | control: those of the policy, or all; higher priorities first | - |
+| declare_down | control: from here on its servers may be evacuated; again while late heartbeats are about | the host's registration |
+| servers_of_host | control: those of the policy, or all; higher priorities first; again until none is new | - |
 | next_move, then an operation, for each server, `parallel` at a time | control: evacuate; shelve-offload | the operation's own |
 
 A host that is heard before it was fenced is left alone. Where fencing fails nothing is evacuated. What cannot be
@@ -14,7 +14,7 @@ evacuated is listed in the result; asked again, it is tried again.
 """  # noqa: E501 - a table
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -23,7 +23,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from activities.interfaces.host_watch import HostWatch
 from activities.interfaces.host_work import FailurePlan, HostWork
 from hostler.contract.calls import DECLARE_DOWN, HostDown
-from hostler.contract.errors import HostlerError, InvalidState
+from hostler.contract.errors import HostlerError, InvalidState, Unavailable
 from hostler.contract.host_work import HOST_FAILURE, HostFailureRequest, HostFailureResult
 from workflows.failures import judge
 from workflows.host_outcome import outcome_of
@@ -39,6 +39,8 @@ FENCE_RETRY = RetryPolicy(
     non_retryable_error_types=DEFECTS,
 )
 FENCE_SILENCE = timedelta(seconds=20)
+BETWEEN = timedelta(seconds=2)
+LISTS_AGAIN = "host-failure-lists-again"
 
 
 @workflow.defn(name=HOST_FAILURE)
@@ -51,6 +53,7 @@ class HostFailure(ServersOfHost):
     def __init__(self, request: HostFailureRequest) -> None:
         super().__init__(request.host_id, request.request_id, f"failure of host {request.host_id}")
         self.fenced = False
+        self.registered_at: datetime | None = None
 
     @workflow.run
     async def run(self, request: HostFailureRequest) -> HostFailureResult:
@@ -73,6 +76,7 @@ class HostFailure(ServersOfHost):
             else:
                 self.stage("evacuates the servers")
                 await self.each(await self.servers(by_policy=request.automatic), plan.parallel)
+                await self._again(plan, request)
         except asyncio.CancelledError:
             self.stop("it was cancelled")
             raise
@@ -82,6 +86,14 @@ class HostFailure(ServersOfHost):
         await workflow.wait_condition(workflow.all_handlers_finished)
         self._report()
         return HostFailureResult(fenced=self.fenced, **outcome_of(self.state))
+
+    async def _again(self, plan: FailurePlan, request: HostFailureRequest) -> None:
+        """Those too that have come meanwhile: a live migration that was handed over ends where it was going."""
+        while workflow.patched(LISTS_AGAIN) and not self.state.stopped:
+            servers = await self.servers(by_policy=request.automatic)
+            if not servers:
+                return
+            await self.each(servers, plan.parallel)
 
     async def _is_back(self, plan: FailurePlan) -> bool:
         """Whether the host is heard, by its heartbeats or when it is asked."""
@@ -101,6 +113,17 @@ class HostFailure(ServersOfHost):
                 return False
             self.fenced = True
         self.stage("declares the host down")
+        until = workflow.now() + plan.settle
+        while (refusal := await self._declare_down(plan)) is not None:
+            if not self.fenced or await self._has_registered(request):
+                return False
+            if workflow.now() >= until:
+                raise await self._heard_all_the_same(plan, refusal)
+            await workflow.sleep(BETWEEN, summary="its last heartbeats are still about")
+        return True
+
+    async def _declare_down(self, plan: FailurePlan) -> HostlerError | None:
+        """None when it is; else the refusal, since it seems to be up."""
         reason = "it was fenced" if self.fenced else "an operator says that it is off"
         try:
             await workflow.execute_activity(
@@ -111,10 +134,33 @@ class HostFailure(ServersOfHost):
                 retry_policy=CONTROL_RETRY,
             )
         except ActivityError as failure:
-            if not isinstance(judge(failure, host=None).error, InvalidState):
+            error = judge(failure, host=None).error
+            if not isinstance(error, InvalidState):
                 raise
-            return False
-        return True
+            return error
+        return None
+
+    async def _has_registered(self, request: HostFailureRequest) -> bool:
+        """Whether the host has returned since it was fenced: heartbeats say nothing, they may be older."""
+        if self.registered_at is None:  # a control worker of an older version has fenced it
+            return True
+        now = await workflow.execute_activity_method(
+            HostWork.plan_failure, request, start_to_close_timeout=QUICK_STEP, retry_policy=CONTROL_RETRY
+        )
+        return now.registered_at != self.registered_at
+
+    async def _heard_all_the_same(self, plan: FailurePlan, refusal: HostlerError) -> BaseException:
+        """The end of the workflow, for a person to look at."""
+        error = Unavailable(
+            f"host {plan.host.name} was fenced, and is heard all the same: {refusal}",
+            field="host",
+            value=plan.host.id,
+            remedy="see whether the fence command powers the right machine off",
+        )
+        self.stop(str(error))
+        workflow.logger.error("%s", error)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return error.to_application_error()
 
     async def _fence(self, plan: FailurePlan) -> bool:
         try:
@@ -134,6 +180,7 @@ class HostFailure(ServersOfHost):
             workflow.logger.error("host %s is silent and could not be fenced: %s", plan.host.name, error)
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise error.to_application_error() from None
+        self.registered_at = fencing.registered_at
         return not fencing.back
 
     def _report(self) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from activities.interfaces.live_migrations import (
@@ -96,8 +97,8 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
         with blaming(self.source):
             self.description = await self.step(DESCRIBE, self.ref, on=self.source)
         self.at_source = False
-        host, _ = await self.on_some_host(self.build)
-        return await to_the_end(self.finish(host))
+        host, power_state = await self.on_some_host(self.build)
+        return await to_the_end(self.finish(host, power_state))
 
     def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
         """A hold must not begin before it is known where the guest is."""
@@ -115,7 +116,7 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
             excluded=[*self.plan.excluded, *tried],
         )
 
-    async def build(self, host: HostRef) -> None:
+    async def build(self, host: HostRef) -> PowerState:
         """Everything on one host, until the guest runs there."""
         plan = self.plan.plan
         await self.step(CLAIM, claim_of(plan), on=host, saga=self.attempt, undo=self.ref)
@@ -124,9 +125,9 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
         await bind(self, plan.guest.ports, host, self.attempt)
         call = PrepareIncoming(**dict(self.ref), guest=await connected_guest(self, plan), description=self.description)
         incoming = await self.step(PREPARE, call, on=host, saga=self.attempt, undo=self.ref)
-        await self.hand_over(host, incoming)
+        return await self.hand_over(host, incoming)
 
-    async def hand_over(self, host: HostRef, incoming: Incoming) -> None:
+    async def hand_over(self, host: HostRef, incoming: Incoming) -> PowerState:
         """Send the guest to the host; it runs there when this returns."""
         call = MigrateGuest(**dict(self.ref), incoming=incoming, limits=self.plan.migration)
         while True:
@@ -134,17 +135,17 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
             try:
                 report = await self.step(MIGRATE, call, on=self.source)
             except (ActivityError, asyncio.CancelledError) as failure:
-                place = await to_the_end(find(self, self.ref, source=self.source, target=host))
+                place, power_state = await to_the_end(find(self, self.ref, source=self.source, target=host))
                 self.migrating, self.ended = False, place is Place.OFF
                 if place is Place.THERE:
-                    return
+                    return power_state
                 await self.stays(failure, host)
             else:
                 self.migrating = False
                 self.last(MIGRATE).note = str(report)
                 look = self.ask(TAKE_OVER, self.ref, on=host)  # it runs; so its host knows, too
-                await to_the_end(look)
-                return
+                found = await to_the_end(look)
+                return PowerState.RUNNING if isinstance(found, Verdict) else found
 
     async def stays(self, failure: BaseException, host: HostRef) -> None:
         """The guest is still on the source: returns when somebody has decided to try again, else raises why."""
@@ -177,16 +178,17 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
             task_queue=host_queue(self.source.id),
             schedule_to_start_timeout=self.limits.host_answer,
             start_to_close_timeout=QUICK_STEP,
+            retry_policy=RetryPolicy(maximum_attempts=2),
             summary=f"force_complete by {word.by or 'somebody'}",
         )
 
-    async def finish(self, host: HostRef) -> Server:
+    async def finish(self, host: HostRef, power_state: PowerState) -> Server:
         """The guest is there: the source forgets it."""
         await remove_from(self, self.source, self.ref, self.plan.port_ids)
         call = FinishLiveMigration(
             **dict(self.ref),
             host_id=host.id,
-            power_state=PowerState.RUNNING,
+            power_state=power_state,
             events=self.event_log(FINISH_LIVE_MIGRATION.name),
         )
         return await self.must(FINISH_LIVE_MIGRATION, call)

@@ -14,6 +14,7 @@ A move that was cut short by force is taken back in the same way. A live migrati
 see workflows/handing_over.py.
 """  # noqa: E501 - a table
 
+import asyncio
 from collections.abc import Sequence
 
 from temporalio import workflow
@@ -29,12 +30,12 @@ from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
 from workflows.confirm_resize import EXPECT_GUEST, no_move
 from workflows.failures import Verdict
-from workflows.handing_over import FINISH_LIVE_MIGRATION, Place, find
+from workflows.handing_over import DECLARED_DOWN, FINISH_LIVE_MIGRATION, Place, find
 from workflows.operation import Operation
 from workflows.removing import DESTROY, remove_from
 from workflows.source import STOP
 from workflows.steps import Saga, StepDefinition
-from workflows.unwinding import SHORTEST_PAUSE
+from workflows.unwinding import SHORTEST_PAUSE, pause
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)
 BRING_BACK_CLAIM = StepDefinition[ServerRef, None](Claims.bring_back_claim)
@@ -95,25 +96,41 @@ class RevertResize(Operation[RevertResizeRequest]):
         """The server is where its guest is: on the source, or on the host that it was on its way to."""
         self.going_back = True
         for host in [host for host in target.hosts if host.id != source.id]:
-            if await find(self, self.ref, source=source, target=host) is Place.THERE:
+            place, power_state = await find(self, self.ref, source=source, target=host)
+            if place is Place.THERE:
                 await remove_from(self, source, self.ref, target.port_ids)
                 finish = FinishLiveMigration(
                     **dict(self.ref),
                     host_id=host.id,
-                    power_state=PowerState.RUNNING,
+                    power_state=power_state,
                     events=self.event_log(FINISH_LIVE_MIGRATION.name),
                 )
                 return await self.must(FINISH_LIVE_MIGRATION, finish)
             await remove_from(self, host, self.ref, target.port_ids)
-        power_state = await self.forward(EXPECT_GUEST, ExpectGuest(server_id=target.server_id), on=source)
-        runs = power_state is not PowerState.SHUTDOWN
+        vm_state, power_state = await self.at_home(source)
         call = EndMove(
             **dict(self.ref),
-            vm_state=VmState.ACTIVE if runs else VmState.STOPPED,
+            vm_state=vm_state,
             power_state=power_state,
             events=self.event_log(REVERT_MOVE.name),
         )
         return await self.must(REVERT_MOVE, call)
+
+    async def at_home(self, source: HostRef) -> tuple[VmState, PowerState]:
+        """How its guest is, on the source. One of a source that is declared down can be evacuated."""
+        pauses, told = 0, len(self.state.steps)
+        call = ExpectGuest(server_id=self.call.server_id, may_be_gone=True)
+        while isinstance(found := await self.ask(EXPECT_GUEST, call, on=source), Verdict):
+            if self.taken_over():
+                raise asyncio.CancelledError
+            if await self.must(DECLARED_DOWN, source):
+                return VmState.ACTIVE, PowerState.SHUTDOWN
+            await workflow.sleep(pause(pauses), summary="the source does not answer")
+            pauses += 1
+            del self.state.steps[told:]
+        if found is PowerState.NOSTATE:
+            return VmState.ERROR, found
+        return VmState.STOPPED if found is PowerState.SHUTDOWN else VmState.ACTIVE, found
 
     def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
         """Past the point of no return there is nothing to decide."""
@@ -156,7 +173,8 @@ class RevertResize(Operation[RevertResizeRequest]):
             try:
                 return VmState.ACTIVE, await self.step(START, self.ref, on=source, final=True)
             except ActivityError:
-                if self.cannot_ask(source) is not None:
+                # What ran under the former code went on at once.
+                if not workflow.patched("revert-starts-again") or self.cannot_ask(source) is not None:
                     return off
             found = await self.ask(EXPECT_GUEST, ExpectGuest(server_id=self.call.server_id), on=source)
             if found is PowerState.RUNNING:  # what failed was the answer

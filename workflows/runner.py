@@ -13,7 +13,7 @@ from hostler.contract.names import host_queue
 from hostler.contract.servers import Decision, Step, StepStatus
 from workflows.failures import Verdict, judge, never_started
 from workflows.steps import CONTROL_RETRY, HOST_RETRY, Argument, Result, Saga, StepDefinition, Undo
-from workflows.unwinding import LONGEST_PAUSE, SHORTEST_PAUSE, Unwinder
+from workflows.unwinding import Unwinder, pause
 
 
 class StepRunner(Unwinder):
@@ -163,7 +163,7 @@ class StepRunner(Unwinder):
                 record.note = f"tried again: {judge(failure, host=on.name).error.detail.message}"
                 workflow.logger.error("%s on %s: %s", definition.name, on.name, record.note)
                 self.announce()
-                await workflow.sleep(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2**pauses))
+                await workflow.sleep(pause(pauses))
                 pauses += 1
             else:
                 record.note = None

@@ -3,10 +3,16 @@
 from datetime import datetime, timedelta
 
 from activities.interfaces.host_watch import HostsLook
-from hostler.contract.host_work import SilentHost, WatchState
+from hostler.contract.host_work import LeftOnHost, SilentHost, WatchState
 
 GAP = timedelta(seconds=30)
 """Looks further apart than this, beside twice their interval, say nothing of the time between."""
+FIRST, LONGEST = timedelta(minutes=2), timedelta(hours=1)
+"""The pauses between two tries of what is left on a host that is down for sure."""
+DEAF = (
+    "no host is heard at all: it is rather we who are cut off, so nothing is evacuated. "
+    "See whether it is the network, or Temporal; hostler host evacuate HOST evacuates one"
+)
 
 
 def note(state: WatchState, look: HostsLook, now: datetime) -> None:
@@ -26,9 +32,14 @@ def note(state: WatchState, look: HostsLook, now: datetime) -> None:
             host.since = now
         _follow(host, look, now)
         state.silent.append(host)
-    lost = _lost(state, look, now)
-    too_many = len(lost) > look.max_hosts and any(_ripe(host, look, now, look.silence) for host in state.silent)
-    state.alarm = _alarm(lost, look.max_hosts) if too_many else ""
+    _note_left(state, look, now)
+    state.alarm = ""
+    if any(_ripe(host, look, now, look.silence) for host in state.silent):
+        lost = _lost(state, look, now)
+        if look.heard == 0:
+            state.alarm = DEAF
+        elif len(lost) > look.max_hosts:
+            state.alarm = _alarm(lost, look.max_hosts)
 
 
 def due(state: WatchState, look: HostsLook, now: datetime) -> list[SilentHost]:
@@ -42,6 +53,33 @@ def due(state: WatchState, look: HostsLook, now: datetime) -> list[SilentHost]:
     undecided = any(now - host.since < look.silence and not host.stuck for host in state.silent)
     patience = look.silence * (2 if undecided else 1)
     return [host for host in state.silent if _ripe(host, look, now, patience)]
+
+
+def again(state: WatchState, look: HostsLook, now: datetime) -> list[LeftOnHost]:
+    """The hosts that are down for sure whose servers are to be tried again now, as what found no room before."""
+    if state.alarm or look.heard == 0:
+        return []
+    free = {host.id for host in look.left if host.free}
+    return [
+        host
+        for host in state.left
+        if host.id in free and host.id not in look.under_way and now - host.tried >= host.pause
+    ]
+
+
+def tried(host: LeftOnHost, now: datetime) -> None:
+    """Its servers are tried again; the next time later."""
+    host.times += 1
+    host.tried, host.pause = now, min(2 * host.pause, LONGEST)
+
+
+def _note_left(state: WatchState, look: HostsLook, now: datetime) -> None:
+    known = {host.id: host for host in state.left}
+    state.left = []
+    for seen in look.left:
+        host = known.get(seen.id) or LeftOnHost(id=seen.id, name=seen.name, wanted=0, tried=now, pause=FIRST)
+        host.wanted = seen.wanted
+        state.left.append(host)
 
 
 def _ripe(host: SilentHost, look: HostsLook, now: datetime, patience: timedelta) -> bool:
@@ -59,7 +97,8 @@ def _follow(host: SilentHost, look: HostsLook, now: datetime) -> None:
 def _lost(state: WatchState, look: HostsLook, now: datetime) -> list[str]:
     """The hosts that are being failed over, or have been silent for too long."""
     silent = {host.id: host.name for host in state.silent if now - host.since >= look.silence or host.stuck}
-    return sorted(silent.get(one, one) for one in {*silent, *look.under_way})
+    once_more = {host.id for host in state.left if host.times}  # these are down for sure, and no longer a sign
+    return sorted(silent.get(one, one) for one in {*silent, *look.under_way} - once_more)
 
 
 def _alarm(lost: list[str], max_hosts: int) -> str:

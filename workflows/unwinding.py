@@ -20,6 +20,12 @@ from workflows.steps import CONTROL_UNDO_RETRY, HOST_UNDO_RETRY, Saga, Undo
 SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=1)
 
 
+def pause(number: int) -> timedelta:
+    """How long to wait after so many tries that came to nothing."""
+    doublings: int = 2 ** min(number, 10)  # a timedelta does not hold any number
+    return min(LONGEST_PAUSE, SHORTEST_PAUSE * doublings)
+
+
 class Unwinder(Shown):
     """The undos of one run.
 
@@ -122,7 +128,7 @@ class Unwinder(Shown):
                 record.note = f"{summary} failed, tried again: {error.detail.message}"
                 workflow.logger.error("%s", record.note)
                 self.announce()
-                await workflow.sleep(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2**pauses))
+                await workflow.sleep(pause(pauses))
                 pauses += 1
             else:
                 record.note = None

@@ -4,6 +4,7 @@
 |---|---|---|
 | look_at_hosts | control: who is not heard, and what became of those before; again and again | - |
 | host-failure, for each that has been silent for too long | a workflow of its own, which goes on by itself | - |
+| host-failure again, for each that is down for sure and not empty, now and then | the same | - |
 
 It runs as long as there is a cloud, each run as the one before left off. What it remembers is how long each host has
 been silent, by its own looks: see workflows/silences.py. When too many are lost at once it begins nothing, and says so.
@@ -15,9 +16,9 @@ from temporalio import workflow
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.interfaces.host_watch import HostsLook, HostWatch, LookAtHosts
-from hostler.contract.host_work import HOST_FAILURE, WATCH_HOSTS, HostFailureRequest, SilentHost, WatchState
+from hostler.contract.host_work import HOST_FAILURE, WATCH_HOSTS, HostFailureRequest, LeftOnHost, SilentHost, WatchState
 from hostler.contract.names import CONTROL_QUEUE, host_failure_workflow_id
-from workflows.silences import due, note
+from workflows.silences import again, due, note, tried
 from workflows.steps import CONTROL_RETRY
 
 LOOK = timedelta(seconds=60)
@@ -66,13 +67,16 @@ class WatchHosts:
             if host.stuck and host.id not in stuck:
                 workflow.logger.error("host %s is silent, and its servers are not evacuated: %s", host.name, host.stuck)
         for host in due(self.state, look, workflow.now()):
-            await self._begin(host)
+            workflow.logger.warning("host %s has been silent since %s", host.name, f"{host.since:%Y-%m-%d %H:%M:%S}")
+            host.begun = workflow.now()
+            await self._begin(host, f"host {host.name} is silent")
+        for left in again(self.state, look, workflow.now()):
+            tried(left, workflow.now())
+            await self._begin(left, f"host {left.name} is down, and {left.wanted} servers are left there")
         self._tell()
         return look
 
-    async def _begin(self, host: SilentHost) -> None:
-        workflow.logger.warning("host %s has been silent since %s", host.name, f"{host.since:%Y-%m-%d %H:%M:%S}")
-        host.begun = workflow.now()
+    async def _begin(self, host: SilentHost | LeftOnHost, why: str) -> None:
         try:
             await workflow.start_child_workflow(
                 HOST_FAILURE,
@@ -80,7 +84,7 @@ class WatchHosts:
                 id=host_failure_workflow_id(host.id),
                 task_queue=CONTROL_QUEUE,
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-                static_summary=f"host {host.name} is silent",
+                static_summary=why,
             )
         except WorkflowAlreadyStartedError:  # an operator was faster
             workflow.logger.info("the failure of host %s is dealt with already", host.name)
@@ -93,4 +97,6 @@ class WatchHosts:
         for host in state.silent:
             what = f"stuck: {host.stuck}" if host.stuck else "its failure is dealt with" if host.begun else "waits"
             lines.append(f"- {host.name}: silent since {host.since:%H:%M:%S}, {host.servers} servers, {what}")
+        for left in state.left:
+            lines.append(f"- {left.name}: down, {left.wanted} servers left there, tried again {left.times} times")
         workflow.set_current_details("\n".join(lines))

@@ -62,11 +62,10 @@ async def _beat(name: str) -> None:
 
 
 async def _end(process: Process) -> None:
-    """End one that still runs, with all that it has started: the next try must not meet it."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    """End it if it still runs, and all that it has started, also if that outlived it: the next try must not meet it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _failed(name: str, what: str, output: str) -> Unavailable:

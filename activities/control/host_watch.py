@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import datetime
 from uuid import uuid4
 
 from sqlmodel import col, select
@@ -17,7 +18,7 @@ from activities.control.fencing import fence
 from activities.control.temporal import Temporal
 from activities.interfaces import host_watch as interface
 from activities.interfaces.holdings import Holdings, HoldingsQuery, HostHoldings
-from activities.interfaces.host_watch import Fencing, HostsLook, LookAtHosts, Missing
+from activities.interfaces.host_watch import Fencing, HostsLook, Left, LookAtHosts, Missing
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.evacuation import evacuated
@@ -43,9 +44,11 @@ class HostWatch(interface.HostWatch):
     @activity.defn(name="look_at_hosts")
     async def look_at_hosts(self, call: LookAtHosts) -> HostsLook:
         settings = self._settings.host_failure
-        missing = await asyncio.to_thread(self._missing)
+        alive = self._alive()
+        missing, left, heard = await asyncio.to_thread(self._seen, alive)
         under_way, ended = [], {}
-        asked = {*call.begun, *(host.id for host in missing), *await self._being_failed_over()}
+        asked = {*call.begun, *(host.id for host in missing), *(host.id for host in left)}
+        asked |= await self._being_failed_over()
         for host_id in sorted(asked):
             outcome = await self._outcome(host_id)
             if outcome is None:
@@ -54,6 +57,8 @@ class HostWatch(interface.HostWatch):
                 ended[host_id] = outcome
         return HostsLook(
             missing=missing,
+            heard=heard,
+            left=left,
             under_way=under_way,
             ended=ended,
             interval=settings.interval,
@@ -61,28 +66,32 @@ class HostWatch(interface.HostWatch):
             max_hosts=settings.max_hosts,
         )
 
-    def _missing(self) -> list[Missing]:
-        """Hosts with servers that are not heard. Those that are disabled are down on purpose."""
-        alive, default = self._alive(), self._settings.host_failure.evacuate
+    def _seen(self, alive: frozenset[str]) -> tuple[list[Missing], list[Left], int]:
+        """Hosts that are not heard, those that are down for sure and not empty, and how many are heard.
+
+        A host that is disabled is down on purpose. One without servers is missed all the same: where many are, it is
+        not the hosts.
+        """
+        default = self._settings.host_failure.evacuate
         with self._database.read() as session:
-            query = select(Host).where(col(Host.enabled).is_(True), col(Host.down_since).is_(None))
-            hosts = {host.id: host for host in session.exec(query) if host.id not in alive}
-            servers = select(Server.host_id, Server.metadata_).where(
-                col(Server.host_id).in_(list(hosts)), col(Server.deleted_at).is_(None)
+            all_hosts = session.exec(select(Host).order_by(col(Host.name), col(Host.id))).all()
+            silent = [host for host in all_hosts if host.enabled and host.id not in alive]
+            servers = select(Server.host_id, Server.metadata_, Server.operation_id).where(
+                col(Server.host_id).in_([host.id for host in silent]), col(Server.deleted_at).is_(None)
             )
-            found = defaultdict[str, list[Mapping[str, str]]](list)
-            for host_id, metadata in session.exec(servers):
-                found[str(host_id)].append(metadata)
+            found = defaultdict[str, list[tuple[Mapping[str, str], str | None]]](list)
+            for host_id, metadata, operation_id in session.exec(servers):
+                found[str(host_id)].append((metadata, operation_id))
             policies = {host_id: metadata_of(session, host_id) for host_id in found}
-            return [
-                Missing(
-                    id=host_id,
-                    name=hosts[host_id].name,
-                    servers=len(found[host_id]),
-                    wanted=sum(evacuated(one, policies[host_id], default) for one in found[host_id]),
-                )
-                for host_id in sorted(found, key=lambda host_id: hosts[host_id].name)
-            ]
+        missing, left = [], []
+        for host in silent:
+            there = found[host.id]
+            wanted = [by for metadata, by in there if evacuated(metadata, policies[host.id], default)]
+            if host.down_since is None:
+                missing.append(Missing(id=host.id, name=host.name, servers=len(there), wanted=len(wanted)))
+            elif wanted:
+                left.append(Left(id=host.id, name=host.name, wanted=len(wanted), free=wanted.count(None)))
+        return missing, left, sum(host.id in alive for host in all_hosts)
 
     async def _being_failed_over(self) -> set[str]:
         """As of some moments ago."""
@@ -138,5 +147,42 @@ class HostWatch(interface.HostWatch):
                 remedy=f"set it on the control workers; or see to it that the host is off, and say so: "
                 f"hostler host evacuate {call.name} --force",
             )
+        await asyncio.to_thread(self._check_name, call)
         await fence(settings.fence_command, settings.fence_timeout, call.name, call.id)
-        return Fencing()
+        return Fencing(registered_at=await asyncio.to_thread(self._registered_at, call))
+
+    def _registered_at(self, call: HostRef) -> datetime | None:
+        with self._database.read() as session:
+            host = session.get(Host, call.id)
+            return host.registered_at if host else None
+
+    def _check_name(self, call: HostRef) -> None:
+        """See that the command powers no other machine off: it goes by the name, which is only a label.
+
+        Raises:
+            InvalidRequest: it might.
+        """
+        if call.name.startswith("-"):
+            raise _not_by_name(call, "the command would take its name for an option")
+        with self._database.read() as session:
+            hosts = {host.id: host for host in session.exec(select(Host))}
+        own = hosts.pop(call.id, None)
+        if own is None:
+            return
+        alive = self._alive()
+        for host in hosts.values():
+            same = host.name.casefold() == own.name.casefold() or (
+                host.machine_id and host.machine_id == own.machine_id
+            )
+            if same and (host.id in alive or host.registered_at > own.registered_at):
+                raise _not_by_name(call, f"host {host.id} has the same name or machine, and would be powered off")
+
+
+def _not_by_name(call: HostRef, why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"host {call.name} ({call.id}) is not fenced: {why}",
+        field="host",
+        value=call.id,
+        remedy="see to it that the machine is off, if it is still there, and say so: "
+        f"hostler host declare-down {call.id}, or hostler host evacuate {call.id} --force",
+    )

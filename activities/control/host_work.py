@@ -1,6 +1,7 @@
 """Work on all servers of a host: what is there, and what is to be done with each next."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlmodel import Session, col, select
 from temporalio import activity
@@ -17,10 +18,13 @@ from hostler.contract.host_work import DrainRequest, HostFailureRequest, ServerM
 from hostler.contract.servers import MigrationStatus, OperationName
 from hostler.contract.states import VmState, status
 from hostler.settings import Settings
-from models import OPEN_MIGRATIONS, Database, Host, Migration, Server, bump_generation
+from models import OPEN_MIGRATIONS, Allocation, Database, Host, Migration, Server, bump_generation
 from scheduler.liveness import Alive
 
 DRAINED = "it is drained"
+LATE = timedelta(seconds=15)
+"""So much later than it was sent may a heartbeat be known here, beside some intervals."""
+BEATS = 3
 OFF = {
     VmState.ACTIVE: OperationName.LIVE_MIGRATE,
     VmState.STOPPED: OperationName.MIGRATE,
@@ -78,6 +82,8 @@ class HostWork(interface.HostWork):
                 parallel=call.parallel or settings.parallel,
                 patience=settings.patience,
                 fence_timeout=settings.fence_timeout,
+                registered_at=host.registered_at,
+                settle=BEATS * self._settings.temporal.heartbeat_interval + LATE,
             )
         if not (plan.declared or call.force or settings.fence_command):
             raise InvalidRequest(
@@ -91,13 +97,13 @@ class HostWork(interface.HostWork):
     @activity.defn(name="servers_of_host")
     def servers_of_host(self, call: HostServers) -> list[ServerMove]:
         with self._database.read() as session:
-            rows = _on(session, call.host_id) if call.evacuation else _of(session, call.host_id)
+            rows = _to_evacuate(session, call.host_id) if call.evacuation else _of(session, call.host_id)
             if call.by_policy:
                 policies = metadata_of(session, call.host_id)
                 default = self._settings.host_failure.evacuate
                 rows = [row for row in rows if evacuated(row.metadata_, policies, default)]
             if call.evacuation:
-                rows = sorted(rows, key=lambda row: -priority(row.metadata_))
+                rows = sorted(rows, key=lambda row: (row.host_id != call.host_id, -priority(row.metadata_)))
             return [ServerMove(server_id=row.id, name=row.name, project=row.project) for row in rows]
 
     @activity.defn(name="next_move")
@@ -110,6 +116,8 @@ class HostWork(interface.HostWork):
             if row is None or row.deleted_at is not None:
                 return Move(done=True)
             if call.evacuation:
+                if _arrives(session, row, host):
+                    return Move(busy=True)
                 return _gone(session, row, host) or Move(
                     busy=row.operation_id is not None,
                     operation=OperationName.SHELVE_OFFLOAD
@@ -149,6 +157,26 @@ def _on(session: Session, host_id: str) -> Sequence[Server]:
     """The servers on the host, oldest first."""
     query = select(Server).where(Server.host_id == host_id, col(Server.deleted_at).is_(None))
     return session.exec(query.order_by(col(Server.created_at), col(Server.id))).all()
+
+
+def _to_evacuate(session: Session, host_id: str) -> list[Server]:
+    """The servers on the host, and those that an operation may yet bring there: it has begun before the host died."""
+    query = select(Server).join(Allocation, col(Allocation.server_id) == Server.id)
+    arriving = query.where(
+        Allocation.host_id == host_id,
+        col(Allocation.former).is_(False),
+        col(Server.operation_id).is_not(None),
+        col(Server.deleted_at).is_(None),
+    )
+    rows = [*_on(session, host_id), *session.exec(arriving.order_by(col(Server.created_at), col(Server.id)))]
+    return list({row.id: row for row in rows}.values())
+
+
+def _arrives(session: Session, row: Server, host: Host) -> bool:
+    """Whether an operation may yet bring the server to the host."""
+    if row.host_id == host.id or row.operation_id is None:
+        return False
+    return session.get(Allocation, (row.id, host.id, False)) is not None
 
 
 def _of(session: Session, host_id: str) -> list[Server]:

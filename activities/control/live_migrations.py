@@ -18,7 +18,7 @@ from activities.interfaces.live_migrations import BeginLiveMigration, FinishLive
 from activities.interfaces.plans import GuestPlan
 from hostler.contract.guests import MigrationLimits
 from hostler.contract.servers import MigrationKind, MigrationStatus, Server, TimeoutAction
-from hostler.contract.states import VmState
+from hostler.contract.states import PowerState, VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import Database, Host, Migration
@@ -81,7 +81,8 @@ class LiveMigrations(interface.LiveMigrations):
             if ours and migration is not None:
                 migration.status, migration.target_id = MigrationStatus.COMPLETED, call.host_id
                 row.host_id, row.power_state = call.host_id, call.power_state
-                row.vm_state, row.fault = VmState.ACTIVE, None
+                off = call.power_state is PowerState.SHUTDOWN
+                row.vm_state, row.fault = VmState.STOPPED if off else VmState.ACTIVE, None
                 release_former(session, row.id)
                 release_others(session, row.id, call.host_id)
                 let_go(row)

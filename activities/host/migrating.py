@@ -8,7 +8,7 @@ from activities.interfaces.migrating import MigrateGuest, PrepareIncoming
 from activities.interfaces.servers import ServerRef
 from drivers.hypervisor.base import HypervisorDriver
 from drivers.image.cache import ImageCache
-from hostler.contract.guests import GuestDescription, Incoming, MigrationReport, Whereabouts
+from hostler.contract.guests import Arrival, GuestDescription, Incoming, MigrationReport, Whereabouts
 from hostler.contract.states import PowerState
 
 
@@ -40,6 +40,14 @@ class Migrating(interface.Migrating):
     async def take_over(self, call: ServerRef) -> PowerState:
         await self._hypervisor.take_over(call.server_id)
         return await self._hypervisor.power_state(call.server_id)
+
+    @activity.defn(name="look_for_arrival")
+    async def look_for_arrival(self, call: ServerRef) -> Arrival:
+        return await self._hypervisor.arrival(call.server_id)
+
+    @activity.defn(name="keep_guest")
+    async def keep_guest(self, call: ServerRef) -> None:
+        await self._hypervisor.keep(call.server_id)
 
     @activity.defn(name="force_complete")
     async def force_complete(self, call: ServerRef) -> None:

@@ -1,7 +1,7 @@
 """What the watch over hosts asks and does: who is silent, is it really, and power it off."""
 
 from abc import ABC, abstractmethod
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -16,7 +16,7 @@ class LookAtHosts(BaseModel):
 
 
 class Missing(BaseModel):
-    """A host that is not heard, with its `servers`, of which `wanted` are to be evacuated by policy."""
+    """A host that is not heard, with its `servers`, if any, of which `wanted` are to be evacuated by policy."""
 
     id: str
     name: str
@@ -24,15 +24,27 @@ class Missing(BaseModel):
     wanted: int
 
 
+class Left(BaseModel):
+    """A host that was declared down, with servers that are to be evacuated by policy; `free` are in no operation."""
+
+    id: str
+    name: str
+    wanted: int
+    free: int
+
+
 class HostsLook(BaseModel):
     """What a look has seen, and the settings as they are now.
 
-    `missing` are hosts with servers that are not heard, and of which nobody has said that they are down or disabled.
-    `under_way` are hosts whose failure is being dealt with; `ended` says of those that were begun and are over why they
-    came to nothing, or nothing.
+    `missing` are hosts that are not heard, and of which nobody has said that they are down or disabled; so many are
+    `heard` (None: a control worker of an older version has looked). `under_way` are hosts whose failure is being dealt
+    with; `ended` says of those that were begun and are over why they came to nothing, or nothing. `left` are hosts
+    that are down for sure, where something is still to be evacuated.
     """
 
     missing: list[Missing] = []
+    heard: int | None = None
+    left: list[Left] = []
     under_way: list[str] = []
     ended: dict[str, str] = {}
     interval: timedelta
@@ -41,9 +53,13 @@ class HostsLook(BaseModel):
 
 
 class Fencing(BaseModel):
-    """The outcome: `back` says that the host was heard again, so that nothing was done to it."""
+    """The outcome: `back` says that the host was heard again, so that nothing was done to it.
+
+    `registered_at`: its last registration when it was off. Only a newer one says that it has returned.
+    """
 
     back: bool = False
+    registered_at: datetime | None = None
 
 
 class HostWatch(ABC):
@@ -65,5 +81,6 @@ class HostWatch(ABC):
         """Make sure that the host is off, by the command of the settings.
 
         Raises:
-            InvalidRequest: there is no such command. Unavailable: it failed; it may succeed when tried again.
+            InvalidRequest: there is no such command, or it might power another host off. Unavailable: it failed; it may
+                succeed when tried again.
         """

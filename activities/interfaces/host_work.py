@@ -1,7 +1,7 @@
 """Work on all servers of a host: what is there, and what is to be done with each next."""
 
 from abc import ABC, abstractmethod
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -22,7 +22,8 @@ class DrainPlan(BaseModel):
 class FailurePlan(BaseModel):
     """An evacuation that may begin. `declared`: the host is down by somebody's word already, `fenced` as that says.
 
-    `back`: the host is heard again.
+    `back`: the host is heard again. `registered_at`: its last registration. `settle`: for so long heartbeats may still
+    come out that it sent before it was off.
     """
 
     host: HostRef
@@ -32,10 +33,12 @@ class FailurePlan(BaseModel):
     parallel: int
     patience: timedelta
     fence_timeout: timedelta
+    registered_at: datetime | None = None
+    settle: timedelta = timedelta(seconds=45)
 
 
 class HostServers(BaseModel):
-    """Whose servers to list: all that the host has something of, or those that are on it and evacuated.
+    """Whose servers to list: all that the host has something of, or those to evacuate, also on their way to it.
 
     `by_policy`: only those that are to be evacuated without anybody's asking.
     """

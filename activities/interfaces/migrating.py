@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities.interfaces.servers import ServerRef
 from hostler.contract.guests import (
+    Arrival,
     GuestDescription,
     GuestSpec,
     Incoming,
@@ -69,6 +70,16 @@ class Migrating(ABC):
         Raises:
             NotFound: it has not come, or not as a whole.
         """
+
+    @activity.defn(name="look_for_arrival")
+    @abstractmethod
+    async def look_for_arrival(self, call: ServerRef) -> Arrival:
+        """What there is of a guest that was to come."""
+
+    @activity.defn(name="keep_guest")
+    @abstractmethod
+    async def keep_guest(self, call: ServerRef) -> None:
+        """The guest that is off here is the server's after all: it can be started again."""
 
     @activity.defn(name="force_complete")
     @abstractmethod

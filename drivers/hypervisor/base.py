@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hostler.contract.guests import (
+    Arrival,
     DisksOffer,
     GuestDescription,
     GuestSpec,
@@ -176,6 +177,12 @@ class HypervisorDriver(Protocol):
         Raises:
             NotFound: it has not come, or not as a whole.
         """
+
+    async def arrival(self, server_id: str) -> Arrival:
+        """What there is of a guest that another host was to send here."""
+
+    async def keep(self, server_id: str) -> None:
+        """Forget that the guest was handed over, so that it can be started here again. Nothing is started by it."""
 
     async def force_complete(self, server_id: str) -> None:
         """Have the migration that is under way end soon, at the price of the guest's standing still.

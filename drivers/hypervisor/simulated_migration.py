@@ -18,6 +18,7 @@ from drivers.hypervisor.simulated_arrivals import Arrivals, SimulatedArrival
 from drivers.hypervisor.simulated_guests import NO_ADDRESS, Record, SimulatedGuest
 from hostler.contract.errors import InvalidState, RescheduleError
 from hostler.contract.guests import (
+    Arrival,
     GuestDescription,
     GuestSpec,
     Incoming,
@@ -118,7 +119,7 @@ class SimulatedMigrations(ABC):
         self._sending.pop(server_id, None)
         guest = self._known(server_id)
         if guest is None or guest.power_state is not SHUTDOWN:
-            return Whereabouts.OFF if guest is None else Whereabouts.HERE
+            return Whereabouts.GONE if guest is None else Whereabouts.HERE
         return Whereabouts.HANDED_OVER if guest.handed_over else Whereabouts.OFF
 
     async def take_over(self, server_id: str) -> None:
@@ -132,6 +133,21 @@ class SimulatedMigrations(ABC):
             self._arrivals.run(server_id)
         guest = self._guest(server_id)
         self._power.told(server_id, guest.power_state)
+
+    async def arrival(self, server_id: str) -> Arrival:
+        """See `HypervisorDriver.arrival`."""
+        await self._faults.before("arrival")
+        guest = self._known(server_id)
+        if guest is None:
+            return Arrival.NOTHING
+        return {RUNNING: Arrival.RUNS, PAUSED: Arrival.COME}.get(guest.power_state, Arrival.OFF)
+
+    async def keep(self, server_id: str) -> None:
+        """See `HypervisorDriver.keep`."""
+        await self._faults.before("keep")
+        guest = self._known(server_id)
+        if guest is not None and guest.handed_over:
+            self._write(guest.model_copy(update={"handed_over": False}))
 
     async def force_complete(self, server_id: str) -> None:
         """Do nothing: a simulated guest takes the time that the settings say.

@@ -6,6 +6,8 @@ from hostler.contract.checks import reject
 from hostler.contract.host_work import EVACUATE_KEY, PRIORITY_KEY
 
 TRUTHS = {"true": True, "false": False}
+UTMOST = 100
+"""Tenants write the metadata of their servers: beyond this nobody gets ahead of the others."""
 
 
 def evacuated(server: Mapping[str, str], aggregates: Iterable[Mapping[str, str]], default: bool) -> bool:
@@ -20,9 +22,9 @@ def evacuated(server: Mapping[str, str], aggregates: Iterable[Mapping[str, str]]
 
 
 def priority(server: Mapping[str, str]) -> int:
-    """The server's priority; higher ones go first."""
+    """The server's priority, between -100 and 100; higher ones go first."""
     try:
-        return int(server.get(PRIORITY_KEY, "0"))
+        return max(-UTMOST, min(UTMOST, int(server.get(PRIORITY_KEY, "0"))))
     except ValueError:  # an older version took whatever was written there
         return 0
 

@@ -204,14 +204,24 @@ class MigrationReport(BaseModel):
 
 
 class Whereabouts(StrEnum):
-    """What a host says of a guest that it was to send to another: still here, handed over, or off for another reason.
+    """What a host says of a guest that it was to send to another: still here, handed over, off, or gone altogether.
 
-    A host that was itself down cannot tell the last two apart: it says that the guest is off.
+    A host that was itself down since may not know that it has handed a guest over: it says that the guest is off.
     """
 
     HERE = "here"
     HANDED_OVER = "handed-over"
     OFF = "off"
+    GONE = "gone"
+
+
+class Arrival(StrEnum):
+    """What a host says of a guest that was to come: all of it is here, and runs, stands still or is off; or not."""
+
+    RUNS = "runs"
+    COME = "come"
+    OFF = "off"
+    NOTHING = "nothing"
 
 
 class ClaimSpec(BaseModel):

@@ -15,7 +15,7 @@ WATCH_HOSTS = "watch-hosts"
 EVACUATE_KEY = "hostler:evacuate"
 """In the metadata of a server or an aggregate: whether it is evacuated when its host fails, "true" or "false"."""
 PRIORITY_KEY = "hostler:evacuation_priority"
-"""In the metadata of a server: an integer; servers with a higher one are evacuated first."""
+"""In the metadata of a server: an integer, -100 to 100; servers with a higher one are evacuated first."""
 
 
 class MoveState(StrEnum):
@@ -136,10 +136,28 @@ class SilentHost(BaseModel):
     stuck: str = ""
 
 
+class LeftOnHost(BaseModel):
+    """A host that was declared down, and has servers that are to be evacuated by policy, as the watch remembers it.
+
+    It is asked again `pause` after `tried`, which is when it was seen so first, or asked last.
+    """
+
+    id: str
+    name: str
+    wanted: int
+    tried: datetime
+    pause: timedelta
+    times: int = 0
+
+
 class WatchState(BaseModel):
-    """What the watch knows. `limit` is how long a host must be silent, `alarm` why it evacuates nothing."""
+    """What the watch knows. `limit` is how long a host must be silent, `alarm` why it evacuates nothing.
+
+    `left` are hosts that are down for sure, where something is still to be evacuated.
+    """
 
     looked_at: datetime | None = None
     limit: timedelta = timedelta(0)
     silent: list[SilentHost] = []
     alarm: str = ""
+    left: list[LeftOnHost] = []

@@ -75,10 +75,13 @@ def make_site(name: str, servers: TemporalServers, directory: Path, jobs: int | 
 async def _in_lab(arguments: argparse.Namespace) -> list[Result]:
     """The results of the cases on the lab, of which there is one: they come one after the other."""
     from tests.faults.lab.cloud import temporary_lab
-    from tests.faults.lab.matrix import LabMatrix
+    from tests.faults.lab.matrix import LabMatrix, moves
 
+    only = arguments.cases or ["*"]
+    if not moves(only):
+        return []
     async with temporary_lab() as cloud:
-        matrix = LabMatrix(cloud, arguments.cases or ["*"], arguments.sample, _tell)
+        matrix = LabMatrix(cloud, only, arguments.sample, _tell)
         if not arguments.list:
             return await matrix.run()
         print(*[case.name for case in await matrix.cases()], sep="\n")

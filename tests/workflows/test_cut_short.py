@@ -97,6 +97,32 @@ async def test_a_live_migration_is_ended_where_its_guest_is(
     assert world.allocations == world.claims == world.guests == world.bound_ports == {(ended.host, server.id)}
 
 
+async def test_a_live_migration_that_lacked_its_last_step_is_not_taken_from_its_only_copy(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    shown = await cut_at(cloud, "drop_claim", cloud.client.servers.live_migrate(server.id))
+    await cloud.machine("sim-2").hypervisor.stop(server.id, timedelta(0), lambda said: None)
+
+    assert shown.status == "ERROR"
+    ended = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+
+    assert (ended.status, ended.host) == ("SHUTOFF", "sim-2")
+    assert (await cloud.world()).guests == {("sim-2", server.id)}
+
+
+async def test_a_live_migration_whose_source_is_gone_for_good_can_be_evacuated(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    shown = await cut_at(cloud, "prepare_incoming", cloud.client.servers.live_migrate(server.id))
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "it burns")
+
+    assert shown.status == "ERROR"
+    await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    evacuated = await (await cloud.client.servers.evacuate(server.id)).result(LIMIT)
+
+    assert (evacuated.status, evacuated.host) == ("ACTIVE", "sim-2")
+
+
 async def test_a_revert_on_the_same_host_is_repeated_and_not_confirmed(cloud: Cloud) -> None:
     server = await cloud.booted(host="sim-1")
     disk = content(cloud, "sim-1", server)

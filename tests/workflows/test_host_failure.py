@@ -4,16 +4,21 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from temporalio.client import WorkflowHandle
 
+import activities.control.host_work
+import workflows.silences
 import workflows.watch_hosts
 from hostler.client import HostWork
 from hostler.contract.errors import InvalidRequest, InvalidState, NotFound, Unavailable
 from hostler.contract.host_work import WATCH_HOSTS, HostFailureResult, WatchState
 from hostler.contract.servers import OperationName, Server
 from hostler.settings import HostFailureSettings
+from models import Allocation, Host, now
+from models import Server as Row
 from tests.cloud import LIMIT, Cloud
 from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
@@ -72,6 +77,14 @@ async def looked(cloud: Cloud, times: int = 3) -> None:
     """Return when the watch has looked so many more times."""
     before = cloud.stage.names().count("look_at_hosts")
     await eventually(lambda: cloud.stage.names().count("look_at_hosts") >= before + times)
+
+
+async def alarmed(cloud: Cloud) -> str:
+    """The watch's alarm, once there is one."""
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        while not (state := await known(cloud)).alarm:  # noqa: ASYNC110 - it is about the workflow
+            await asyncio.sleep(0.1)
+    return state.alarm
 
 
 async def begun(cloud: Cloud, name: str) -> HostWork[HostFailureResult]:
@@ -198,7 +211,227 @@ async def test_servers_of_higher_priority_go_first(cloud: Cloud, fenced: Path) -
     assert evacuations(cloud) == [high.id, middle.id, low.id]
 
 
+def same_name(cloud: Cloud, **values: object) -> Host:
+    """The row of another host, of the same name as sim-1."""
+    with cloud.database.write() as session:
+        row = session.get_one(Host, cloud.machine("sim-1").id).model_dump()
+        other = Host.model_validate(row | {"id": str(uuid4()), "machine_id": None} | values)
+        session.add(other)
+        session.flush()
+        return Host.model_validate(other.model_dump())
+
+
+@pytest.mark.parametrize("what", ["alive", "newer", "machine"])
+async def test_a_host_is_not_fenced_when_another_has_its_name(cloud: Cloud, fenced: Path, what: str) -> None:
+    """A machine that was installed anew, say: the command would power that off."""
+    await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+    host_id = cloud.machine("sim-1").id
+    later = now() + timedelta(seconds=1)
+    if what == "machine":
+        with cloud.database.write() as session:
+            session.get_one(Host, host_id).machine_id = "the-machine"
+        same_name(cloud, name="renamed", machine_id="the-machine", registered_at=later)
+    elif what == "newer":
+        same_name(cloud, name="SIM-1", registered_at=later)
+    else:
+        cloud.alive.add(same_name(cloud).id)
+
+    with pytest.raises(InvalidRequest, match="would be powered off") as caught:
+        await (await cloud.client.hosts.evacuate(host_id)).result(LIMIT)
+
+    assert f"hostler host evacuate {host_id} --force" in str(caught.value.remedy)
+    assert fencings(fenced) == []
+    result = await (await cloud.client.hosts.evacuate(host_id, force=True)).result(LIMIT)
+    assert outcome(result) == {"moved": ["web"]}
+
+
+async def test_an_older_host_of_the_same_name_that_is_gone_is_no_obstacle(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+    same_name(cloud, registered_at=now() - timedelta(days=9))
+
+    result = await (await cloud.client.hosts.evacuate(cloud.machine("sim-1").id)).result(LIMIT)
+
+    assert (outcome(result), result.fenced) == ({"moved": ["web"]}, True)
+
+
+async def test_a_name_that_looks_like_an_option_is_not_given_to_the_command(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+    with cloud.database.write() as session:
+        session.get_one(Host, cloud.machine("sim-1").id).name = "--all"
+    with pytest.raises(InvalidRequest, match="for an option"):
+        await (await cloud.client.hosts.evacuate(cloud.machine("sim-1").id)).result(LIMIT)
+    assert fencings(fenced) == []
+
+
+async def test_heartbeats_that_are_older_than_the_fencing_do_not_mean_that_the_host_is_back(
+    cloud: Cloud, fenced: Path
+) -> None:
+    await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced))
+    held = cloud.stage.hold("declare_down")
+    await dies(cloud, "sim-1")
+    failure = await cloud.client.hosts.evacuate("sim-1")
+    await held.reached.wait()
+    cloud.alive.add(cloud.machine("sim-1").id)
+    held.go_on.set()
+    await eventually(lambda: cloud.stage.names().count("declare_down") >= 2)
+
+    cloud.alive.discard(cloud.machine("sim-1").id)
+
+    result = await failure.result(LIMIT)
+    assert (outcome(result), result.fenced, len(fencings(fenced))) == ({"moved": ["web"]}, True, 1)
+
+
+async def test_a_host_that_is_heard_for_long_after_it_was_fenced_is_a_matter_for_people(
+    cloud: Cloud, fenced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activities.control.host_work, "LATE", timedelta(0))
+    [server] = await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced))
+    held = cloud.stage.hold("declare_down")
+    await dies(cloud, "sim-1")
+    failure = await cloud.client.hosts.evacuate("sim-1")
+    await held.reached.wait()
+    cloud.alive.add(cloud.machine("sim-1").id)
+    held.go_on.set()
+
+    with pytest.raises(Unavailable, match="was fenced, and is heard all the same") as caught:
+        await failure.result(LIMIT)
+
+    assert "right machine" in str(caught.value.remedy)
+    assert (await cloud.client.servers.show(server.id)).host == "sim-1"
+
+
+async def test_a_host_that_has_registered_since_it_was_fenced_is_back(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", {}))
+    configure(cloud, fence_command(fenced))
+    held = cloud.stage.hold("declare_down")
+    await dies(cloud, "sim-1")
+    failure = await cloud.client.hosts.evacuate("sim-1")
+    await held.reached.wait()
+    cloud.alive.add(cloud.machine("sim-1").id)
+    await cloud.start_host("sim-1")
+    held.go_on.set()
+
+    result = await failure.result(LIMIT)
+
+    assert (result.moved, result.stopped) == ([], "it has come back, and is left alone")
+
+
+async def test_a_server_that_lands_on_the_host_meanwhile_is_evacuated_too(
+    start_cloud: StartCloud, fenced: Path
+) -> None:
+    """As one does whose live migration was handed over to the host before it died."""
+    cloud = await start_cloud(hosts=3)
+    [web] = await servers(cloud, ("web", {}))
+    [lands] = await servers(cloud, ("lands", {}), host="sim-3")
+    sim_1, sim_3 = (cloud.machine(name).id for name in ("sim-1", "sim-3"))
+    operation = str(uuid4())
+    with cloud.database.write() as session:  # on its way, with an allocation on the target
+        session.get_one(Row, lands.id).operation_id = operation
+        own = session.get_one(Allocation, (lands.id, sim_3, False))
+        session.add(Allocation.model_validate(own.model_dump() | {"host_id": sim_1}))
+        own.former = True
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+    failure = await cloud.client.hosts.evacuate("sim-1")
+    await eventually(lambda: cloud.stage.names().count("next_move") >= 3)
+    assert (await cloud.client.servers.show(lands.id)).host == "sim-3"
+
+    with cloud.database.write() as session:  # it ends there
+        row = session.get_one(Row, lands.id)
+        row.host_id, row.operation_id = sim_1, None
+        session.delete(session.get_one(Allocation, (lands.id, sim_3, True)))
+
+    assert outcome(await failure.result(LIMIT)) == {"moved": ["lands", "web"]}
+    assert evacuations(cloud) == [web.id, lands.id]
+
+
+async def test_at_the_end_it_looks_whether_there_are_new_ones(start_cloud: StartCloud, fenced: Path) -> None:
+    cloud = await start_cloud(hosts=3)
+    await servers(cloud, ("web", {}))
+    [late] = await servers(cloud, ("late", {}), host="sim-3")
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+    held = cloud.stage.hold("begin_evacuation")
+    failure = await cloud.client.hosts.evacuate("sim-1")
+    await held.reached.wait()
+    lands_on_sim_1(cloud, late)
+    held.go_on.set()
+
+    assert outcome(await failure.result(LIMIT)) == {"moved": ["late", "web"]}
+
+
+def lands_on_sim_1(cloud: Cloud, server: Server) -> None:
+    """Let the server, of sim-3, be on sim-1, as if it had come there."""
+    sim_1, sim_3 = (cloud.machine(name).id for name in ("sim-1", "sim-3"))
+    with cloud.database.write() as session:
+        session.get_one(Row, server.id).host_id = sim_1
+        own = session.get_one(Allocation, (server.id, sim_3, False))
+        session.add(Allocation.model_validate(own.model_dump() | {"host_id": sim_1}))
+        session.delete(own)
+
+
 # By itself.
+
+
+async def test_what_is_left_on_a_host_that_is_down_is_evacuated_when_it_can_be(
+    start_cloud: StartCloud, fenced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And without fencing it anew."""
+    cloud = await start_cloud(hosts=3)
+    monkeypatch.setattr(workflows.silences, "FIRST", timedelta(seconds=1))
+    [late, stays] = await servers(cloud, ("late", YES), ("stays", NO), host="sim-3")
+    configure(cloud, fence_command(fenced))
+    await dies(cloud, "sim-1")
+    assert outcome(await (await cloud.client.hosts.evacuate("sim-1")).result(LIMIT)) == {}
+    await watched(cloud)
+    await looked(cloud)
+    lands_on_sim_1(cloud, late)
+    lands_on_sim_1(cloud, stays)
+
+    await eventually(lambda: evacuations(cloud) == [late.id])
+
+    assert outcome(await (await cloud.client.hosts.evacuation("sim-1")).result(LIMIT)) == {"moved": ["late"]}
+    assert len(fencings(fenced)) == 1
+    await looked(cloud)
+    assert (await known(cloud)).left == []
+
+
+async def test_when_all_hosts_are_silent_it_is_rather_we_who_are_cut_off(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced), max_hosts=9)
+    await watched(cloud)
+    await looked(cloud)
+    await dies(cloud, "sim-1")
+    await dies(cloud, "sim-2")
+
+    await alarmed(cloud)
+    await looked(cloud)
+
+    state = await known(cloud)
+    assert "no host is heard at all" in state.alarm
+    assert [(host.name, host.servers, host.begun) for host in state.silent] == [("sim-1", 1, None), ("sim-2", 0, None)]
+    assert fencings(fenced) == []
+
+
+async def test_a_silent_host_without_servers_counts(start_cloud: StartCloud, fenced: Path) -> None:
+    cloud = await start_cloud(hosts=3)
+    await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced))
+    await watched(cloud)
+    await looked(cloud)
+    await dies(cloud, "sim-1")
+    await dies(cloud, "sim-2")
+
+    assert "2 hosts are lost at once (sim-1, sim-2)" in await alarmed(cloud)
+    assert fencings(fenced) == []
 
 
 async def test_a_silent_host_is_evacuated_by_policy(cloud: Cloud, fenced: Path) -> None:
@@ -256,12 +489,10 @@ async def test_when_too_many_hosts_are_lost_nothing_is_evacuated(start_cloud: St
     await asyncio.sleep(0.5)
     await dies(cloud, "sim-2")
 
-    async with asyncio.timeout(LIMIT.total_seconds()):
-        while not (state := await known(cloud)).alarm:  # noqa: ASYNC110 - it is about the workflow
-            await asyncio.sleep(0.1)
+    alarm = await alarmed(cloud)
     await looked(cloud)
 
-    assert "2 hosts are lost at once (sim-1, sim-2), and at most 1 may be" in state.alarm
+    assert "2 hosts are lost at once (sim-1, sim-2), and at most 1 may be" in alarm
     assert fencings(fenced) == []
     for name in ("sim-1", "sim-2"):
         with pytest.raises(NotFound):

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from activities.interfaces.host_watch import HostsLook, Missing
+from activities.interfaces.host_watch import HostsLook, Left, Missing
 from hostler.contract.host_work import SilentHost, WatchState
-from workflows.silences import due, note
+from workflows.silences import FIRST, LONGEST, again, due, note, tried
 
 START = datetime(2026, 7, 1, 12, tzinfo=UTC)
 INTERVAL, SILENCE = timedelta(seconds=15), timedelta(seconds=60)
@@ -36,6 +36,16 @@ class Watch:
     def sees(self, *names: str, times: int, **more: Any) -> list[list[str]]:
         """Who is due, look by look."""
         return [self.looks(*names, **more) for _ in range(times)]
+
+    def retries(self, after: timedelta, **more: Any) -> bool:
+        """Whether it tries again what is left on the host "dead", when it has looked once more."""
+        self.now += after
+        seen = look(**{"left": [Left(id="dead", name="dead", wanted=2, free=1)], **more})
+        note(self.state, seen, self.now)
+        found = again(self.state, seen, self.now)
+        for host in found:
+            tried(host, self.now)
+        return bool(found)
 
     @property
     def silent(self) -> dict[str, SilentHost]:
@@ -134,3 +144,54 @@ def test_a_host_that_was_left_alone_since_it_answered_begins_anew() -> None:
     watch.sees("a", times=5)
     watch.looks("a", ended={"a": ""})
     assert watch.sees("a", times=4) == [[], [], [], ["a"]]
+
+
+def test_hosts_without_servers_count_as_lost() -> None:
+    watch = Watch()
+    for _ in range(6):
+        watch.now += INTERVAL
+        seen = look("a", heard=1)
+        seen.missing += [Missing(id="empty", name="empty", servers=0, wanted=0)]
+        note(watch.state, seen, watch.now)
+        assert due(watch.state, seen, watch.now) == []
+    assert "2 hosts are lost at once (a, empty)" in watch.state.alarm
+
+
+def test_when_no_host_is_heard_nothing_is_due() -> None:
+    watch = Watch()
+    assert watch.sees("a", times=6, heard=0, max_hosts=9) == [[]] * 6
+    assert "no host is heard at all" in watch.state.alarm
+    assert watch.looks("a", heard=1) == ["a"]
+    assert watch.state.alarm == ""
+
+
+def test_what_is_left_on_a_host_that_is_down_is_tried_again_later_and_later() -> None:
+    watch = Watch()
+    assert not watch.retries(INTERVAL)
+    assert not watch.retries(FIRST - INTERVAL)
+    assert watch.retries(INTERVAL)
+    assert not watch.retries(FIRST)
+    assert watch.retries(FIRST)
+    for _ in range(9):
+        watch.retries(LONGEST)
+    assert not watch.retries(LONGEST - INTERVAL)
+    assert watch.retries(INTERVAL)
+    watch.looks()
+    assert watch.state.left == []
+
+
+def test_what_is_left_is_not_tried_again_while_somebody_does_something_or_we_are_cut_off() -> None:
+    watch = Watch()
+    watch.retries(INTERVAL)
+    assert not watch.retries(LONGEST, under_way=["dead"])
+    assert not watch.retries(INTERVAL, heard=0)
+    assert not watch.retries(INTERVAL, left=[Left(id="dead", name="dead", wanted=1, free=0)])
+    assert watch.retries(INTERVAL)
+
+
+def test_a_host_that_is_tried_again_does_not_count_as_lost() -> None:
+    watch = Watch()
+    watch.retries(INTERVAL)
+    watch.retries(FIRST)
+    left = [Left(id="dead", name="dead", wanted=1, free=0)]
+    assert watch.sees("a", times=5, left=left, under_way=["dead"])[-1] == ["a"]

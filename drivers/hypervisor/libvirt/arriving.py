@@ -24,7 +24,7 @@ from drivers.hypervisor.libvirt.migration_xml import local_disks, machine, proce
 from drivers.hypervisor.libvirt.peers import connect, migration_uri
 from drivers.hypervisor.libvirt.spawning import make_directory
 from hostler.contract.errors import NotFound, RescheduleError, Unavailable
-from hostler.contract.guests import GuestDescription, GuestSpec, Incoming
+from hostler.contract.guests import Arrival, GuestDescription, GuestSpec, Incoming
 from hostler.contract.states import PowerState
 from hostler.settings import HostSettings
 
@@ -120,12 +120,23 @@ class Arriving:
         if not self._domains.is_off(server_id):
             self._domains.power_on(server_id)
 
+    def arrival(self, server_id: str) -> Arrival:
+        """See `HypervisorDriver.arrival`."""
+        match self._domains.power_state(server_id):
+            case PowerState.RUNNING:
+                return Arrival.RUNS
+            case PowerState.NOSTATE:
+                return Arrival.NOTHING
+        if self._missing(server_id):
+            return Arrival.NOTHING
+        return Arrival.OFF if self._domains.is_off(server_id) else Arrival.COME
+
     def _missing(self, server_id: str) -> str:
         """What of the guest is not here yet; empty when all is."""
         domain = self._domains.get(server_id)
         if migration_job.post_copy_failed(domain):
             return "the network broke off when some of its memory was still on its former host"
-        if migration_job.has_left(domain) or self._domains.is_handed_over(server_id):
+        if self._domains.is_handed_over(server_id):
             return "it has left this host itself"
         with libvirt_errors(Unavailable):
             if not domain.isPersistent():  # libvirt defines it when it has all of it

@@ -27,6 +27,8 @@ TCG_CPU = "Nehalem"
 TCG_CACHE_MIB = 32
 # What a mark has for its spec when the guest was handed over to another host.
 GONE = "gone"
+# And when it was, and is this host's again all the same.
+KEPT = "kept"
 RNG_SOURCE = "/dev/urandom"
 BALLOON_STATISTICS_SECONDS = 10
 

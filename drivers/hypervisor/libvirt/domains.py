@@ -11,7 +11,7 @@ from lxml import etree
 from drivers.hypervisor.base import HeldGuest
 from drivers.hypervisor.libvirt.connection import Connection, ignoring, libvirt_errors
 from drivers.hypervisor.libvirt.domain_xml import GONE as HANDED_OVER
-from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_name
+from drivers.hypervisor.libvirt.domain_xml import KEPT, NAMESPACE, Mark, domain_name
 from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import NotFound, RescheduleError, Unavailable
 from hostler.contract.states import PowerState
@@ -152,21 +152,28 @@ class Domains:
 
     def note_handed_over(self, server_id: str) -> None:
         """Note in the domain, which is off, that another host has the guest: nothing starts it here any more."""
+        self._note(server_id, HANDED_OVER)
+
+    def _note(self, server_id: str, spec: str) -> None:
         with libvirt_errors(Unavailable):
             domain = self._find(server_id)
             if domain is not None and not domain.isActive():
                 element = etree.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-                element.set("spec", HANDED_OVER)
+                element.set("spec", spec)
                 xml = etree.tostring(element, encoding="unicode")
                 kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
                 domain.setMetadata(kind, xml, "hostler", NAMESPACE, where)
 
+    def keep(self, server_id: str) -> None:
+        """Note in the domain that the guest is this host's after all."""
+        if self.is_handed_over(server_id):
+            self._note(server_id, KEPT)
+
     def is_handed_over(self, server_id: str) -> bool:
-        """Whether another host has the guest, by this host's record."""
+        """Whether another host has the guest, by this host's record or libvirt's."""
         with libvirt_errors(Unavailable):
             domain = self._find(server_id)
-            mark = None if domain is None else self._mark(domain)
-            return mark is not None and mark.spec == HANDED_OVER
+            return domain is not None and self._has_left(domain)
 
     def press_power_button(self, server_id: str) -> None:
         """Ask the guest to shut down; it may be off already.
@@ -214,15 +221,22 @@ class Domains:
         return PowerState.NOSTATE
 
     def _refuse_handed_over(self, domain: libvirt.virDomain) -> None:
-        mark = self._mark(domain)
-        away = domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED]
-        if away or (mark is not None and mark.spec == HANDED_OVER):
+        if self._has_left(domain):
             raise RescheduleError(
                 "the guest was handed over to another host: what is left of it here must not be started",
                 field="server_id",
                 value=domain.UUIDString(),
-                remedy="have it removed here: see deploy/runbooks/leaked-thing.md",
+                remedy="find out where the server is and whether its guest is there: hostler server show. If it is "
+                "nowhere else: hostler server revert",
             )
+
+    def _has_left(self, domain: libvirt.virDomain) -> bool:
+        """libvirt forgets it when it is restarted, the mark stays; an operation may know better than both."""
+        mark = self._mark(domain)
+        if domain.isActive() or (mark is not None and mark.spec == KEPT):
+            return False
+        away: bool = domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED]
+        return away or (mark is not None and mark.spec == HANDED_OVER)
 
     def _get(self, server_id: str) -> libvirt.virDomain:
         domain = self._find(server_id)

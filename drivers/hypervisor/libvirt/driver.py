@@ -35,6 +35,7 @@ from drivers.hypervisor.libvirt.spawning import kept_disks, make_files
 from drivers.hypervisor.power import PowerNews
 from hostler.contract.errors import NotFound, Unavailable
 from hostler.contract.guests import (
+    Arrival,
     DisksOffer,
     GuestDescription,
     GuestSpec,
@@ -296,6 +297,15 @@ class LibvirtHypervisor:
         async with self._turn(server_id):
             await self._blocking.run(self._arriving.take_over, server_id)
             self._power.told(server_id, PowerState.RUNNING)
+
+    async def arrival(self, server_id: str) -> Arrival:
+        """See `HypervisorDriver.arrival`."""
+        return await self._blocking.run(self._arriving.arrival, server_id)
+
+    async def keep(self, server_id: str) -> None:
+        """See `HypervisorDriver.keep`."""
+        async with self._turn(server_id):
+            await self._blocking.run(self._domains.keep, server_id)
 
     async def force_complete(self, server_id: str) -> None:
         """See `HypervisorDriver.force_complete`."""

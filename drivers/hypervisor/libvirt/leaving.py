@@ -72,7 +72,7 @@ class Leaving:
         try:
             domain = await self._blocking.run(self._domains.get, server_id)
         except NotFound:
-            return Whereabouts.OFF
+            return Whereabouts.GONE
         began = time.monotonic()
         async with severing(self._blocking, server_id, lambda: time.monotonic() - began > PATIENCE.total_seconds()):
             while not await self._blocking.run(migration_job.post_copy_failed, domain):
@@ -90,12 +90,12 @@ class Leaving:
                 return Whereabouts.HERE
             case Place.RUNNING:
                 return Whereabouts.HERE
-            case Place.AWAY:
+            case Place.AWAY if not await self._blocking.run(self._domains.is_off, server_id):
+                return Whereabouts.HANDED_OVER  # by post-copy
+            case _ if await self._blocking.run(self._domains.is_handed_over, server_id):
                 await self._blocking.run(self._domains.note_handed_over, server_id)
                 return Whereabouts.HANDED_OVER
-            case Place.OFF:
-                handed_over = await self._blocking.run(self._domains.is_handed_over, server_id)
-                return Whereabouts.HANDED_OVER if handed_over else Whereabouts.OFF
+        return Whereabouts.OFF
 
     async def abort(self, server_id: str) -> None:
         """Ask for the end of a migration, if one is under way."""

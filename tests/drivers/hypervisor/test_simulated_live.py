@@ -525,5 +525,5 @@ class TestKills:
         assert await states(running, one, other) == [RUNNING, NOSTATE]
 
 
-async def test_of_a_guest_that_it_does_not_know_a_host_says_that_it_is_off(one: Host) -> None:
-    assert await one.driver.end_migration(str(uuid4())) is Whereabouts.OFF
+async def test_of_a_guest_that_it_does_not_know_a_host_says_that_it_is_gone(one: Host) -> None:
+    assert await one.driver.end_migration(str(uuid4())) is Whereabouts.GONE

@@ -12,10 +12,12 @@ from tests.faults.plan import Fault, Step, Strike
 
 OF_CONTROL = (Fault.AFTER, Fault.KILLED)
 OF_HOSTS = (Fault.AFTER, Fault.KILLED, Fault.POWER_CUT, Fault.CABLE_OUT)
-OF_LONG = (Fault.POWER_CUT_OPPOSITE, Fault.CABLE_OUT_OPPOSITE)
-"""A step that takes its time does so because of another host; it is also struck halfway, and just before it ends."""
+OF_PAIRS = (Fault.POWER_CUT_OPPOSITE, Fault.CABLE_OUT_OPPOSITE)
 LONG_SECONDS = 1.0
+"""A step that takes longer is also struck halfway, and just before it ends."""
 LOSES_ITS_HOST, HANDS_OVER = "evacuate", "migrate_guest"
+BETWEEN_HOSTS = (HANDS_OVER, "receive_disks")
+"""The steps in which one host talks to the other one of the move."""
 
 
 @dataclass
@@ -38,9 +40,8 @@ class LabMatrix:
     async def cases(self) -> list[Case]:
         """What is to be run: each operation is carried out once without a fault, to learn its steps."""
         found: list[Case] = []
-        for name in MOVES:
-            if any(fnmatchcase(name, pattern.partition("/")[0]) for pattern in self.only):
-                found += await self._learn(name)
+        for name in moves(self.only):
+            found += await self._learn(name)
         wanted = [case for case in found if any(fnmatchcase(case.name, pattern) for pattern in self.only)]
         return wanted if self.sample is None else sample(wanted, self.sample)
 
@@ -57,20 +58,24 @@ class LabMatrix:
         self.told(result)
 
 
+def moves(only: Sequence[str]) -> list[str]:
+    """The operations of which cases may match."""
+    return [name for name in MOVES if any(fnmatchcase(name, pattern.partition("/")[0]) for pattern in only)]
+
+
 def of_step(operation: str, step: Step, seconds: float) -> Iterator[Case]:
     """The cases of one step, which takes so long when nothing happens."""
     returns = (Fault.RETURNED,) if operation == LOSES_ITS_HOST else ()
-    for fault in (*(OF_HOSTS if step.host_id else OF_CONTROL), *returns):
+    pairs = OF_PAIRS if step.activity in BETWEEN_HOSTS else ()
+    for fault in (*(OF_HOSTS if step.host_id else OF_CONTROL), *pairs, *returns):
         yield make_case(operation, step, fault)
-    if step.host_id is None or seconds < LONG_SECONDS:
-        return
-    for fault in OF_LONG:
-        yield make_case(operation, step, fault)
-    for fault in (*OF_HOSTS[1:], *OF_LONG):
-        yield make_case(operation, step, fault, "@half", round(seconds / 2, 1))
-    for fault in (*OF_HOSTS[2:], *OF_LONG):
-        yield make_case(operation, step, fault, "@end", None)
-        if step.activity == HANDS_OVER:
+    if step.host_id is not None and seconds >= LONG_SECONDS:
+        for fault in (*OF_HOSTS[1:], *pairs):
+            yield make_case(operation, step, fault, "@half", round(seconds / 2, 1))
+        for fault in (*OF_HOSTS[2:], *pairs):
+            yield make_case(operation, step, fault, "@end", None)
+    if step.activity == HANDS_OVER:
+        for fault in (*OF_HOSTS[2:], *pairs):
             yield make_case(operation, step, fault, HANDOVER)
 
 

@@ -15,7 +15,7 @@ from tests.faults.injection import Injector
 from tests.faults.plan import OF_MACHINES, TIMED_OUT, Book, Fault
 from tests.faults.process import Kind, work
 
-SILENCE, WHOLE = timedelta(seconds=8), timedelta(seconds=10)
+SILENCE, WHOLE = timedelta(seconds=6), timedelta(seconds=8)
 """How long a step that is struck may be silent, and how long one may take that is always silent."""
 
 

@@ -29,6 +29,7 @@ def test_then_the_setting(default: bool) -> None:
 def test_priorities() -> None:
     key = "hostler:evacuation_priority"
     assert [priority(one) for one in ({key: "10"}, {key: "-5"}, {}, {key: "high"})] == [10, -5, 0, 0]
+    assert [priority({key: number}) for number in ("101", "-999999999999", "9" * 9999)] == [100, -100, 0]
 
 
 @pytest.mark.parametrize("metadata", [{"hostler:evacuate": "yes"}, {"hostler:evacuation_priority": "1.5"}])

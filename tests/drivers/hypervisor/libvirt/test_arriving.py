@@ -121,7 +121,7 @@ class TestWithoutMigration:
         domain_of(tiny).destroy()
         assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.OFF
         unknown = guest(root_disk()).server_id
-        assert await hypervisor.end_migration(unknown) is Whereabouts.OFF
+        assert await hypervisor.end_migration(unknown) is Whereabouts.GONE
         with pytest.raises(NotFound):
             await hypervisor.take_over(unknown)
 
