@@ -136,3 +136,17 @@ class TestWithoutMigration:
                 await start(tiny.server_id)
         await hypervisor.spawn(tiny, tiny_image, ignore)  # replaces it
         assert domain_of(tiny).isActive()
+
+    async def test_but_for_what_is_kept_after_all(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
+    ) -> None:
+        domain_of(tiny).destroy()
+        hypervisor._domains.note_handed_over(tiny.server_id)
+        for _ in range(2):
+            await hypervisor.keep(tiny.server_id)
+        assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.OFF
+        await hypervisor.start(tiny.server_id)
+        assert domain_of(tiny).isActive()
+
+    async def test_there_is_nothing_to_keep_of_one_that_is_not_here(self, hypervisor: LibvirtHypervisor) -> None:
+        await hypervisor.keep(guest(root_disk()).server_id)
