@@ -1,36 +1,19 @@
 """Moves for real: guests whose counter on the serial console shows that they went on, and hosts that fail meanwhile."""
 
-import re
-
 import pytest
 
 from deploy.lab.host import Host
 from hostler import Client
 from hostler.client import Operation
 from hostler.contract.errors import Cancelled
-from hostler.contract.servers import BlockDeviceMapping, Server
+from hostler.contract.servers import BlockDeviceMapping
 from tests.lab.conftest import Lab
-from tests.lab.guests import boot, console, is_up, until
+from tests.lab.guests import COUNTS, boot, console, counted, is_up, until
 
 pytestmark = pytest.mark.real
-COUNTS = {"tick": "1"}
 # It writes to its memory faster than that travels.
 BUSY = "#!/bin/sh\nwhile :; do yes busy | dd of=/run/busy bs=1M count=40 2>/dev/null; done &\n"
 BOOTED = "=== source"
-
-
-async def counted(client: Client, server: Server, *, beyond: int = 0) -> int:
-    """Where the guest's counter is, once it is beyond a number."""
-    reached = 0
-
-    async def reaches() -> bool:
-        nonlocal reached
-        found = re.findall(r"tick (\d+)\s", await client.servers.console_log(server.id))
-        reached = int(found[-1]) if found else 0
-        return reached > beyond
-
-    await until(reaches)
-    return reached
 
 
 def qemus(hosts: list[Host]) -> list[int]:
