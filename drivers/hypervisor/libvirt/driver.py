@@ -248,6 +248,7 @@ class LibvirtHypervisor:
         """See `HypervisorDriver.receive_disks`."""
         files = self._files(offer.server_id)
         async with self._turn(offer.server_id):
+            await self._blocking.run(self._shared.make_home)
             await self._blocking.run(self._holdings.refuse_foreign, files.incoming)
             await self._receiving.receive(files.incoming, offer, report)
 
@@ -262,6 +263,7 @@ class LibvirtHypervisor:
         files = self._files(guest.server_id)
         virt_type = await self.virt_type()
         async with self._turn(guest.server_id):
+            await self._blocking.run(self._shared.make_home)
             report("checking whether the guest can run here")
             await self._blocking.run(self._arriving.check, description, virt_type.type, files)
             report("making the disks")

@@ -83,6 +83,8 @@ class SharedDisks:
     def seen(self, description: GuestDescription, base: Path | None) -> dict[str, Path]:
         """The shared disks of a guest that runs on another host, by the names of their files.
 
+        Not one over an image that is no longer in the catalogue: only that host has the image, and the disk is copied.
+
         Raises:
             RescheduleError: this host does not see them, or cannot use them while it runs there.
         """
@@ -95,10 +97,13 @@ class SharedDisks:
         for name in shared:
             if not movable_disk(name) or name not in of_domain:
                 raise RescheduleError(f"{name!r} is no name of a guest's disk", field="disks", value=name)
+            if base is None and of_domain[name].backing is not None:
+                continue
             found[name] = directory / name
             self._check_owner(found[name])
             _check_cache(of_domain[name], found[name])
-            _check_base(of_domain[name], found[name], base)
+            if base is not None:
+                _check_base(of_domain[name], found[name], base)
         return found
 
     def link(self, disks: dict[str, Path], files: GuestFiles) -> None:
@@ -240,18 +245,11 @@ def _check_cache(disk: LocalDisk, path: Path) -> None:
     )
 
 
-def _check_base(disk: LocalDisk, path: Path, base: Path | None) -> None:
+def _check_base(disk: LocalDisk, path: Path, base: Path) -> None:
     """The disk itself says where the image beneath it is; that cannot be changed while it is in use."""
     if disk.backing is None:
         return
     beneath = backing_file(path, in_use=True)
-    if base is None:
-        raise RescheduleError(
-            f"{path} is made over the image {beneath}, which is no longer in the catalogue",
-            field="disks",
-            value=disk.file,
-            remedy="migrate it powered off",
-        )
     if beneath != str(base):
         raise _elsewhere(path, beneath, base)
 
@@ -292,7 +290,8 @@ def _as_it_is(disk: GuestDisk, path: Path, base: Path | None) -> GuestDisk:
             f"{path} is made over image {Path(beneath).name}, which cannot be had",
             field="image",
             value=Path(beneath).name,
-            remedy="import it again under its UUID: hostler image create --id",
+            remedy="import it again under its UUID (hostler image create --id), or wait for the host; if the server is "
+            f"to be built from its image, without what it had: move {path.parent} away",
         )
     if beneath != str(base):
         raise _elsewhere(path, beneath, base)
