@@ -232,10 +232,14 @@ class SimulatedSettings(Section):
 
 
 class LibvirtSettings(Section):
-    """The real hypervisor. `virt_type` "auto" uses KVM only where a guest really starts under it."""
+    """The real hypervisor. `virt_type` "auto" uses KVM only where a guest really starts under it.
+
+    `shared_disks` is a directory that all hosts of the cloud see, for the guests' disks (None: on each host).
+    """
 
     uri: str = "qemu:///system"
     virt_type: Literal["auto", "kvm", "qemu"] = "auto"
+    shared_disks: Path | None = None
 
 
 class HostSettings(Section):

@@ -12,7 +12,7 @@ A guest is sent so that it stands still on its new host until its former one has
 | no answer | it, and it runs | there |
 | no answer | nothing of it | here |
 | no answer | it, standing still or off | unknown, until the former host answers; here, if that is declared down |
-| any answer | no answer | unknown, until the new one answers, or is declared down: there, if the former one has nothing of it |
+| any answer | no answer | unknown, until the new one answers or is declared down: there, if nothing is here |
 | no answer | no answer | unknown; here, if both are declared down |
 """
 

@@ -56,9 +56,11 @@ class Evacuations(interface.Evacuations):
             _check_root(row, disks)
             migration = _enter(session, row, call.run_id)
             _switch_off(session, row, source, call.run_id)
+        plan = plan_guest(session, self._keys, row, disks=disks)
+        guest = plan.guest.model_copy(update={"taken_over_from": source.id})
         return EvacuationPlan(
             **target.model_dump(),
-            plan=plan_guest(session, self._keys, row, disks=disks),
+            plan=plan.model_copy(update={"guest": guest}),
             stays_off=migration.former_vm_state is VmState.STOPPED,
             host=call.host,
         )

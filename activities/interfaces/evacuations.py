@@ -18,7 +18,7 @@ class BeginEvacuation(Begin):
 
 
 class EvacuationPlan(PlannedTarget):
-    """The guest as it is, its local disks of their images.
+    """The guest as it is, its local disks of their images; where hosts share them, those that it had on its host.
 
     `hosts` are the one that is down, then those on which an evacuation that was cut short had reserved. `stays_off`: it
     was stopped.

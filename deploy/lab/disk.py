@@ -62,6 +62,10 @@ interval = 2
 silence = 10
 fence_command = {fence}
 """
+SHARED = """
+[host.libvirt]
+shared_disks = "{shared}"
+"""
 LOOPBACK_PORT = 17233
 """Where Temporal is for those on the machine itself, if that is free: `hostler dev` takes 7233."""
 
@@ -78,6 +82,8 @@ def write_control(site: Site) -> None:
     site.config.write_text(CONTROL.format(**values, fence=json.dumps(fence_command(site))))
     site.control.mkdir(mode=0o700, exist_ok=True)
     site.images.mkdir(mode=0o755, exist_ok=True)
+    if site.shared:
+        site.shared_disks.mkdir(mode=0o755, exist_ok=True)
 
 
 def fence_command(site: Site) -> list[str]:
@@ -96,11 +102,14 @@ def write_hosts(site: Site, root: Path, keys: Path) -> None:
         authority.issue(name, address, etc)
         values = {"name": name, "address": address, "uuid": uuid4(), "share": round(1 / site.hosts, 2)}
         values |= {"state": site.state, "images": site.images, "temporal": site.temporal, "ui": site.ui}
+        settings = HOSTLER.format(**values)
+        if site.shared:
+            settings += SHARED.format(shared=site.shared_disks)
         for path, text in {
             etc / "hostname": f"{name}\n",
             etc / "hosts": known,
             etc / "machine-id": f"{uuid4().hex}\n",
-            etc / "hostler" / "hostler.toml": HOSTLER.format(**values),
+            etc / "hostler" / "hostler.toml": settings,
             host / "libvirt" / "etc" / "libvirtd.conf": LIBVIRTD.format(**values),
             host / "libvirt" / "etc" / "qemu.conf": QEMU.format(**values),
         }.items():

@@ -191,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help=f"of the bridge [default: {NAME}]")
     command.add_argument("--subnet", help=f"of the hosts and the control plane [default: {SUBNET}]")
     command.add_argument("--hosts", type=int, help=f"how many, up to {MOST_HOSTS} [default: {HOSTS}]")
+    command.add_argument("--shared", action="store_true", help="guests' disks in a directory that all hosts share")
     commands.add_parser("down", parents=[where], help="end it; nothing is left")
     commands.add_parser("status", parents=[where], help="what is on")
     for name, text in {
@@ -222,7 +223,7 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     if arguments.command == "up":
         with alone(arguments.directory):
-            site = Site.choose(arguments.directory, arguments.name, arguments.subnet, arguments.hosts)
+            site = Site.choose(arguments.directory, arguments.name, arguments.subnet, arguments.hosts, arguments.shared)
             up(site)
         note(instructions(site, time.monotonic() - began))
         return 0

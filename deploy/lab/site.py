@@ -29,16 +29,19 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Site:
-    """One lab. `name` is also that of the bridge which is its network."""
+    """One lab. `name` is also that of the bridge which is its network; `shared`: hosts share the guests' disks."""
 
     directory: Path = DIRECTORY
     name: str = NAME
     subnet: IPv4Network = IPv4Network(SUBNET)  # noqa: RUF009 - it is immutable
     hosts: int = HOSTS
+    shared: bool = False
 
     @classmethod
-    def choose(cls, directory: Path, name: str | None, subnet: str | None, hosts: int | None) -> "Site":
-        """The lab that is in `directory`, or a new one. None is what it has, or the default.
+    def choose(
+        cls, directory: Path, name: str | None, subnet: str | None, hosts: int | None, shared: bool = False
+    ) -> "Site":
+        """The lab that is in `directory`, or a new one. None, or not `shared`, is what it has, or the default.
 
         Raises:
             Refused: the lab that is there is another one, or there can be none like that.
@@ -51,12 +54,14 @@ class Site:
                 name or known.name,
                 known.subnet if subnet is None else ipaddress.IPv4Network(subnet),
                 hosts or known.hosts,
+                shared or known.shared,
             )
         except ValueError as error:
             raise Refused(f"{subnet} is no IPv4 subnet: {error}", f"write it like {SUBNET}") from None
         if (directory / FILE).exists() and chosen != known:
             raise Refused(
-                f"the lab in {directory} is another one: {known.name} with {known.hosts} hosts in {known.subnet}",
+                f"the lab in {directory} is another one: {known.name} with {known.hosts} hosts in {known.subnet}, "
+                f"whose disks are {'shared' if known.shared else 'not shared'}",
                 "end that one first (down), or give this one a --directory of its own",
             )
         chosen._check()
@@ -74,7 +79,8 @@ class Site:
             kept = json.loads((directory / FILE).read_text())
         except FileNotFoundError:
             raise Refused(f"there is no lab in {directory}", "bring one up: make lab") from None
-        return cls(directory, kept["name"], IPv4Network(kept["subnet"]), kept["hosts"])
+        subnet, shared = IPv4Network(kept["subnet"]), kept.get("shared", False)
+        return cls(directory, kept["name"], subnet, kept["hosts"], shared)
 
     def save(self) -> None:
         """Make the directory, and remember which lab it is.
@@ -92,7 +98,8 @@ class Site:
                 f"QEMU and dnsmasq, which are users of their own, cannot get through {closed}", "name another directory"
             )
         (self.directory / FILE).write_text(
-            json.dumps({"name": self.name, "subnet": str(self.subnet), "hosts": self.hosts}) + "\n"
+            json.dumps({"name": self.name, "subnet": str(self.subnet), "hosts": self.hosts, "shared": self.shared})
+            + "\n"
         )
 
     @cached_property
@@ -124,6 +131,11 @@ class Site:
     def images(self) -> Path:
         """The image store, which all hosts share."""
         return self.directory / "images"
+
+    @property
+    def shared_disks(self) -> Path:
+        """Where guests' disks are, if hosts share them."""
+        return self.directory / "shared"
 
     @property
     def state(self) -> Path:

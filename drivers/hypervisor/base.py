@@ -52,9 +52,10 @@ class HypervisorDriver(Protocol):
 
         Disks that were received, or that are to be preserved, are taken as they are, and grown where the guest's are
         larger. They stay where they were as well until the guest is defined: what stops half-way can be done again.
+        So are those that hosts share of one that is taken over from another host, which keeps its names for them.
 
         Raises:
-            RescheduleError: this host cannot run the guest.
+            RescheduleError: this host cannot run the guest, or does not see such disks.
         """
 
     async def resume(self, server_id: str) -> None:
@@ -148,6 +149,8 @@ class HypervisorDriver(Protocol):
         self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report
     ) -> Incoming:
         """Make ready for a guest that runs elsewhere: empty disks, over the image file `base`, and its config drive.
+
+        Disks that hosts share are not empty, but the guest's own, under another name; `destroy` removes that.
 
         Checked is all that can be before: processor, hypervisor, whether migrations can come in. `destroy` removes it.
 

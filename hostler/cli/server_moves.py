@@ -176,7 +176,7 @@ def evacuate(
     on_failure: OnFailureOption = None,
     wait: WaitOption = False,
 ) -> None:
-    """Build servers anew, away from their host, which was declared down. What was on their local disks is lost."""
+    """Build servers anew, away from their host, which was declared down. Local disks that are not shared are lost."""
     operate(
         ctx,
         servers,

@@ -177,7 +177,7 @@ class Moves(Operating):
         on_failure: OnFailure | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Build a server anew, away from its host, which has been declared down; what was on its local disks is lost.
+        """Build a server anew, away from its host, which was declared down; local disks that are not shared are lost.
 
         Args:
             host: where; else the scheduler chooses.

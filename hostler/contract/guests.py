@@ -81,7 +81,8 @@ class GuestSpec(BaseModel):
     """A guest, complete. `user_data` is base64; secrets are masked wherever they would be printed.
 
     `received`: its disks came from another host and wait beside it. `preserve_ephemeral`: its ephemeral disks are those
-    of the guest that was set aside for it.
+    of the guest that was set aside for it. `taken_over_from`: the UUID of the host that is down on which it was; where
+    hosts share storage its disks are those that it had there.
     """
 
     server_id: str
@@ -100,6 +101,7 @@ class GuestSpec(BaseModel):
     admin_password: str | None = None
     received: bool = False
     preserve_ephemeral: bool = False
+    taken_over_from: str | None = None
 
     def __repr_args__(self) -> list[tuple[str | None, object]]:
         return [(k, "***" if k in SECRETS and v else v) for k, v in super().__repr_args__()]
@@ -136,19 +138,24 @@ class DisksOffer(BaseModel):
 
 
 class DescribedDisk(BaseModel):
-    """A local disk of a guest that runs: its name in the domain, its file's name, and how large it is to the guest."""
+    """A local disk of a guest that runs: its name in the domain, its file's name, and how large it is to the guest.
+
+    `shared`: its file is on storage that hosts share, and is not copied.
+    """
 
     target: str
     file: str
     size_bytes: int
     disk_format: DiskFormat
+    shared: bool = False
 
 
 class GuestDescription(BaseModel):
     """A guest that runs, as its next host must know it to take it in.
 
     `live` and `persistent` are its domain, as it is and as it is defined, where the hypervisor has such;
-    `hypervisor_version` is that of what runs it, `virt_type` kvm or qemu.
+    `hypervisor_version` is that of what runs it, `virt_type` kvm or qemu. Where some of its disks are shared, `host_id`
+    is its host, and `probe` the name of a file beside them that whoever sees it sees the disks.
     """
 
     server_id: str
@@ -157,13 +164,15 @@ class GuestDescription(BaseModel):
     disks: list[DescribedDisk] = []
     virt_type: str
     hypervisor_version: int = 0
+    host_id: str | None = None
+    probe: str | None = None
 
 
 class Incoming(BaseModel):
     """A host that is ready to take a guest in. `uri` is its hypervisor, `address` where memory and disks go.
 
     `live` and `persistent` are the domain as it will be there. `disks` are to be copied, by their names in the domain;
-    `whole`: with what they have of their image, else without.
+    `whole`: with what they have of their image, else without. `shared`: others are there already, the very same files.
     """
 
     server_id: str
@@ -173,6 +182,7 @@ class Incoming(BaseModel):
     persistent: str
     disks: list[str] = []
     whole: bool = False
+    shared: bool = False
 
 
 class MigrationLimits(BaseModel):

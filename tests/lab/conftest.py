@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -92,15 +93,15 @@ def free_subnets() -> Sequence[ipaddress.IPv4Network]:
     return [subnet for subnet in CANDIDATES if not any(subnet.overlaps(route) for route in routes)]
 
 
-@pytest.fixture(scope="session")
-def the_lab() -> Iterator[Lab]:
-    """A lab of two hosts. When the tests are done, nothing is left of it."""
+@contextmanager
+def a_lab(*options: str) -> Iterator[Lab]:
+    """A lab of two hosts. Afterwards nothing is left of it."""
     directory = Path(tempfile.mkdtemp(prefix="hostler-test-", dir="/var/tmp"))
     directory.chmod(0o755)  # QEMU and dnsmasq run as users of their own
     name, subnet = f"hl{uuid4().hex[:6]}", free_subnets()[0]
     site, tables = Site(directory / "lab", name, subnet, 2), run("nft", "list", "tables")
     try:
-        up = lab("up", site.directory, "--name", name, "--subnet", str(subnet), "--hosts", "2")
+        up = lab("up", site.directory, "--name", name, "--subnet", str(subnet), "--hosts", "2", *options)
         assert up.returncode == 0, up.stdout + up.stderr
         yield Lab(site)
     finally:
@@ -111,6 +112,13 @@ def the_lab() -> Iterator[Lab]:
     assert left == []
     assert not site.directory.exists()
     assert set(run("nft", "list", "tables").splitlines()) <= set(tables.splitlines())
+
+
+@pytest.fixture(scope="session")
+def the_lab() -> Iterator[Lab]:
+    """A lab of two hosts."""
+    with a_lab() as lab:
+        yield lab
 
 
 @pytest.fixture

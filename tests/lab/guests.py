@@ -10,6 +10,8 @@ from hostler import Client
 from hostler.contract.servers import BlockDeviceMapping, Server
 
 LIMIT = 180
+COUNTS = {"tick": "1"}
+"""Metadata with which the guest counts the seconds on its console."""
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
@@ -55,3 +57,17 @@ async def console(client: Client, server: Server, pattern: str) -> str:
         assert monotonic() < deadline, log
         await asyncio.sleep(0.2)
     return found.group(0)
+
+
+async def counted(client: Client, server: Server, *, beyond: int = 0) -> int:
+    """Where the guest's counter is, once it is beyond a number."""
+    reached = 0
+
+    async def reaches() -> bool:
+        nonlocal reached
+        found = re.findall(r"tick (\d+)\s", await client.servers.console_log(server.id))
+        reached = int(found[-1]) if found else 0
+        return reached > beyond
+
+    await until(reaches)
+    return reached

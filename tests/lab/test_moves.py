@@ -1,6 +1,5 @@
 """Moves for real: guests whose counter on the serial console shows that they went on, and hosts that fail meanwhile."""
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -9,12 +8,11 @@ from deploy.lab.host import Host
 from hostler import Client
 from hostler.client import Operation
 from hostler.contract.errors import Cancelled
-from hostler.contract.servers import BlockDeviceMapping, Server
+from hostler.contract.servers import BlockDeviceMapping
 from tests.lab.conftest import Lab, run
-from tests.lab.guests import boot, console, is_up, until
+from tests.lab.guests import COUNTS, boot, console, counted, is_up, until
 
 pytestmark = pytest.mark.real
-COUNTS = {"tick": "1"}
 SLOW = "rate 40mbit burst 128kb latency 100ms"
 BOOTED = "=== source"
 
@@ -26,20 +24,6 @@ def slow(the_lab: Lab, other: Host) -> Iterator[None]:
     run("tc", "qdisc", "add", "dev", wire, "root", "tbf", *SLOW.split())
     yield
     run("tc", "qdisc", "del", "dev", wire, "root")
-
-
-async def counted(client: Client, server: Server, *, beyond: int = 0) -> int:
-    """Where the guest's counter is, once it is beyond a number."""
-    reached = 0
-
-    async def reaches() -> bool:
-        nonlocal reached
-        found = re.findall(r"tick (\d+)\s", await client.servers.console_log(server.id))
-        reached = int(found[-1]) if found else 0
-        return reached > beyond
-
-    await until(reaches)
-    return reached
 
 
 def qemus(hosts: list[Host]) -> list[int]:

@@ -1,6 +1,7 @@
 """Takes in a guest that another host sends while it runs. All calls block.
 
-Before, its directory is made, with the record of whose it is: from then on `destroy` removes all that is of it. The
+Before, its directory is made, with the record of whose it is: from then on `destroy` removes all that is of it. Disks
+that hosts share get names of this host's, which is all of them that `destroy` removes; nothing is copied. The
 domain comes with the guest, paused, and stays when all of it has come; only then is there a definition of it.
 """
 
@@ -15,13 +16,14 @@ import libvirt
 from drivers.hypervisor.libvirt import migration_job
 from drivers.hypervisor.libvirt.config_drive import write_config_drive
 from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors, one_line
-from drivers.hypervisor.libvirt.disks import make_empty, supports_direct_io
+from drivers.hypervisor.libvirt.disks import make_empty
 from drivers.hypervisor.libvirt.domain_xml import Mark
 from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.files import GuestFiles, is_disk
 from drivers.hypervisor.libvirt.holdings import Holdings
 from drivers.hypervisor.libvirt.migration_xml import local_disks, machine, processor, rewritten
 from drivers.hypervisor.libvirt.peers import connect, migration_uri
+from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.spawning import make_directory
 from hostler.contract.errors import NotFound, RescheduleError, Unavailable
 from hostler.contract.guests import Arrival, GuestDescription, GuestSpec, Incoming
@@ -36,11 +38,18 @@ class Arriving:
     """The guests that come to one host."""
 
     def __init__(
-        self, connection: Connection, domains: Domains, holdings: Holdings, host: HostSettings, host_id: str
+        self,
+        connection: Connection,
+        domains: Domains,
+        holdings: Holdings,
+        shared: SharedDisks,
+        host: HostSettings,
+        host_id: str,
     ) -> None:
         self._connection = connection
         self._domains = domains
         self._holdings = holdings
+        self._shared = shared
         self._host = host
         self._host_id = host_id
 
@@ -71,34 +80,39 @@ class Arriving:
     def prepare(
         self, guest: GuestSpec, description: GuestDescription, base: Path | None, files: GuestFiles
     ) -> Incoming:
-        """Make the files anew, empty; what an earlier call made may have been written to.
+        """Make the files anew, empty but for disks that are shared; what an earlier call made may have been written to.
 
         Raises:
-            RescheduleError: this host cannot make them.
+            RescheduleError: this host cannot make them, or does not see those that are shared.
         """
         self._holdings.refuse_foreign(files)
+        seen = self._shared.seen(description, base)
         self._holdings.remove(files)
         make_directory(files, self._host_id)
+        self._shared.link(seen, files)
         disks = local_disks(description.live)
-        backing = {disk.file: disk.backing for disk in disks}
-        for disk in description.disks:
+        copied = [disk for disk in description.disks if disk.file not in seen]
+        backing = {disk.file: disk.backing for disk in disks if disk.file not in seen}
+        for disk in copied:
             if not is_disk(disk.file) or disk.file not in backing:
                 raise RescheduleError(f"{disk.file!r} is no name of a guest's disk", field="disks", value=disk.file)
             image_format = backing[disk.file]
             beneath = None if base is None or image_format is None else (base, image_format)
-            make_empty(files.directory / disk.file, disk.disk_format, disk.size_bytes, beneath)
+            make_empty(files.disk(disk.file), disk.disk_format, disk.size_bytes, beneath)
+        self._shared.give_to_qemu(files)
         if guest.config_drive:
             write_config_drive(guest, files.config_drive)
         mark = Mark.of(guest, files, self._host_id)
-        direct_io = supports_direct_io(files.console_log)
+        uncached = direct_io(files)
         return Incoming(
             server_id=guest.server_id,
             uri=migration_uri(self._host.migration_address),
             address=self._host.migration_address,
-            live=rewritten(description.live, files, mark, base, direct_io),
-            persistent=rewritten(description.persistent, files, mark, base, direct_io),
-            disks=[disk.target for disk in description.disks],
-            whole=base is None and any(disk.backing for disk in disks),
+            live=rewritten(description.live, files, mark, base, uncached),
+            persistent=rewritten(description.persistent, files, mark, base, uncached),
+            disks=[disk.target for disk in copied],
+            whole=base is None and any(backing.values()),
+            shared=bool(seen),
         )
 
     def take_over(self, server_id: str) -> None:
@@ -173,9 +187,10 @@ class Arriving:
             ) from error
 
     def _check_room(self, description: GuestDescription, files: GuestFiles) -> None:
-        directory = files.directory.parent
+        directory = (files.shared or files.directory).parent
         directory.mkdir(parents=True, exist_ok=True)
-        needed = int(sum(disk.size_bytes for disk in description.disks) / max(self._host.disk_ratio, 1.0))
+        copied = sum(disk.size_bytes for disk in description.disks if not disk.shared)
+        needed = int(copied / max(self._host.disk_ratio, 1.0))
         free = shutil.disk_usage(directory).free
         if free < needed:
             raise RescheduleError(

@@ -4,15 +4,16 @@ import libvirt
 
 from drivers.hypervisor.libvirt.connection import libvirt_errors
 from drivers.hypervisor.libvirt.domains import Domains
-from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.libvirt.files import GuestFiles, movable_disk
 from drivers.hypervisor.libvirt.migration_xml import local_disks, obstacles, virt_type_of
+from drivers.hypervisor.libvirt.shared import SharedDisks
 from hostler.contract.errors import InvalidState, NotFound, Unavailable
 from hostler.contract.guests import DescribedDisk, GuestDescription
 
 OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_SHUTDOWN)
 
 
-def describe(domains: Domains, files: GuestFiles) -> GuestDescription:
+def describe(domains: Domains, shared: SharedDisks, files: GuestFiles, host_id: str) -> GuestDescription:
     """See `HypervisorDriver.describe`.
 
     Raises:
@@ -38,6 +39,7 @@ def describe(domains: Domains, files: GuestFiles) -> GuestDescription:
                 file=disk.file,
                 size_bytes=domain.blockInfo(disk.target)[0],
                 disk_format=disk.disk_format,
+                shared=files.is_shared and movable_disk(disk.file),
             )
             for disk in local_disks(live)
         ]
@@ -48,6 +50,8 @@ def describe(domains: Domains, files: GuestFiles) -> GuestDescription:
             disks=disks,
             virt_type=virt_type_of(live),
             hypervisor_version=domain.connect().getVersion(),
+            host_id=host_id,
+            probe=shared.make_probe(files),
         )
 
 

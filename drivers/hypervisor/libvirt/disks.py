@@ -138,8 +138,19 @@ def _without_base(disk: GuestDisk) -> InvalidRequest:
 
 def has_backing_file(path: Path) -> bool:
     """Whether a qcow2 file that this host or a former one made needs another file."""
-    info = json.loads(run_tool("qemu-img", "info", "-f", "qcow2", "--output=json", str(path)))
-    return "backing-filename" in info
+    return backing_file(path) is not None
+
+
+def backing_file(path: Path, *, in_use: bool = False) -> str | None:
+    """The file that a qcow2 file needs which this host or another one made, by its own word.
+
+    Raises:
+        RescheduleError: it cannot be read; a guest may be writing to it, unless it may be `in_use`.
+    """
+    options = ["--force-share"] if in_use else []
+    info = json.loads(run_tool("qemu-img", "info", *options, "-f", "qcow2", "--output=json", str(path)))
+    found: str | None = info.get("backing-filename")
+    return found
 
 
 def run_tool(*command: str) -> str:

@@ -137,7 +137,7 @@ def _disks(guest: GuestSpec, files: GuestFiles, base: Path | None, direct_io: bo
         if disk.connection is not None:
             element = _volume(disk, disk.connection)
         else:
-            element = _local_disk(disk, paths[disk.device], base, direct_io)
+            element = _local_disk(disk, files, paths[disk.device], base, direct_io)
         element.append(E.target(dev=target(disk), bus="virtio"))
         if disk.bootable:
             order += 1
@@ -154,11 +154,11 @@ def _disks(guest: GuestSpec, files: GuestFiles, base: Path | None, direct_io: bo
         )
 
 
-def _local_disk(disk: GuestDisk, path: Path, base: Path | None, direct_io: bool) -> etree._Element:
+def _local_disk(disk: GuestDisk, files: GuestFiles, path: Path, base: Path | None, direct_io: bool) -> etree._Element:
     image_format = disk_format(disk)
     element = E.disk(
         E.driver(name="qemu", type=image_format, cache=cache_mode(direct_io), discard="unmap"),
-        E.source(file=str(path)),
+        source_of(files, path),
         type="file",
         device="disk",
     )
@@ -167,12 +167,26 @@ def _local_disk(disk: GuestDisk, path: Path, base: Path | None, direct_io: bool)
         element.append(
             E.backingStore(
                 E.format(type=disk.image.disk_format),
-                E.source(E.seclabel(model="dac", relabel="no"), file=str(base)),
+                E.source(not_relabelled(), file=str(base)),
                 E.backingStore(),
                 type="file",
             )
         )
     return element
+
+
+def source_of(files: GuestFiles, path: Path) -> etree._Element:
+    """The <source> of a disk that is this file.
+
+    On shared storage it is QEMU's from the beginning: libvirt would take it away when the guest is off here, also when
+    that is because it runs elsewhere. It spares only the file systems that it knows to be shared.
+    """
+    return E.source(*([not_relabelled()] if path.parent == files.shared else []), file=str(path))
+
+
+def not_relabelled() -> etree._Element:
+    """Has libvirt leave a file's owner alone."""
+    return E.seclabel(model="dac", relabel="no")
 
 
 def _volume(disk: GuestDisk, connection: VolumeConnection) -> etree._Element:

@@ -19,7 +19,6 @@ from drivers.hypervisor.libvirt.config_drive import write_config_drive
 from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
 from drivers.hypervisor.libvirt.console import read_end
 from drivers.hypervisor.libvirt.describing import describe
-from drivers.hypervisor.libvirt.disks import supports_direct_io
 from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml
 from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.events import watch
@@ -30,6 +29,7 @@ from drivers.hypervisor.libvirt.leaving import END_LIMIT, Leaving
 from drivers.hypervisor.libvirt.offers import Offers
 from drivers.hypervisor.libvirt.probe import VirtType, probe_virt_type
 from drivers.hypervisor.libvirt.receiving import Receiving
+from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.snapshots import Snapshots
 from drivers.hypervisor.libvirt.spawning import kept_disks, make_files
 from drivers.hypervisor.power import PowerNews
@@ -64,13 +64,14 @@ class LibvirtHypervisor:
         self._guests_dir = self._state_dir / "guests"
         self._connection = Connection(settings.uri)
         self._domains = Domains(self._connection, self._guests_dir, host_id)
+        self._shared = SharedDisks(settings.shared_disks, host_id, self._connection)
         self._blocking = BlockingCalls("libvirt", host.concurrency)
-        self._holdings = Holdings(self._domains, self._guests_dir, host_id)
+        self._holdings = Holdings(self._domains, self._guests_dir, host_id, self._shared.home)
         self._formers = Formers(self._domains, self._holdings)
         self._snapshots = Snapshots(self._domains, self._blocking)
         self._offers = Offers(self._state_dir / "offers", host.migration_address, self._blocking)
         self._receiving = Receiving(host_id, self._blocking)
-        self._arriving = Arriving(self._connection, self._domains, self._holdings, host, host_id)
+        self._arriving = Arriving(self._connection, self._domains, self._holdings, self._shared, host, host_id)
         self._leaving = Leaving(settings.uri, self._domains, self._blocking)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._power = PowerNews()
@@ -90,6 +91,7 @@ class LibvirtHypervisor:
 
     async def inventory(self) -> Inventory:
         """See `HypervisorDriver.inventory`. Finds the virtualisation type out, so that no boot has to wait for it."""
+        await self._blocking.run(self._shared.make_home)
         await self.virt_type()
         return await self._blocking.run(self._take_inventory)
 
@@ -99,7 +101,7 @@ class LibvirtHypervisor:
 
     async def free_disk_gib(self) -> int:
         """See `HypervisorDriver.free_disk_gib`."""
-        usage = await self._blocking.run(shutil.disk_usage, self._state_dir)
+        usage = await self._blocking.run(shutil.disk_usage, self._shared.home or self._state_dir)
         return usage.free // GIB
 
     async def spawn(self, guest: GuestSpec, base: Path | None, report: Report) -> None:
@@ -114,15 +116,17 @@ class LibvirtHypervisor:
             if await self._blocking.run(self._domains.mark, guest.server_id) != mark:
                 await self._blocking.run(self._holdings.refuse_foreign, files)
                 kept = await self._blocking.run(kept_disks, guest, files)
+                guest, taken_over = await self._blocking.run(self._shared.taken_over, guest, base)
                 await self._blocking.run(self._holdings.remove, files)
                 report("making the disks")
-                await self._blocking.run(make_files, guest, files, base, self._host_id, kept)
+                await self._blocking.run(make_files, guest, files, base, self._host_id, {**kept, **taken_over})
+                await self._blocking.run(self._shared.give_to_qemu, files)
                 if guest.config_drive:
                     report("making the config drive")
                     await self._blocking.run(write_config_drive, guest, files.config_drive)
                 report("defining the domain")
-                direct_io = supports_direct_io(files.console_log)
-                xml = domain_xml(guest, mark, files, base, virt_type.type, direct_io)
+                uncached = await self._blocking.run(direct_io, files)
+                xml = domain_xml(guest, mark, files, base, virt_type.type, uncached)
                 await self._blocking.run(self._domains.define, xml)
             if guest.received:
                 await self._blocking.run(self._holdings.remove_incoming, files)
@@ -245,12 +249,13 @@ class LibvirtHypervisor:
         """See `HypervisorDriver.receive_disks`."""
         files = self._files(offer.server_id)
         async with self._turn(offer.server_id):
+            await self._blocking.run(self._shared.make_home)
             await self._blocking.run(self._holdings.refuse_foreign, files.incoming)
             await self._receiving.receive(files.incoming, offer, report)
 
     async def describe(self, server_id: str) -> GuestDescription:
         """See `HypervisorDriver.describe`."""
-        return await self._blocking.run(describe, self._domains, self._files(server_id))
+        return await self._blocking.run(describe, self._domains, self._shared, self._files(server_id), self._host_id)
 
     async def prepare_incoming(
         self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report
@@ -259,6 +264,7 @@ class LibvirtHypervisor:
         files = self._files(guest.server_id)
         virt_type = await self.virt_type()
         async with self._turn(guest.server_id):
+            await self._blocking.run(self._shared.make_home)
             report("checking whether the guest can run here")
             await self._blocking.run(self._arriving.check, description, virt_type.type, files)
             report("making the disks")
@@ -353,7 +359,7 @@ class LibvirtHypervisor:
         self._connection.close()
 
     def _files(self, server_id: str) -> GuestFiles:
-        return GuestFiles.of(self._guests_dir, server_id)
+        return GuestFiles.of(self._guests_dir, server_id, self._shared.home)
 
     @asynccontextmanager
     async def _turn(self, server_id: str) -> AsyncIterator[None]:
@@ -379,7 +385,7 @@ class LibvirtHypervisor:
         return Inventory(
             vcpus=psutil.cpu_count() or 1,
             ram_mib=psutil.virtual_memory().total // MIB,
-            disk_gib=shutil.disk_usage(self._state_dir).total // GIB,
+            disk_gib=shutil.disk_usage(self._shared.home or self._state_dir).total // GIB,
             architecture=platform.machine(),
             hypervisor_type=hypervisor_type,
         )

@@ -2,6 +2,9 @@
 
 Beside it may be the guest that was set aside for it, in `<server_id>.former/`, and the disks that were received from
 another host for it, in `<server_id>.incoming/`.
+
+Where hosts share storage, the disks that move with a guest are in a directory of the same name in this host's part of
+that, and so is what is received; see `shared`.
 """
 
 import re
@@ -22,30 +25,49 @@ _DISK = re.compile(r"disk(\.[a-z0-9]+)?")
 
 @dataclass(frozen=True)
 class GuestFiles:
-    """The paths of one guest. QEMU reaches them as another user, so that their parents must let it pass."""
+    """The paths of one guest. QEMU reaches them as another user, so that their parents must let it pass.
+
+    `shared` is its directory on storage that hosts share; without one all of it is in `directory`.
+    """
 
     directory: Path
+    shared: Path | None = None
 
     @classmethod
-    def of(cls, guests_dir: Path, server_id: str) -> "GuestFiles":
-        """The files of a server.
+    def of(cls, guests_dir: Path, server_id: str, shared_dir: Path | None = None) -> "GuestFiles":
+        """The files of a server; `shared_dir` is this host's part of the storage that hosts share.
 
         Raises:
             InvalidRequest: `server_id` is no UUID. It becomes a path, and that path is removed one day.
         """
         if not is_uuid(server_id):
             raise InvalidRequest("a server's ID is a UUID", field="server_id", value=server_id)
-        return cls(guests_dir / server_id)
+        return cls(guests_dir / server_id, None if shared_dir is None else shared_dir / server_id)
 
     @property
     def former(self) -> "GuestFiles":
         """Those of the guest that was set aside."""
-        return GuestFiles(self.directory.with_name(self.directory.name + FORMER))
+        name = self.directory.name + FORMER
+        return GuestFiles(self.directory.with_name(name), None if self.shared is None else self.shared.with_name(name))
 
     @property
     def incoming(self) -> "GuestFiles":
-        """Those that were received."""
-        return GuestFiles(self.directory.with_name(self.directory.name + INCOMING))
+        """Those that were received: on the file system where they are to stay."""
+        return GuestFiles((self.shared or self.directory).with_name(self.directory.name + INCOMING))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its disks are on shared storage: not those of a guest that was made before there was such."""
+        return self.shared is not None and self.shared.exists()
+
+    @property
+    def disk_directory(self) -> Path:
+        """Where the disks are that move with it."""
+        return self.shared if self.shared is not None and self.is_shared else self.directory
+
+    def disk(self, name: str) -> Path:
+        """The file of this name."""
+        return (self.disk_directory if movable_disk(name) else self.directory) / name
 
     @property
     def host(self) -> Path:
@@ -68,7 +90,7 @@ class GuestFiles:
     @property
     def root_disk(self) -> Path:
         """The root disk, if it is no volume."""
-        return self.directory / ROOT_DISK
+        return self.disk(ROOT_DISK)
 
     @property
     def domain_xml(self) -> Path:
@@ -96,7 +118,7 @@ class GuestFiles:
                 case DiskKind.DATA:
                     return f"disk.{target(disk)}"
 
-        return {disk.device: self.directory / name(disk) for disk in local}
+        return {disk.device: self.disk(name(disk)) for disk in local}
 
 
 def movable_disk(name: str) -> bool:

@@ -1,7 +1,8 @@
 """Sets a guest aside, so that the next one of its server can be made in its place, and brings it back.
 
 Its directory gets another name, as Nova's `_resize`, and keeps the domain's XML. All calls block, and each goes on
-where one that was killed ended.
+where one that was killed ended. Disks on shared storage have a directory of their own: it is the first to be set aside
+and the last to come back, so that one without the other is always the disks of the guest in its place.
 """
 
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 from drivers.durable import put_in_place
 from drivers.hypervisor.libvirt.domain_xml import without_backing_file
 from drivers.hypervisor.libvirt.domains import Domains
-from drivers.hypervisor.libvirt.files import GuestFiles
-from drivers.hypervisor.libvirt.holdings import Holdings, remove_directory
+from drivers.hypervisor.libvirt.files import ROOT_DISK, GuestFiles
+from drivers.hypervisor.libvirt.holdings import Holdings, remove_directory, remove_shared
 from hostler.contract.errors import Conflict, NotFound, OperationFailed
 from hostler.private_files import write_private
 
@@ -55,6 +56,7 @@ class Formers:
             self._domains.remove(server_id)
         elif not files.domain_xml.exists():
             raise _not_here(server_id)  # half made: nothing that could be brought back
+        _rename_shared(files, files.former)
         put_in_place(files.directory, files.former.directory)
 
     def bring_back(self, files: GuestFiles) -> bool:
@@ -78,6 +80,8 @@ class Formers:
             put_in_place(files.former.directory, files.directory)
         if not files.domain_xml.exists() or not self._holdings.is_ours(files):
             return False
+        if not self.exists(files):
+            _rename_shared(files.former, files)
         defined = not self._domains.exists(server_id)
         if defined:
             self._domains.define(files.domain_xml.read_text())
@@ -87,13 +91,20 @@ class Formers:
     def stands_alone(self, files: GuestFiles) -> None:
         """Note that the root disk of the guest that was set aside has taken in what it had of its image."""
         xml = files.former.domain_xml
-        _keep(without_backing_file(xml.read_text(), files.root_disk), xml)
+        in_place = files.former.disk_directory.with_name(files.directory.name)
+        _keep(without_backing_file(xml.read_text(), in_place / ROOT_DISK), xml)
 
     def drop(self, files: GuestFiles) -> None:
         """See `HypervisorDriver.drop_former`."""
         if self.exists(files):
             files.former.domain_xml.unlink(missing_ok=True)  # from here on it cannot be brought back
+            remove_shared(files.former)
             remove_directory(files.former)
+
+
+def _rename_shared(files: GuestFiles, to: GuestFiles) -> None:
+    if files.shared is not None and to.shared is not None and files.shared.exists():
+        put_in_place(files.shared, to.shared)
 
 
 def _keep(xml: str, path: Path) -> None:

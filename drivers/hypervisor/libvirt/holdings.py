@@ -1,4 +1,7 @@
-"""What this machine has of each server: a domain, files, and disks that were received. All calls block."""
+"""What this machine has of each server: a domain, files, and disks that were received. All calls block.
+
+On storage that hosts share, each has a directory of its own, and sees no other.
+"""
 
 import shutil
 from pathlib import Path
@@ -12,11 +15,12 @@ from hostler.contract.states import PowerState
 
 
 class Holdings:
-    """What is in `guests_dir`, and the domains that belong to it. What another host made is only listed."""
+    """What is in `guests_dir` and `shared_dir`, and the domains of it. What another host made is only listed."""
 
-    def __init__(self, domains: Domains, guests_dir: Path, host_id: str) -> None:
+    def __init__(self, domains: Domains, guests_dir: Path, host_id: str, shared_dir: Path | None = None) -> None:
         self._domains = domains
         self._guests_dir = guests_dir
+        self._shared_dir = shared_dir
         self._host_id = host_id
 
     def held(self) -> list[HeldGuest]:
@@ -25,20 +29,23 @@ class Holdings:
         Not those that were set aside: `Formers` tells of them, but for another host's.
         """
         # The files first: a guest's are made before its domain.
-        paths = sorted(self._guests_dir.iterdir()) if self._guests_dir.exists() else []
+        paths = [path for root in self._roots() if root.exists() for path in sorted(root.iterdir())]
         found = {guest.server_id: guest for guest in self._domains.held()}
         for path in paths:  # a server's own directory comes before what is beside it
             server_id = server_of(path)
             if server_id is None or server_id in found or not path.exists():
                 continue
-            host_id = GuestFiles(path).host_id()
+            ours = self._host_id if path.parent == self._shared_dir else None
+            host_id = GuestFiles(path).host_id() or ours
             if path.suffix != FORMER or not self._is_ours(host_id):
                 found[server_id] = HeldGuest(server_id, PowerState.NOSTATE, host_id)
         return [found[server_id] for server_id in sorted(found)]
 
     def strays(self) -> list[str]:
         """See `HypervisorDriver.strays`."""
-        return strays.strays(self._guests_dir, lambda path: server_of(path) is not None)
+        return [
+            path for root in self._roots() for path in strays.strays(root, lambda found: server_of(found) is not None)
+        ]
 
     def remove(self, files: GuestFiles) -> None:
         """Remove the guest in its place. Leaves alone what another host made here: this one has no say in it."""
@@ -46,6 +53,9 @@ class Holdings:
         if not self.is_ours(files) or self._domains.is_foreign(server_id):
             return
         self._domains.remove(server_id)
+        if not files.former.directory.exists():
+            remove_shared(files.former)  # it was about to be set aside, or to return: the disks are its own
+        remove_shared(files)
         remove_directory(files)
 
     def remove_incoming(self, files: GuestFiles) -> None:
@@ -74,8 +84,17 @@ class Holdings:
         found = sorted(self._guests_dir.glob(f"*{FORMER}"))
         return [server_id for path in found if (server_id := server_of(path)) and self.is_ours(GuestFiles(path))]
 
+    def _roots(self) -> list[Path]:
+        return [root for root in (self._guests_dir, self._shared_dir) if root is not None]
+
     def _is_ours(self, host_id: str | None) -> bool:
         return host_id in (None, self._host_id)
+
+
+def remove_shared(files: GuestFiles) -> None:
+    """Remove the disks that are on shared storage. A host that has taken them over has names of its own for them."""
+    if files.shared is not None and files.shared.exists():
+        shutil.rmtree(files.shared)
 
 
 def remove_directory(files: GuestFiles) -> None:

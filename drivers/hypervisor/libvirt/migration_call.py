@@ -60,6 +60,10 @@ def flags(incoming: Incoming, limits: MigrationLimits) -> int:
     found |= libvirt.VIR_MIGRATE_POSTCOPY if limits.post_copy else libvirt.VIR_MIGRATE_PAUSED
     if incoming.disks:
         found |= libvirt.VIR_MIGRATE_NON_SHARED_DISK if incoming.whole else libvirt.VIR_MIGRATE_NON_SHARED_INC
+    if incoming.shared:
+        # libvirt takes only some file systems for shared. What it would look at has been: the other host has seen these
+        # very disks, which no host keeps in its page cache; see `arriving`.
+        found |= libvirt.VIR_MIGRATE_UNSAFE
     if limits.auto_converge:
         found |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
     return int(found)

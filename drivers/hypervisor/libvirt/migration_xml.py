@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lxml import etree
 from lxml.builder import E
 
-from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, cache_mode
+from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, cache_mode, source_of
 from drivers.hypervisor.libvirt.files import GuestFiles, is_disk
 from hostler.contract.errors import RescheduleError
 from hostler.contract.resources import DiskFormat
@@ -19,12 +19,16 @@ BOUND = ("hostdev", "filesystem", "shmem", "tpm", "redirdev", "nvram")
 
 
 class LocalDisk(NamedTuple):
-    """A disk that is a file of the guest's and that it can write. `backing`: the format of the image beneath."""
+    """A disk that is a file of the guest's and that it can write. `backing`: the format of the image beneath.
+
+    `cache`: how much of it its host keeps in memory.
+    """
 
     target: str
     file: str
     disk_format: DiskFormat
     backing: DiskFormat | None
+    cache: str = ""
 
 
 def local_disks(xml: str) -> list[LocalDisk]:
@@ -63,7 +67,7 @@ def obstacles(xml: str, files: GuestFiles) -> list[str]:
         kind, file = disk.get("type"), Path(source.get("file", ""))
         if kind not in ("file", "network"):
             found.append(f"disk {name}, which is a {kind} of its host")
-        elif kind == "file" and (file.parent != files.directory or not is_disk(file.name)):
+        elif kind == "file" and (not is_disk(file.name) or file != files.disk(file.name)):
             found.append(f"disk {name}, whose file {file} is not the guest's own")
     kinds = {interface.get("type") for interface in devices.findall("interface")} - {"bridge"}
     return found + [f"a network interface of type {kind}" for kind in sorted(map(str, kinds))]
@@ -85,14 +89,16 @@ def rewritten(xml: str, files: GuestFiles, mark: Mark, base: Path | None, direct
     for name, value in mark._asdict().items():
         element.set(name, value)
     for disk in _writable_files(domain):
-        driver = disk.find("driver")
+        driver, source = disk.find("driver"), disk.find("source")
         if driver is not None:
             driver.set("cache", cache_mode(direct_io))
+        if source is not None:
+            disk.replace(source, source_of(files, files.disk(Path(source.get("file", "")).name)))
         _set_upon(disk, base)
     for place in domain.xpath("devices/disk/source[@file] | devices/*/log[@file]"):
         path = Path(place.get("file"))
         if path.parent == former:
-            place.set("file", str(files.directory / path.name))
+            place.set("file", str(files.disk(path.name)))
     return etree.tostring(domain, encoding="unicode")
 
 
@@ -119,7 +125,8 @@ def _local_disk(disk: etree._Element) -> LocalDisk:
         raise RescheduleError(f"disk {_target(disk)} has no driver or no source", remedy="look at it: virsh dumpxml")
     backing = disk.find("backingStore[source]/format")
     beneath = None if backing is None else DiskFormat(backing.get("type", ""))
-    return LocalDisk(_target(disk), Path(source.get("file", "")).name, DiskFormat(driver.get("type", "")), beneath)
+    file = Path(source.get("file", "")).name
+    return LocalDisk(_target(disk), file, DiskFormat(driver.get("type", "")), beneath, driver.get("cache", ""))
 
 
 def _target(disk: etree._Element) -> str:

@@ -52,7 +52,7 @@ class Offers:
     async def make(self, former: GuestFiles, server_id: str, report: Report) -> DisksOffer:
         """See `HypervisorDriver.offer_disks`; `former` has the files."""
         key = await self._blocking.run(self._key, server_id)
-        files = await self._blocking.run(lambda: sorted(filter(_is_disk, former.directory.iterdir())))
+        files = await self._blocking.run(lambda: sorted(filter(_is_disk, former.disk_directory.iterdir())))
         offers = [await self._offer(server_id, file, report) for file in files]
         return DisksOffer(server_id=server_id, disks=offers, key=key)
 

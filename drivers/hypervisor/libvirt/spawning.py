@@ -32,7 +32,7 @@ def kept_disks(guest: GuestSpec, files: GuestFiles) -> dict[str, Path]:
         if guest.preserve_ephemeral and disk.kind is DiskKind.EPHEMERAL:
             sources.append(files.former)
         for source in sources:
-            if disk.device in paths and (path := source.directory / paths[disk.device].name).exists():
+            if disk.device in paths and (path := source.disk(paths[disk.device].name)).exists():
                 kept[disk.device] = path
                 break
         else:
@@ -73,6 +73,9 @@ def make_directory(files: GuestFiles, host_id: str) -> None:
             directory.mkdir(exist_ok=True)
             directory.chmod(TRAVERSABLE)
         write_text(files.host, f"{host_id}\n")
+        if files.shared is not None:
+            files.shared.mkdir(exist_ok=True)
+            files.shared.chmod(TRAVERSABLE)
         files.console_log.touch(0o640)  # made by this worker, so that it may read it; virtlogd's own would be root's
     except OSError as error:
         raise RescheduleError(f"cannot make the guest's files: {error}") from error

@@ -46,6 +46,11 @@ class TestFlags:
         assert found & libvirt.VIR_MIGRATE_POSTCOPY
         assert not found & libvirt.VIR_MIGRATE_PAUSED
 
+    def test_only_what_was_seen_to_be_shared_is_moved_without_libvirt_s_own_look(self) -> None:
+        assert not flags(incoming("vda"), MigrationLimits()) & libvirt.VIR_MIGRATE_UNSAFE
+        shared = incoming().model_copy(update={"shared": True})
+        assert flags(shared, MigrationLimits()) & libvirt.VIR_MIGRATE_UNSAFE
+
     def test_auto_converge(self) -> None:
         assert flags(incoming(), MigrationLimits(auto_converge=True)) & libvirt.VIR_MIGRATE_AUTO_CONVERGE
 

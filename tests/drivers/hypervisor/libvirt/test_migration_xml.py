@@ -59,9 +59,9 @@ def canonical(xml: str) -> bytes:
 class TestLocalDisks:
     def test_all_that_the_guest_writes_here(self, full: GuestSpec) -> None:
         assert local_disks(xml_of(full)) == [
-            LocalDisk("vda", "disk", DiskFormat.QCOW2, DiskFormat.RAW),
-            LocalDisk("vdc", "disk.eph0", DiskFormat.RAW, None),
-            LocalDisk("vdd", "disk.swap", DiskFormat.RAW, None),
+            LocalDisk("vda", "disk", DiskFormat.QCOW2, DiskFormat.RAW, "none"),
+            LocalDisk("vdc", "disk.eph0", DiskFormat.RAW, None, "none"),
+            LocalDisk("vdd", "disk.swap", DiskFormat.RAW, None, "none"),
         ]
 
 
