@@ -5,7 +5,6 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 MINUTES ?= 10
-AT_ONCE ?= 3
 IMAGE := .cache/demo.qcow2
 
 help:  ## list the targets
@@ -36,9 +35,9 @@ lab-down:  ## end the lab; nothing of it is left
 demo-moves: setup image  ## resize, live migrate, lose a host, shelve: one real server in the lab
 	@$(PYTHON) -m deploy.demo.moves $(ARGS)
 
-test: setup image  ## run the tests, AT_ONCE=3 processes of them, on real guests too
+test: setup image  ## run the tests, on real guests too
 	@deploy/setup/packages development
-	@$(PYTHON) -m pytest -m "not slow" -n $(AT_ONCE) --dist loadgroup $(ARGS)
+	@$(if $(ARGS),$(PYTHON) -m pytest -m "not slow" $(ARGS),$(PYTHON) -m tests)
 
 soak: setup  ## kill every process at random for MINUTES=10, under every operation
 	@deploy/setup/packages development

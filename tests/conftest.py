@@ -27,9 +27,9 @@ pytest_plugins = ["tests.databases"]
 TEMPORAL = Path(sys.executable).with_name("temporal")
 TESTS = Path(__file__).parent
 MACHINE = ("drivers/hypervisor/libvirt", "drivers/network", "end_to_end", "faults", "lab", "runbooks")
-# Below those that the kernel chooses, a part for each of the processes that run tests at once.
+# Below those that the kernel chooses, a part for each of the processes that run tests at once: see tests/__main__.py.
 PORTS_EACH = 1000
-_FIRST_PORT = 20_000 + PORTS_EACH * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST_PORT = 20_000 + PORTS_EACH * (1 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")))
 _PORTS = itertools.cycle(random.sample(range(_FIRST_PORT, _FIRST_PORT + PORTS_EACH), PORTS_EACH))
 START_LIMIT = timedelta(seconds=60)
 # The development server waits between polls of its own queues; without these, each step costs 40 ms more.
@@ -44,12 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes a minute or more")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several run at once, a file's tests stay together, and all that use this machine's guests and bridges."""
-    for item in items:
-        folder = item.path.relative_to(TESTS)
-        machine = any(folder.is_relative_to(part) for part in MACHINE) or item.get_closest_marker("real")
-        item.add_marker(pytest.mark.xdist_group("machine" if machine else str(folder)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark those that use this machine's own guests, bridges and rules, of which there is one set only."""
+    folder = item.path.relative_to(TESTS)
+    if any(folder.is_relative_to(part) for part in MACHINE) or item.get_closest_marker("real"):
+        item.add_marker(pytest.mark.machine)
 
 
 def free_port() -> int:
