@@ -55,7 +55,7 @@ lint:  ## check style, types, import rules and shell scripts
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	shellcheck --external-sources $$(git grep --untracked -lE '^#!.*\b(ba)?sh\b' -- ':!*.py')
+	shellcheck --external-sources $$(git grep --untracked -lE '^#!.*\b(ba)?sh\b' -- ':!*.py' ':!*.md')
 
 format:  ## rewrite the sources in the project's style
 	@deploy/setup/venv
