@@ -109,6 +109,8 @@ async def test_an_old_control_worker_does_not_start_on_the_new_database(
 async def test_a_host_worker_finishes_its_steps_before_it_is_replaced(cloud: ProcessCloud, following: Release) -> None:
     flight = await Flight.take_off(cloud)
     for number, host in enumerate(cloud.hosts):
+        if not host.running:  # it is the one that is lost
+            continue
         await drained(host)
         cloud.hosts[number] = newer = following.of(host, f"{host.name}-next")
         newer.start()
