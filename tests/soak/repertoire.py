@@ -11,6 +11,7 @@ from hostler import Client
 from hostler.client import Operation
 from hostler.contract.audit import AUDIT
 from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME, REGISTER_HOST
+from hostler.contract.host_work import DRAIN_HOST, HOST_FAILURE, WATCH_HOSTS
 from hostler.contract.servers import NEVER, OnFailure, OperationName
 from hostler.contract.states import VmState
 from tests.cloud import DEMO
@@ -158,8 +159,8 @@ ACTIONS += (
 )
 # Each tenant's life begins with a boot and ends with a delete.
 ELSEWHERE = {OperationName.BOOT.value, OperationName.DELETE.value, CREATE_IMAGE, CREATE_VOLUME, DELETE_VOLUME}
-# Its host must be down for long, which here none is.
-NOT_HERE = {OperationName.EVACUATE.value}
+# A host must be down for long, or out of service, which here none is.
+NOT_HERE = {OperationName.EVACUATE.value, HOST_FAILURE, WATCH_HOSTS, DRAIN_HOST}
 # Hosts register when they are started again, and the audit has its schedule.
 BY_ITSELF = {REGISTER_HOST, AUDIT, LATER}
 
