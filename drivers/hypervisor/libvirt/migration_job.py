@@ -74,14 +74,6 @@ def place(domain: libvirt.virDomain) -> Place:
     return Place.RUNNING
 
 
-def has_left(domain: libvirt.virDomain) -> bool:
-    """Whether libvirt remembers that the guest is off because it moved away. It forgets that when it is restarted."""
-    found: bool = False
-    with libvirt_errors(Unavailable), ignoring(libvirt.VIR_ERR_NO_DOMAIN):
-        found = bool(domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED])
-    return found
-
-
 def post_copy_failed(domain: libvirt.virDomain) -> bool:
     """Whether some of the guest is there, some here, and nothing between them any more: libvirt keeps such a job."""
     failed: bool = False
