@@ -10,6 +10,7 @@
 
 A host takes no new server while it owes something, be it the account: the scheduler's filter sees to that. What a host
 cannot do it goes on owing, with the reason; it is asked again a little later. Without its account nothing is removed.
+A server follows its guest that the host switches on or off so; one that is busy does later: the host is asked again.
 What the control plane does not know is left alone, and said.
 """
 
@@ -24,15 +25,17 @@ from activities.interfaces.hosts import Hosts, OwedId, OwedWork, account_of
 from activities.interfaces.servers import HostRef
 from hostler.contract.audit import Finding, FindingKind, NotAudited
 from hostler.contract.calls import REGISTER_HOST, Nothing
+from hostler.contract.errors import HostlerError, NotFound
 from hostler.contract.names import host_queue
 from hostler.contract.resources import HostRegistration
+from hostler.contract.states import PowerState
 from workflows.failures import judge
 from workflows.healing import LOOK, heal
 from workflows.steps import CONTROL_RETRY, CONTROL_UNDO_RETRY, HOST_RETRY, HOST_UNDO_RETRY, QUICK_STEP
 
 UNDO = timedelta(seconds=60)
 POWER = (Guests.start_guest.__name__, Guests.stop_guest.__name__)
-"""Nothing builds on these: a guest that cannot be started is off, and its server's row follows it."""
+"""Nothing builds on these: a guest that cannot be started is off. The server's row follows when they are settled."""
 UNKNOWN = (FindingKind.UNKNOWN_SERVER, FindingKind.FOREIGN_GUEST, FindingKind.UNKNOWN_VOLUME)
 """What a host may hold that nobody here can say whether it is still needed."""
 
@@ -63,10 +66,11 @@ class RegisterHost:
     async def _do(self, host: HostRegistration, work: OwedWork) -> bool:
         """Let the host do one thing that it owes; False when it could not."""
         try:
-            await workflow.execute_activity(
+            power_state = await workflow.execute_activity(
                 work.activity,
                 work.argument,
                 task_queue=host_queue(host.id),
+                result_type=PowerState if work.activity in POWER else None,
                 start_to_close_timeout=UNDO,
                 retry_policy=HOST_UNDO_RETRY,
                 summary=f"owed: {work.activity} of {work.server_id}",
@@ -78,7 +82,8 @@ class RegisterHost:
                 await self._still_owes(work, reason)
                 return False
             workflow.logger.warning("host %s: %s of %s given up: %s", host.name, work.activity, work.server_id, reason)
-        await self._settle(work)
+            power_state = _without(work, verdict.error)
+        await self._settle(work, power_state)
         return True
 
     async def _account(self, host: HostRef) -> None:
@@ -118,10 +123,13 @@ class RegisterHost:
             workflow.logger.warning("host %s holds %s (%s): %s", host.name, one.found, one.subject, outcome)
         workflow.set_current_details("\n".join(lines))
 
-    async def _settle(self, work: OwedWork) -> None:
+    async def _settle(self, work: OwedWork, power_state: PowerState | None = None) -> None:
+        call = OwedId(id=work.id, host_id=work.host_id)
+        if work.activity in POWER:  # the host's own calls are no news to it: it reports none of what they do
+            call = call.model_copy(update={"server_id": work.server_id, "power_state": power_state})
         await workflow.execute_activity_method(
             Hosts.settle_owed,
-            OwedId(id=work.id, host_id=work.host_id),
+            call,
             start_to_close_timeout=QUICK_STEP,
             retry_policy=CONTROL_UNDO_RETRY,
         )
@@ -135,3 +143,10 @@ class RegisterHost:
             retry_policy=CONTROL_UNDO_RETRY,
             summary=f"still owed: {work.activity}",
         )
+
+
+def _without(work: OwedWork, error: HostlerError) -> PowerState | None:
+    """What a guest is that could not be switched on or off; None: nobody knows."""
+    if isinstance(error, NotFound):
+        return PowerState.NOSTATE
+    return PowerState.SHUTDOWN if work.activity == Guests.start_guest.__name__ else None

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, select
 from temporalio import activity
 
+from activities.control.audit.facts import is_busy
+from activities.control.power import agrees, follow
 from activities.interfaces import hosts as interface
 from activities.interfaces.guests import Guests
 from activities.interfaces.hosts import OwedId, account_of
@@ -16,6 +18,12 @@ from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration
 from hostler.contract.states import TaskState
 from models import Database, Host, OwedWork, Server, bump_generation, now
+
+SWITCHING = [
+    activity.__name__
+    for activity in (Guests.start_guest, Guests.stop_guest, Guests.bring_back_guest, Guests.destroy_guest)
+]
+"""The work after which a server's guest may be otherwise."""
 
 
 class Hosts(interface.Hosts):
@@ -48,11 +56,7 @@ class Hosts(interface.Hosts):
 
     @activity.defn(name="settle_owed")
     def settle_owed(self, call: OwedId) -> None:
-        def change(session: Session) -> None:
-            bump_generation(session, call.host_id)
-            session.exec(delete(OwedWork).where(col(OwedWork.id) == call.id))
-
-        self._database.run(change)
+        self._database.run(partial(_settle, call=call))
 
     @activity.defn(name=ADMIT_HOST.name)
     def admit_host(self, call: HostIdentity) -> Nothing:
@@ -86,6 +90,36 @@ def _register(session: Session, call: HostRegistration) -> list[Owed]:
         session.add(OwedWork(**account.model_dump()))
     end_account(session, call.id)
     return [Owed.model_validate(work.model_dump()) for work in owed if work.id != account.id]
+
+
+def _settle(session: Session, call: OwedId) -> None:
+    # Locked first, as by the operations that lock both.
+    server = session.get(Server, call.server_id, with_for_update=True) if call.server_id else None
+    bump_generation(session, call.host_id)
+    work = session.get(OwedWork, call.id)
+    # Without it, this is a repetition: what the guest was then it need not be now.
+    if work is not None and (server is None or _let_follow(session, server, call)):
+        session.delete(work)
+
+
+def _let_follow(session: Session, server: Server, call: OwedId) -> bool:
+    """Let the server follow its guest, where that is due; False if it is, but an operation has the server."""
+    elsewhere = server.deleted_at is not None or server.host_id != call.host_id
+    if elsewhere or _is_switched_again(session, call):
+        return True
+    if call.power_state is not None and agrees(server, call.power_state):
+        return True
+    if is_busy(server):
+        return False
+    if call.power_state is not None:
+        follow(session, server, call.power_state)
+    return True
+
+
+def _is_switched_again(session: Session, call: OwedId) -> bool:
+    """Whether the host owes more of that kind, which then says what the guest is in the end."""
+    query = select(OwedWork.id).where(OwedWork.host_id == call.host_id, OwedWork.server_id == call.server_id)
+    return session.exec(query.where(OwedWork.id != call.id, col(OwedWork.activity).in_(SWITCHING))).first() is not None
 
 
 def end_account(session: Session, host_id: str) -> None:

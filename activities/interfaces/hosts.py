@@ -10,6 +10,7 @@ from temporalio import activity
 from activities.interfaces.holdings import HostHoldings
 from activities.interfaces.servers import HostRef
 from hostler.contract.resources import HostRegistration
+from hostler.contract.states import PowerState
 
 
 class OwedWork(BaseModel):
@@ -36,10 +37,15 @@ def account_of(host_id: str, reason: str) -> OwedWork:
 
 
 class OwedId(BaseModel):
-    """One piece of owed work."""
+    """One piece of owed work. Of one that switches a guest on or off also whose, and what the guest is since, if known.
+
+    Control workers of former releases settle without these.
+    """
 
     id: str
     host_id: str
+    server_id: str | None = None
+    power_state: PowerState | None = None
 
 
 class Hosts(ABC):
@@ -70,4 +76,8 @@ class Hosts(ABC):
     @activity.defn(name="settle_owed")
     @abstractmethod
     def settle_owed(self, call: OwedId) -> None:
-        """The host has done it."""
+        """The host has done it, or cannot: an idle server follows its guest.
+
+        While an operation has the server it stays owed, unless the row says so already: the operation cannot know what
+        the host has done meanwhile, so that is done again, and followed, once it has ended.
+        """

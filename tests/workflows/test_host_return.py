@@ -1,4 +1,7 @@
-"""A host that comes back says what it holds, and removes what is confirmed to be gone, and nothing else."""
+"""A host that comes back says what it holds, and removes what is confirmed to be gone, and nothing else.
+
+And what it owes it does first; a server follows its guest that was switched on or off so.
+"""
 
 import asyncio
 from datetime import timedelta
@@ -9,10 +12,14 @@ from sqlmodel import select
 from hostler.contract.errors import NoValidHost, Unavailable
 from hostler.contract.guests import GuestSpec
 from hostler.contract.names import host_workflow_id
+from hostler.contract.servers import Server
+from hostler.contract.states import PowerState
 from models import OwedWork
-from tests.cloud import LIMIT, Cloud
+from tests.cloud import LIMIT, Cloud, breaks
 from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
+from tests.workflows.test_evacuate import nudging, owe, settled
+from tests.workflows.test_move import FOR_GOOD, power_on
 from workers.control import nudge
 
 SOON = timedelta(milliseconds=200)
@@ -219,3 +226,84 @@ async def test_a_server_is_not_left_held_by_an_account_that_a_restart_broke_off(
     assert (await cloud.world()).held_servers == frozenset()
     assert (await cloud.world()).guests == {("sim-2", server.id)}
     assert (await (await cloud.client.servers.stop(server.id)).result(LIMIT)).status == "SHUTOFF"
+
+
+# Guests that owed work switches on or off, on a host whose worker never stopped: to it, what it does itself is no news.
+
+
+async def unheard(cloud: Cloud, name: str = "sim-1") -> None:
+    """The host runs, but is taken for dead, and declared down."""
+    cloud.alive.discard(cloud.machine(name).id)
+    await cloud.client.hosts.declare_down(name, "no answer")
+
+
+async def notes(cloud: Cloud, server: Server) -> list[str | None]:
+    """What the server's history has of its guest's own doing."""
+    found = await cloud.client.servers.events(server.id)
+    return [one.step.note for one in found if one.operation == "hypervisor"]
+
+
+async def off_in_the_end(cloud: Cloud, server: Server) -> None:
+    """Return when the host owes nothing: the server says then that its guest is off, once, and can be started."""
+    await settled(cloud)
+    assert await power_on(cloud, "sim-1", server) is PowerState.SHUTDOWN
+    shown = await cloud.client.servers.show(server.id)
+    assert (shown.status, shown.power_state) == ("SHUTOFF", PowerState.SHUTDOWN)
+    assert await notes(cloud, server) == ["its guest is shutdown, was running: SHUTOFF, was ACTIVE"]
+    assert (await (await cloud.client.servers.start(server.id)).result(LIMIT)).status == "ACTIVE"
+
+
+async def test_a_server_whose_evacuation_failed_is_off_once_its_host_has_stopped_it(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(faults=[breaks("sim-2", "spawn")])
+    server = await cloud.booted(host="sim-1")
+    await unheard(cloud)
+    await cloud.failure(await cloud.client.servers.evacuate(server.id))
+    assert await cloud.client.servers.show(server.id) == server
+
+    cloud.alive.add(cloud.machine("sim-1").id)
+
+    await off_in_the_end(cloud, server)
+
+
+async def test_so_is_one_that_its_host_stopped_before_the_evacuation_failed(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(faults=[breaks("sim-2", "spawn")])
+    server = await cloud.booted(host="sim-1")
+    await unheard(cloud)
+    held = cloud.stage.hold("spawn")
+    evacuation = await cloud.client.servers.evacuate(server.id)
+    await held.reached.wait()
+
+    cloud.alive.add(cloud.machine("sim-1").id)
+    async with nudging(cloud):
+        await eventually(lambda: "stop_guest" in cloud.stage.names())
+    await cloud.registered("sim-1")
+    assert await power_on(cloud, "sim-1", server) is PowerState.SHUTDOWN
+    held.go_on.set()
+    await cloud.failure(evacuation)
+
+    await off_in_the_end(cloud, server)
+
+
+@pytest.mark.parametrize("behind", [(), ("bring_back_claim",)])
+async def test_a_server_whose_guest_cannot_be_started_as_it_is_owed_is_off(
+    cloud: Cloud, behind: tuple[str, ...]
+) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cloud.machine("sim-1").hypervisor.stop(server.id, timedelta(0), lambda _: None)
+    for activity in ("start_guest", *behind):
+        owe(cloud, "sim-1", server, activity)
+    cloud.stage.fail("start_guest", FOR_GOOD)
+
+    await off_in_the_end(cloud, server)
+
+
+async def test_one_that_can_be_is_what_it_was(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cloud.machine("sim-1").hypervisor.stop(server.id, timedelta(0), lambda _: None)
+    owe(cloud, "sim-1", server, "start_guest")
+
+    await settled(cloud)
+
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+    assert await cloud.client.servers.show(server.id) == server
+    assert await notes(cloud, server) == []

@@ -4,14 +4,17 @@ import pytest
 from sqlmodel import select
 
 from activities.control.calls.hosts import HostCalls
+from activities.control.events import read_events
 from activities.control.hosts import Hosts, host_ids, owing_hosts
 from activities.interfaces.hosts import OwedId, OwedWork, account_of
 from hostler.contract.calls import HostIdentity, Nothing, Ref
 from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration, Inventory
-from models import Database, Host, now
+from hostler.contract.states import PowerState, TaskState, VmState
+from models import Database, Host, Server, now
 from models import OwedWork as Work
 from tests.activities.given import uuid
+from tests.rows import a_host, a_server, add
 
 HOST = HostRegistration(
     id="00000000-0000-4000-8000-00000000000a",
@@ -21,10 +24,18 @@ HOST = HostRegistration(
 )
 
 
-def owed() -> OwedWork:
+RUNNING, SHUTDOWN = PowerState.RUNNING, PowerState.SHUTDOWN
+
+
+def owed(activity: str = "drop_claim", server_id: str | None = None) -> OwedWork:
     """Something that the host owes."""
     return OwedWork(
-        id=uuid(), host_id=HOST.id, server_id=uuid(), activity="drop_claim", argument={"server_id": "x"}, reason="away"
+        id=uuid(),
+        host_id=HOST.id,
+        server_id=server_id or uuid(),
+        activity=activity,
+        argument={"server_id": "x"},
+        reason="away",
     )
 
 
@@ -157,3 +168,141 @@ def test_owing_is_news_to_the_scheduler(database: Database) -> None:
     hosts.settle_owed(OwedId(id=work.id, host_id=HOST.id))
     seen.append(generation(database))
     assert seen == sorted(set(seen))
+
+
+# What a host that has switched a guest on or off, as it owed, makes of its server.
+
+
+class Settling:
+    """A server of the host's, ACTIVE, of which the host owes this work, in this order."""
+
+    def __init__(self, database: Database, *activities: str) -> None:
+        self._database = database
+        self._hosts = Hosts(database)
+        self._hosts.register_host(HOST)
+        self._hosts.settle_owed(OwedId(id=account_of(HOST.id, "").id, host_id=HOST.id))
+        self.server = a_server(vm_state=VmState.ACTIVE, power_state=RUNNING, host_id=HOST.id)
+        add(database, self.server)
+        self.works = [owed(activity, self.server.id) for activity in activities]
+        for work in self.works:
+            self._hosts.owe(work)
+
+    def is_now(self, **changes: object) -> None:
+        """The server's row changes."""
+        with self._database.write() as session:
+            session.get_one(Server, self.server.id).sqlmodel_update(changes)
+
+    def settle(self, power_state: PowerState | None, work: int = 0) -> None:
+        """The host has done it, and the guest is this since; None: nobody knows."""
+        ours = {"id": self.works[work].id, "host_id": HOST.id, "server_id": self.server.id}
+        self._hosts.settle_owed(OwedId(**ours, power_state=power_state))
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """The server's state, and its guest's."""
+        with self._database.read() as session:
+            row = session.get_one(Server, self.server.id)
+        return row.vm_state, row.power_state
+
+    @property
+    def owes(self) -> list[str]:
+        """What the host owes still."""
+        with self._database.read() as session:
+            return [work.activity for work in session.exec(select(Work))]
+
+    @property
+    def notes(self) -> list[str | None]:
+        """What the server's history says."""
+        with self._database.read() as session:
+            return [event.step.note for event in read_events(session, self.server.id)]
+
+
+def test_a_server_follows_the_guest_that_its_host_has_switched_off_and_its_history_says_so(database: Database) -> None:
+    one = Settling(database, "stop_guest")
+    one.settle(SHUTDOWN)
+    assert one.state == ("stopped", "shutdown")
+    assert one.owes == []
+    assert one.notes == ["its guest is shutdown, was running: SHUTOFF, was ACTIVE"]
+
+
+def test_a_guest_that_is_as_its_server_says_is_no_event(database: Database) -> None:
+    one = Settling(database, "start_guest")
+    one.settle(RUNNING)
+    assert one.state == ("active", "running")
+    assert (one.owes, one.notes) == ([], [])
+
+
+def test_what_is_settled_a_second_time_is_not_followed_again(database: Database) -> None:
+    """The answer was lost, and somebody has started the server since."""
+    one = Settling(database, "stop_guest")
+    one.settle(SHUTDOWN)
+    one.is_now(vm_state=VmState.ACTIVE, power_state=RUNNING)
+    one.settle(SHUTDOWN)
+    assert one.state == ("active", "running")
+
+
+def test_only_the_last_that_switches_the_guest_says_what_it_is(database: Database) -> None:
+    one = Settling(database, "stop_guest", "start_guest")
+    one.settle(SHUTDOWN)
+    assert one.state == ("active", "running")
+    assert one.owes == ["start_guest"]
+    one.settle(RUNNING, work=1)
+    assert one.state == ("active", "running")
+    assert (one.owes, one.notes) == ([], [])
+
+
+def test_what_is_owed_behind_it_and_switches_nothing_is_not_waited_for(database: Database) -> None:
+    """So is the claim of a move that is taken back: it comes after the start, and knows nothing of the guest."""
+    one = Settling(database, "start_guest", "bring_back_claim")
+    one.settle(SHUTDOWN)
+    assert one.state == ("stopped", "shutdown")
+    assert one.owes == ["bring_back_claim"]
+
+
+@pytest.mark.parametrize("power_state", [SHUTDOWN, None])
+def test_while_an_operation_has_the_server_it_stays_owed_and_is_followed_afterwards(
+    database: Database, power_state: PowerState | None
+) -> None:
+    """The operation, an evacuation say, does not know that the guest is off now, and ends with what the server was."""
+    one = Settling(database, "stop_guest")
+    one.is_now(operation_id=uuid(), task_state=TaskState.REBUILDING)
+    one.settle(power_state)
+    assert one.state == ("active", "running")
+    assert one.owes == ["stop_guest"]
+
+    one.is_now(operation_id=None, task_state=None)
+    one.settle(SHUTDOWN)
+    assert one.state == ("stopped", "shutdown")
+    assert one.owes == []
+
+
+def test_what_the_row_says_already_need_not_wait_for_the_operation(database: Database) -> None:
+    one = Settling(database, "stop_guest")
+    one.is_now(vm_state=VmState.STOPPED, power_state=SHUTDOWN, operation_id=uuid(), task_state=TaskState.REBUILDING)
+    one.settle(SHUTDOWN)
+    assert (one.owes, one.notes) == ([], [])
+
+
+def test_a_guest_of_a_server_that_is_elsewhere_or_deleted_by_now_says_nothing_about_it(database: Database) -> None:
+    other = a_host(name="other")
+    add(database, other)
+    for changes in ({"host_id": other.id}, {"deleted_at": now()}):
+        one = Settling(database, "stop_guest")
+        one.is_now(**changes, operation_id=uuid())
+        one.settle(SHUTDOWN)
+        assert one.state == ("active", "running")
+        assert (one.owes, one.notes) == ([], [])
+
+
+def test_without_knowing_what_the_guest_is_the_server_stays_what_it_was(database: Database) -> None:
+    one = Settling(database, "stop_guest")
+    one.settle(None)
+    assert one.state == ("active", "running")
+    assert (one.owes, one.notes) == ([], [])
+
+
+def test_a_guest_that_is_gone_shows_in_the_power_state(database: Database) -> None:
+    one = Settling(database, "start_guest")
+    one.settle(PowerState.NOSTATE)
+    assert one.state == ("active", "nostate")
+    assert one.notes == ["its guest is nostate, was running"]
