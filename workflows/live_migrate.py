@@ -14,17 +14,14 @@
 | destroy_guest, unbind_ports, drop_claim | source; owed when it is silent | - | - |
 | finish_live_migration | control: allocation and host, by one change | ACTIVE | - |
 
-Whatever becomes of migrate_guest, workflows/handing_over.py finds out where the guest is. A target that fails is left as
-in a boot: see workflows/placing.py. `force_complete` is an operator's word to let the guest stand still for the rest.
+For migrate_guest see workflows/sending.py: whatever becomes of it, workflows/handing_over.py finds out where the guest
+is. A target that fails is left as in a boot: see workflows/placing.py.
 """  # noqa: E501 - a table
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
 
 from activities.interfaces.live_migrations import (
     BeginLiveMigration,
@@ -32,32 +29,27 @@ from activities.interfaces.live_migrations import (
     LiveMigrationPlan,
     LiveMigrations,
 )
-from activities.interfaces.migrating import MigrateGuest, Migrating, PrepareIncoming
+from activities.interfaces.migrating import Migrating, PrepareIncoming
 from activities.interfaces.scheduling import Schedule
 from activities.interfaces.servers import HostRef, ServerRef
-from hostler.contract.errors import HostlerError, OperationFailed
-from hostler.contract.guests import GuestDescription, Incoming, MigrationReport
-from hostler.contract.names import host_queue
-from hostler.contract.servers import Choice, ForceComplete, LiveMigrateRequest, OperationName, Server, Step, StepStatus
+from hostler.contract.errors import HostlerError
+from hostler.contract.guests import GuestDescription, Incoming
+from hostler.contract.servers import Choice, LiveMigrateRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE
 from workflows.building import BIND_PORTS, CLAIM, SCHEDULE, bind, claim_of, connected_guest, schedule_of
 from workflows.concurrency import to_the_end
-from workflows.failures import Verdict, judge
-from workflows.handing_over import FINISH_LIVE_MIGRATION, TAKE_OVER, Place, find
-from workflows.placing import PlacedOperation
-from workflows.refusals import not_on_its_way
-from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS, remove_from
+from workflows.failures import Verdict
+from workflows.handing_over import FINISH_LIVE_MIGRATION, TAKE_OVER
+from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS, remove_handed_over
+from workflows.sending import MIGRATE, SendingOperation
 from workflows.source import blaming
-from workflows.steps import QUICK_STEP, StepDefinition
+from workflows.steps import StepDefinition
 
 BEGIN = StepDefinition[BeginLiveMigration, LiveMigrationPlan](LiveMigrations.begin_live_migration)
 DESCRIBE = StepDefinition[ServerRef, GuestDescription](Migrating.describe_guest)
 PREPARE = StepDefinition[PrepareIncoming, Incoming](
     Migrating.prepare_incoming, undo=DESTROY.activity, timeout=timedelta(minutes=5), heartbeat=timedelta(seconds=30)
-)
-MIGRATE = StepDefinition[MigrateGuest, MigrationReport](
-    Migrating.migrate_guest, timeout=timedelta(days=7), heartbeat=timedelta(seconds=30)
 )
 PLANNED = (
     *(BEGIN, DESCRIBE, SCHEDULE, CLAIM, FETCH_IMAGE, BIND_PORTS, PREPARE, MIGRATE, TAKE_OVER),
@@ -66,7 +58,7 @@ PLANNED = (
 
 
 @workflow.defn(name=OperationName.LIVE_MIGRATE.value)
-class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
+class LiveMigrate(SendingOperation):
     """See the table above."""
 
     operation, afterwards, may_be_refused_late = OperationName.LIVE_MIGRATE, VmState.ACTIVE, True
@@ -75,7 +67,7 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
     def __init__(self, request: LiveMigrateRequest) -> None:
         super().__init__(request, [step.name for step in PLANNED])
         self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
-        self.at_source = self.migrating = self.ended = False
+        self.at_source = False
 
     @workflow.run
     async def run(self, request: LiveMigrateRequest) -> Server:
@@ -127,64 +119,9 @@ class LiveMigrate(PlacedOperation[LiveMigrateRequest]):
         incoming = await self.step(PREPARE, call, on=host, saga=self.attempt, undo=self.ref)
         return await self.hand_over(host, incoming)
 
-    async def hand_over(self, host: HostRef, incoming: Incoming) -> PowerState:
-        """Send the guest to the host; it runs there when this returns."""
-        call = MigrateGuest(**dict(self.ref), incoming=incoming, limits=self.plan.migration)
-        while True:
-            self.migrating = True
-            try:
-                report = await self.step(MIGRATE, call, on=self.source)
-            except (ActivityError, asyncio.CancelledError) as failure:
-                place, power_state = await to_the_end(find(self, self.ref, source=self.source, target=host))
-                self.migrating, self.ended = False, place is Place.OFF
-                if place is Place.THERE:
-                    return power_state
-                await self.stays(failure, host)
-            else:
-                self.migrating = False
-                self.last(MIGRATE).note = str(report)
-                look = self.ask(TAKE_OVER, self.ref, on=host)  # it runs; so its host knows, too
-                found = await to_the_end(look)
-                return PowerState.RUNNING if isinstance(found, Verdict) else found
-
-    async def stays(self, failure: BaseException, host: HostRef) -> None:
-        """The guest is still on the source: returns when somebody has decided to try again, else raises why."""
-        if isinstance(failure, asyncio.CancelledError):
-            raise failure
-        if self.ended:
-            raise OperationFailed(
-                f"the guest went off on its way to host {host.name}: it ended by itself, or host "
-                f"{self.source.name} was switched off",
-                remedy=f"its disks are on {self.source.name}: hostler server start {self.call.server_id}",
-            ) from failure
-        if not judge(failure, host=self.source.name).answered:
-            with blaming(self.source):
-                raise failure
-        await self.stuck(self.last(MIGRATE), failure, host)
-
-    def last(self, definition: StepDefinition[MigrateGuest, MigrationReport]) -> Step:
-        """The record of the step, when it ran last."""
-        return next(step for step in reversed(self.state.steps) if step.name == definition.name)
-
-    @workflow.update(name="force_complete")
-    async def force_complete(self, word: ForceComplete) -> None:
-        """Let the guest stand still until the rest is across."""
-        record = self.last(MIGRATE) if self.migrating else None
-        if record is None or record.status is not StepStatus.RUNNING:
-            raise not_on_its_way(self.call.server_id).to_application_error()
-        await workflow.execute_activity_method(
-            Migrating.force_complete,
-            self.ref,
-            task_queue=host_queue(self.source.id),
-            schedule_to_start_timeout=self.limits.host_answer,
-            start_to_close_timeout=QUICK_STEP,
-            retry_policy=RetryPolicy(maximum_attempts=2),
-            summary=f"force_complete by {word.by or 'somebody'}",
-        )
-
     async def finish(self, host: HostRef, power_state: PowerState) -> Server:
         """The guest is there: the source forgets it."""
-        await remove_from(self, self.source, self.ref, self.plan.port_ids)
+        await remove_handed_over(self, self.source, self.ref, self.plan.port_ids)
         call = FinishLiveMigration(
             **dict(self.ref),
             host_id=host.id,

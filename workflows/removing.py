@@ -5,8 +5,11 @@
 | destroy_guest, unbind_ports, drop_claim | the host; owed when it is silent | - |
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
+
+from temporalio import workflow
 
 from activities.interfaces.guests import Claims, Guests
 from activities.interfaces.ports import HostPorts, PortIds
@@ -26,3 +29,15 @@ async def remove_from(operation: Operation[Any], host: HostRef, ref: ServerRef, 
     await operation.ensure(DESTROY, ref, on=host)
     await operation.ensure(UNBIND_PORTS, PortIds(server_id=ref.server_id, port_ids=list(port_ids)), on=host)
     await operation.ensure(DROP_CLAIM, ref, on=host)
+
+
+async def remove_handed_over(operation: Operation[Any], host: HostRef, ref: ServerRef, port_ids: Sequence[str]) -> None:
+    """All at once: the guest runs elsewhere, and uses nothing here any more."""
+    if not workflow.patched("removed-at-once"):
+        return await remove_from(operation, host, ref, port_ids)
+    ports = PortIds(server_id=ref.server_id, port_ids=list(port_ids))
+    await asyncio.gather(
+        operation.ensure(DESTROY, ref, on=host),
+        operation.ensure(UNBIND_PORTS, ports, on=host),
+        operation.ensure(DROP_CLAIM, ref, on=host),
+    )

@@ -24,7 +24,7 @@ from hostler.client import Client
 from hostler.contract.servers import Server
 
 IMAGE = Path(__file__).parents[2] / ".cache" / "demo.qcow2"
-ROUNDS = 4
+ROUNDS = 6
 NAME, SUBNET = "hlbench", "198.18.73.0/24"
 LOGIN_SECONDS = 120
 STOOD_STILL = re.compile(r"stood still for (\d+) ms")

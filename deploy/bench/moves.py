@@ -1,13 +1,18 @@
-"""All servers of a simulated host that takes no time: drained, and evacuated. Beside the boots that put them there."""
+"""All servers of a simulated host that takes no time: drained, and evacuated. Beside the boots that put them there.
+
+Before an evacuation the silent host is asked once more, until `timeouts.host_answer` is over; that is told apart.
+"""
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from deploy.bench.cloud import Cloud, cloud
 
 DRAINED, EVACUATED, IN_FLIGHT = 20, 100, 10
 FULL = "sim-1"
+BEGIN = "begin_evacuation"
 
 
 async def measure() -> dict[str, Mapping[str, float]]:
@@ -21,10 +26,20 @@ async def measure() -> dict[str, Mapping[str, float]]:
     async with cloud(hosts=3) as here:
         boots = await fill(here, EVACUATED)
         await here.silence(FULL)
-        began = time.perf_counter()
+        asked = datetime.now(UTC)
         evacuation = await here.client.hosts.evacuate(FULL, parallel=IN_FLIGHT, force=True)
-        evacuated = len((await evacuation.result()).moved)
-        return {"drain": drains, "evacuate": rates(evacuated, EVACUATED, time.perf_counter() - began, boots)}
+        moved = [server.server_id for server in (await evacuation.result()).moved]
+        first, last = await first_and_last(here, moved)
+        evacuations = rates(len(moved), EVACUATED, (last - first).total_seconds(), boots)
+    sure = {"seconds_until_sure": round((first - asked).total_seconds(), 2)}
+    return {"drain": drains, "evacuate": sure | evacuations}
+
+
+async def first_and_last(here: Cloud, servers: Sequence[str]) -> tuple[datetime, datetime]:
+    """When the first evacuation of these servers began, and the last one ended."""
+    events = [event.step for server in servers for event in await here.client.servers.events(server)]
+    began = [step.started_at for step in events if step.name == BEGIN and step.started_at]
+    return min(began), max(step.finished_at for step in events if step.finished_at)
 
 
 async def fill(here: Cloud, count: int) -> float:

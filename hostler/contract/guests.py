@@ -169,7 +169,8 @@ class GuestDescription(BaseModel):
 
 
 class Incoming(BaseModel):
-    """A host that is ready to take a guest in. `uri` is its hypervisor, `address` where memory and disks go.
+    """A host that is ready to take a guest in. `address` is where memory and disks go; `uri` its hypervisor, by its own
+    word: where that would be opened, it is made of the address.
 
     `live` and `persistent` are the domain as it will be there. `disks` are to be copied, by their names in the domain;
     `whole`: with what they have of their image, else without. `shared`: others are there already, the very same files.

@@ -49,13 +49,14 @@ class Leaving:
         if at is Place.OFF:
             raise NotFound("the guest is off", field="server_id", value=server_id, remedy="migrate it as one that is")
         began, still = time.monotonic(), Standstill()
-        peer = Peer(incoming.uri)
+        peer = Peer(incoming.address)
         try:
             await self._blocking.run(peer.open, RescheduleError if at is Place.RUNNING else Unavailable)
             if at is not Place.AWAY:
                 move = partial(migration_call.migrate, self._uri, incoming, limits, peer, still)
-                async with severing(self._blocking, server_id, lambda: peer.lost):
+                async with severing(self._blocking, domain, lambda: peer.lost):
                     await self._move(domain, incoming, limits, report, move)
+            await whatever_happens(self._cross(domain, report))
             await whatever_happens(self._blocking.run(peer.let_run, server_id))
             await whatever_happens(self._blocking.run(self._domains.note_handed_over, server_id))
             known = await self._blocking.run(migration_job.completed, domain)
@@ -74,22 +75,22 @@ class Leaving:
         except NotFound:
             return Whereabouts.GONE
         began = time.monotonic()
-        async with severing(self._blocking, server_id, lambda: time.monotonic() - began > PATIENCE.total_seconds()):
+        async with severing(self._blocking, domain, lambda: time.monotonic() - began > PATIENCE.total_seconds()):
             while not await self._blocking.run(migration_job.post_copy_failed, domain):
                 if not await self._blocking.run(migration_job.abort, domain):
                     break
                 if time.monotonic() - began > END_LIMIT.total_seconds():
-                    raise Unavailable(
-                        f"libvirt has not ended the migration within {END_LIMIT}",
-                        remedy=f"virsh domjobabort {server_id}",
-                    )
+                    raise _goes_on(server_id, crossing=await self._blocking.run(migration_job.crossing, domain))
                 await asyncio.sleep(POLL_INTERVAL.total_seconds())
+        if await self._blocking.run(migration_job.place, domain) is Place.PAUSED:
+            await self._blocking.run(migration_job.resume, domain)
         match await self._blocking.run(migration_job.place, domain):
-            case Place.PAUSED:
-                await self._blocking.run(migration_job.resume, domain)
-                return Whereabouts.HERE
             case Place.RUNNING:
                 return Whereabouts.HERE
+            case Place.PAUSED:  # a libvirt that was just started has yet to see that QEMU is gone
+                raise Unavailable(
+                    "libvirt does not let the guest run on", remedy=f"virsh domstate --reason {server_id}"
+                )
             case Place.AWAY if not await self._blocking.run(self._domains.is_off, server_id):
                 return Whereabouts.HANDED_OVER  # by post-copy
             case _ if await self._blocking.run(self._domains.is_handed_over, server_id):
@@ -130,7 +131,7 @@ class Leaving:
         try:
             moved = await self._follow(domain, call, limits, report)
         except BaseException as reason:
-            await whatever_happens(self._give_up(domain, call))
+            await whatever_happens(self._give_up(domain, call, report))
             if await whatever_happens(self._blocking.run(migration_job.place, domain)) is not Place.AWAY:
                 await whatever_happens(self._run_on(domain))
                 raise reason from None
@@ -156,24 +157,31 @@ class Leaving:
                 if progress is None:
                     continue
                 moved = moved or progress.moved > 0
+                await self._blocking.run(partial(migration_call.allow_downtime, domain, limits, passes=progress.passes))
                 said = f"{progress}{forced}"
                 report(said)
                 took = max(progress.elapsed, timedelta(seconds=time.monotonic() - began))
-                if limits.completion_timeout and took > limits.completion_timeout and not forced:
+                late = limits.completion_timeout and took > limits.completion_timeout
+                if late and not forced and not await self._blocking.run(migration_job.crossing, domain):
                     if not limits.force_complete:
                         raise _too_long(limits.completion_timeout, progress)
                     forced = f"; {await self._blocking.run(migration_job.force, domain)}"
         return moved
 
-    async def _give_up(self, domain: libvirt.virDomain, call: asyncio.Task[None]) -> None:
-        """End the migration, and wait for its end; it may not have begun yet."""
+    async def _cross(self, domain: libvirt.virDomain, report: Report) -> None:
+        """Until all of a guest has come to the host where it runs already, by post-copy."""
+        async with reporting(report, lambda: "the guest runs on its next host, and fetches the rest of its memory"):
+            while await self._blocking.run(migration_job.crossing, domain):  # noqa: ASYNC110 - libvirt must be asked
+                await asyncio.sleep(POLL_INTERVAL.total_seconds())
+
+    async def _give_up(self, domain: libvirt.virDomain, call: asyncio.Task[None], report: Report) -> None:
+        """End the migration, and wait for its end; it may not have begun yet. One that has crossed over goes on."""
         began = time.monotonic()
         waited = timedelta(0)
-        async with severing(
-            self._blocking, domain.UUIDString(), lambda: time.monotonic() - began > PATIENCE.total_seconds()
-        ):
+        async with severing(self._blocking, domain, lambda: time.monotonic() - began > PATIENCE.total_seconds()):
             while not (await asyncio.wait({call}, timeout=POLL_INTERVAL.total_seconds()))[0] and waited < END_LIMIT:
                 with suppress(HostlerError):  # libvirt is away, or busy: it ends with that
+                    await self._cross(domain, report)
                     await self._blocking.run(migration_job.abort, domain)
                 waited = timedelta(seconds=time.monotonic() - began)
         call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks for it
@@ -207,6 +215,22 @@ class Leaving:
         if here is not None or moved or error.get_error_code() in LOST - {libvirt.VIR_ERR_NO_CONNECT}:
             return Unavailable(text, remedy="see that both hosts run and that the network between them does")
         return RescheduleError(text, remedy="see the logs of libvirt and QEMU on that host")
+
+
+def _goes_on(server_id: str, *, crossing: bool) -> Unavailable:
+    if crossing:
+        return Unavailable(
+            "the guest runs on its next host already, which still fetches memory from here",
+            field="server_id",
+            value=server_id,
+            remedy=f"wait until all of it is there, and let nothing end it here: virsh domjobinfo {server_id}",
+        )
+    return Unavailable(
+        f"libvirt has not ended the migration within {END_LIMIT}",
+        field="server_id",
+        value=server_id,
+        remedy=f"virsh domjobabort {server_id}",
+    )
 
 
 def _too_long(limit: timedelta, progress: migration_job.Progress) -> OperationFailed:

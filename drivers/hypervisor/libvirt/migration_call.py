@@ -12,30 +12,50 @@ libvirt does it: if the network is cut within that moment, the guest may run twi
 import libvirt
 
 from drivers.hypervisor.libvirt import migration_job
-from drivers.hypervisor.libvirt.connection import libvirt_errors
+from drivers.hypervisor.libvirt.connection import ignoring, libvirt_errors
+from drivers.hypervisor.libvirt.departure import watching
+from drivers.hypervisor.libvirt.domains import GONE
 from drivers.hypervisor.libvirt.migration_job import Place
-from drivers.hypervisor.libvirt.peers import Peer, in_uri
+from drivers.hypervisor.libvirt.peers import Peer, in_uri, migration_uri
 from drivers.hypervisor.libvirt.snapshots import abort_backup
 from drivers.hypervisor.libvirt.standstill import Standstill
 from hostler.contract.errors import Unavailable
 from hostler.contract.guests import Incoming, MigrationLimits
+
+FIRST_DOWNTIME, DOWNTIME_STEP = 0.5, 0.1
+"""Of what is allowed at most: in the first pass over a guest's memory, and more in each that follows."""
 
 
 def make_ready(domain: libvirt.virDomain, limits: MigrationLimits) -> None:
     """Before the first call."""
     abort_backup(domain)  # what a worker that died may have left running
     migration_job.forget_completed(domain)
-    with libvirt_errors(Unavailable):
-        domain.migrateSetMaxDowntime(max(1, int(1000 * limits.downtime.total_seconds())))
+    allow_downtime(domain, limits, passes=0)
+
+
+def allow_downtime(domain: libvirt.virDomain, limits: MigrationLimits, *, passes: int) -> None:
+    """Let the guest stand still for longer with each time that its memory has been gone through.
+
+    QEMU ends a migration as soon as it is allowed to: a guest that writes little must not stand still for as long as
+    one that writes much. Nova takes such steps too, by the clock.
+    """
+    share = min(FIRST_DOWNTIME + DOWNTIME_STEP * max(passes - 1, 0), 1)
+    with libvirt_errors(Unavailable), ignoring(*GONE):
+        domain.migrateSetMaxDowntime(max(1, int(1000 * share * limits.downtime.total_seconds())))
 
 
 def migrate(uri: str, incoming: Incoming, limits: MigrationLimits, peer: Peer, still: Standstill) -> None:
     """Blocks until the end, on a connection of its own: libvirtd serves few calls of one at a time."""
     domain = still.open(uri, incoming.server_id)
-    domain.migrateToURI3(incoming.uri, parameters(incoming, limits), flags(incoming, limits))
-    if migration_job.place(domain) is Place.AWAY:  # at once, and here: the guest stands still
+
+    def let_run() -> None:  # at once: the guest stands still
         peer.let_run(incoming.server_id)
         still.runs()
+
+    with watching(domain.name(), let_run):
+        domain.migrateToURI3(migration_uri(incoming.address), parameters(incoming, limits), flags(incoming, limits))
+    if migration_job.place(domain) is Place.AWAY:
+        let_run()
 
 
 def parameters(incoming: Incoming, limits: MigrationLimits) -> dict[str, str | int | list[str]]:

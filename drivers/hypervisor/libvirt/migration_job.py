@@ -27,7 +27,10 @@ class Place(Enum):
 
 
 class Progress(NamedTuple):
-    """How far a migration is, in bytes; `expected` is how long the guest would stand still if it ended now."""
+    """How far a migration is, in bytes; `expected` is how long the guest would stand still if it ended now.
+
+    `passes` is how often its memory has been gone through, this time included.
+    """
 
     elapsed: timedelta
     memory_left: int
@@ -35,6 +38,7 @@ class Progress(NamedTuple):
     moved: int
     rate: int
     expected: timedelta
+    passes: int
 
     @classmethod
     def of(cls, job: dict[str, Any]) -> "Progress":
@@ -46,6 +50,7 @@ class Progress(NamedTuple):
             job.get("data_processed", 0),
             job.get("memory_bps", 0) + job.get("disk_bps", 0),
             timedelta(milliseconds=job.get("downtime", 0)),
+            job.get("memory_iteration", 0),
         )
 
     def __str__(self) -> str:
@@ -80,6 +85,14 @@ def post_copy_failed(domain: libvirt.virDomain) -> bool:
     with libvirt_errors(Unavailable), ignoring(libvirt.VIR_ERR_NO_DOMAIN):
         failed = bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED])
     return failed
+
+
+def crossing(domain: libvirt.virDomain) -> bool:
+    """Whether the guest runs on its next host, which still fetches memory from here: it is lost if that breaks off."""
+    post_copy: bool = False
+    with libvirt_errors(Unavailable), ignoring(libvirt.VIR_ERR_NO_DOMAIN):
+        post_copy = bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY])
+    return post_copy and under_way(domain) is not None
 
 
 def under_way(domain: libvirt.virDomain) -> Progress | None:

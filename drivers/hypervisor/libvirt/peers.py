@@ -1,5 +1,7 @@
 """Connections to another host's libvirt, by which a guest that has moved there is let run. All calls block."""
 
+import ipaddress
+import re
 import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -8,12 +10,14 @@ import libvirt
 
 from drivers.hypervisor.libvirt.connection import one_line
 from drivers.hypervisor.libvirt.events import run_event_loop
-from hostler.contract.errors import HostlerError, Unavailable
+from hostler.contract.errors import HostlerError, RescheduleError, Unavailable
 
 TLS_PORT = 16514
 CONNECT_SECONDS = 5
 KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 2, 4
 """A host that does not answer for so long is taken for dead, and a call to it fails. TCP would wait for minutes."""
+LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST_NAME = re.compile(rf"{LABEL}(\.{LABEL})*")
 REMEDY = (
     "see that its libvirtd listens with TLS, that both hosts' certificates are in /etc/pki/libvirt and are still "
     "valid, and that no firewall is between: virsh --connect {uri} hostname"
@@ -21,13 +25,31 @@ REMEDY = (
 
 
 def migration_uri(address: str) -> str:
-    """The libvirt of the host at this address, as other hosts reach it."""
+    """The libvirt of the host at this address, as other hosts reach it.
+
+    Raises:
+        RescheduleError: that is no address.
+    """
     return f"qemu+tls://{in_uri(address)}/system"
 
 
 def in_uri(address: str) -> str:
-    """An address as a URI has it."""
-    return f"[{address}]" if ":" in address else address
+    """An address as a URI has it. Another host names it, and a URI of libvirt's can say what programs to run here.
+
+    Raises:
+        RescheduleError: that is neither an IP address nor a host's name.
+    """
+    if HOST_NAME.fullmatch(address):  # an IPv4 address is one, too
+        return address
+    with suppress(ValueError):
+        if (known := ipaddress.IPv6Address(address)).scope_id is None:  # a zone may be any text
+            return f"[{known}]"
+    raise RescheduleError(
+        f"a host's address is an IP address or a name, not {address!r}",
+        field="host.migration_address",
+        value=address,
+        remedy="set host.migration_address on the host that has this to its address in the network of the hosts",
+    )
 
 
 def connect(uri: str, refusal: type[HostlerError]) -> libvirt.virConnect:
@@ -53,8 +75,8 @@ def connect(uri: str, refusal: type[HostlerError]) -> libvirt.virConnect:
 class Peer:
     """The libvirt to which a guest goes. It is connected before, so that the guest does not stand still for that."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, address: str) -> None:
+        self._uri = migration_uri(address)
         self._connection: libvirt.virConnect | None = None
 
     def open(self, refusal: type[HostlerError]) -> None:
@@ -96,7 +118,7 @@ class Peer:
 def _let_run(connection: libvirt.virConnect, server_id: str) -> None:
     domain = connection.lookupByUUIDString(server_id)
     state, reason = domain.state()
-    if state == libvirt.VIR_DOMAIN_PAUSED:
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason != libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED:
         domain.resume()
         state, reason = domain.state()
     if state != libvirt.VIR_DOMAIN_RUNNING:

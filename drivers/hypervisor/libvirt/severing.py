@@ -2,19 +2,24 @@
 
 QEMU (7.2) closes a disk's connection by waiting for the other side, with the guest standing still meanwhile: until TCP
 gives up, a quarter of an hour. A connection that the kernel has broken it closes at once.
+
+None is broken in post-copy: the guest, which is on both hosts then, would be lost.
 """
 
 import asyncio
 import logging
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
+import libvirt
 import psutil
 
 from drivers.blocking import BlockingCalls
 from drivers.environment import clean
+from drivers.hypervisor.libvirt import migration_job
+from hostler.contract.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +30,17 @@ SEVER_INTERVAL = timedelta(seconds=1)
 
 
 @asynccontextmanager
-async def severing(blocking: BlockingCalls, server_id: str, silent: Callable[[], bool]) -> AsyncIterator[None]:
+async def severing(
+    blocking: BlockingCalls, domain: libvirt.virDomain, silent: Callable[[], bool]
+) -> AsyncIterator[None]:
     """Break the connections to the other host when it is `silent`: else the guest stands still until TCP does."""
 
     async def watch() -> None:
         while True:
             await asyncio.sleep(SEVER_INTERVAL.total_seconds())
-            if silent():
-                await blocking.run(sever, server_id)
+            with suppress(Unavailable):  # libvirt is away, and does not say whether it may be done
+                if silent() and not await blocking.run(migration_job.crossing, domain):
+                    await blocking.run(sever, domain.UUIDString())
 
     task = asyncio.create_task(watch(), name="severing")
     try:

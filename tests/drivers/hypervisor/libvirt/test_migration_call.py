@@ -5,7 +5,7 @@ from datetime import timedelta
 import libvirt
 import pytest
 
-from drivers.hypervisor.libvirt.migration_call import flags, parameters
+from drivers.hypervisor.libvirt.migration_call import allow_downtime, flags, parameters
 from drivers.hypervisor.libvirt.migration_job import Progress
 from drivers.hypervisor.libvirt.peers import connect, in_uri, migration_uri
 from drivers.hypervisor.libvirt.standstill import Standstill
@@ -53,6 +53,30 @@ class TestFlags:
 
     def test_auto_converge(self) -> None:
         assert flags(incoming(), MigrationLimits(auto_converge=True)) & libvirt.VIR_MIGRATE_AUTO_CONVERGE
+
+
+class Allowed:
+    """A domain that keeps what it is told, in milliseconds."""
+
+    milliseconds = 0
+
+    def migrateSetMaxDowntime(self, milliseconds: int) -> None:  # noqa: N802 - libvirt's name
+        self.milliseconds = milliseconds
+
+
+class TestDowntime:
+    @pytest.mark.parametrize(("passes", "milliseconds"), [(0, 200), (1, 200), (2, 240), (5, 360), (6, 400), (60, 400)])
+    def test_a_guest_may_stand_still_for_longer_with_each_pass_over_its_memory(
+        self, passes: int, milliseconds: int
+    ) -> None:
+        domain = Allowed()
+        allow_downtime(domain, MigrationLimits(downtime=timedelta(seconds=0.4)), passes=passes)
+        assert domain.milliseconds == milliseconds
+
+    def test_never_for_no_time_at_all(self) -> None:
+        domain = Allowed()
+        allow_downtime(domain, MigrationLimits(downtime=timedelta(0)), passes=1)
+        assert domain.milliseconds == 1
 
 
 class TestParameters:

@@ -1,0 +1,288 @@
+"""What the host that a guest leaves makes of a migration that another call has begun; libvirt's part is played.
+
+Post-copy is what no other test reaches: the guest runs on its next host, and its memory is on both.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import libvirt
+import pytest
+
+from drivers.blocking import BlockingCalls
+from drivers.hypervisor.libvirt import leaving, severing
+from drivers.hypervisor.libvirt.leaving import Leaving
+from drivers.hypervisor.libvirt.peers import Peer, _let_run
+from hostler.contract.errors import RescheduleError, Unavailable
+from hostler.contract.guests import Incoming, MigrationLimits, Whereabouts
+
+POST_COPY = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY]
+BROKEN = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED]
+MIGRATED = [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED]
+RUNNING = [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED]
+JOB = {"type": libvirt.VIR_DOMAIN_JOB_UNBOUNDED, "operation": libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}
+LIMITS = MigrationLimits(post_copy=True)
+MOMENT = timedelta(seconds=0.01)
+
+
+class Domain:
+    """A guest on its source: post-copy is under way until so many looks have seen it."""
+
+    def __init__(self, looks: float, then: list[int] = MIGRATED) -> None:
+        self.uuid = str(uuid4())
+        self._left, self._then = looks, then
+        self.aborted = 0
+
+    @property
+    def crosses(self) -> bool:
+        return self._left > 0
+
+    def arrives(self) -> None:
+        self._left = 0
+
+    def state(self) -> list[int]:
+        self._left -= 1
+        return POST_COPY if self.crosses else self._then
+
+    def jobStats(self, flags: int = 0) -> dict[str, Any]:  # noqa: N802 - libvirt's name
+        return JOB if self.crosses and not flags else {}
+
+    def abortJob(self) -> None:  # noqa: N802 - libvirt's name
+        self.aborted += 1
+
+    def migrateSetMaxDowntime(self, downtime: int) -> None:  # noqa: N802 - libvirt's name
+        pass
+
+    def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
+        return self.uuid
+
+    def isActive(self) -> bool:  # noqa: N802 - libvirt's name
+        return self.crosses or self._then == BROKEN
+
+
+class Paused(Domain):
+    """A guest that a migration has left standing still, until somebody resumes it."""
+
+    MIGRATION: ClassVar = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION]
+
+    def __init__(self, then: list[int]) -> None:
+        super().__init__(0, self.MIGRATION)
+        self._after = then
+
+    def resume(self) -> None:
+        self._then = self._after
+
+    def isActive(self) -> bool:  # noqa: N802 - libvirt's name
+        return self._then != MIGRATED
+
+
+class Domains:
+    """The one domain of the host."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+
+    def get(self, server_id: str) -> Domain:
+        return self._domain
+
+    def is_off(self, server_id: str) -> bool:
+        return not self._domain.isActive()
+
+    def is_handed_over(self, server_id: str) -> bool:
+        return not self._domain.isActive()
+
+    def note_handed_over(self, server_id: str) -> None:
+        pass
+
+
+class Stage:
+    """What was done to the guest, and whether it was still crossing over."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.let_run: list[bool] = []
+        self.severed: list[str] = []
+        self.domain = Domain(0)
+        self.silent = False
+        stage = self
+
+        class FakePeer:
+            def __init__(self, address: str) -> None:
+                self.address = address
+
+            def open(self, refusal: type[Exception]) -> None:
+                pass
+
+            def let_run(self, server_id: str) -> None:
+                stage.let_run.append(stage.domain.crosses)
+
+            @property
+            def lost(self) -> bool:
+                return stage.silent
+
+            def close(self) -> None:
+                pass
+
+        monkeypatch.setattr(leaving, "Peer", FakePeer)
+        monkeypatch.setattr(leaving, "POLL_INTERVAL", MOMENT)
+        monkeypatch.setattr(severing, "SEVER_INTERVAL", MOMENT)
+        monkeypatch.setattr(severing, "sever", self.severed.append)
+
+    def leaves(self, domain: Domain, blocking: BlockingCalls) -> Leaving:
+        self.domain = domain
+        return Leaving("test:///default", Domains(domain), blocking)  # type: ignore[arg-type]  # it is played
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
+
+
+@pytest.fixture
+async def blocking() -> AsyncIterator[BlockingCalls]:
+    calls = BlockingCalls("test", 4)
+    yield calls
+    await calls.close()
+
+
+def incoming(domain: Domain, address: str = "192.0.2.7") -> Incoming:
+    return Incoming(server_id=domain.uuid, uri="", address=address, live="<l/>", persistent="<p/>")
+
+
+def ignore(_said: str) -> None:
+    """Nobody listens."""
+
+
+async def test_another_try_in_the_middle_of_post_copy_follows_what_is_under_way(
+    stage: Stage, blocking: BlockingCalls
+) -> None:
+    domain, said = Domain(20), list[str]()
+    await stage.leaves(domain, blocking).migrate(domain.uuid, incoming(domain), LIMITS, said.append)
+    assert stage.let_run == [False]
+    assert "fetches the rest of its memory" in said[0]
+
+
+async def test_whoever_is_cancelled_meanwhile_waits_for_all_of_the_guest(stage: Stage, blocking: BlockingCalls) -> None:
+    domain = Domain(float("inf"))
+    call = stage.leaves(domain, blocking).migrate(domain.uuid, incoming(domain), LIMITS, ignore)
+    task = asyncio.create_task(call)
+    await asyncio.sleep(10 * MOMENT.total_seconds())
+    task.cancel()
+    await asyncio.sleep(10 * MOMENT.total_seconds())
+    assert not task.done()
+    domain.arrives()
+    await task
+    assert stage.let_run == [False]
+
+
+async def test_a_guest_of_which_some_is_left_here_is_not_cut_off(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(leaving, "END_LIMIT", timedelta(seconds=0.2))
+    domain = Domain(float("inf"))
+    with pytest.raises(Unavailable, match="still fetches memory from here") as refusal:
+        await stage.leaves(domain, blocking).end(domain.uuid)
+    assert "let nothing end it" in str(refusal.value.remedy)
+    assert stage.severed == []
+    domain.arrives()
+    assert await Leaving("", Domains(domain), blocking).end(domain.uuid) is Whereabouts.HANDED_OVER  # type: ignore[arg-type]  # it is played
+
+
+async def test_a_guest_that_stands_still_here_is_let_run_on(stage: Stage, blocking: BlockingCalls) -> None:
+    domain = Paused(then=RUNNING)
+    assert await stage.leaves(domain, blocking).end(domain.uuid) is Whereabouts.HERE
+
+
+async def test_one_that_libvirt_only_takes_for_standing_still_is_not_said_to_be_here(
+    stage: Stage, blocking: BlockingCalls
+) -> None:
+    domain = Paused(then=Paused.MIGRATION)
+    with pytest.raises(Unavailable, match="does not let the guest run on"):
+        await stage.leaves(domain, blocking).end(domain.uuid)
+    gone = Paused(then=MIGRATED)
+    assert await stage.leaves(gone, blocking).end(gone.uuid) is Whereabouts.HANDED_OVER
+
+
+async def test_a_migration_that_is_given_up_after_all_has_crossed_over_goes_on(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(leaving, "END_LIMIT", 5 * MOMENT)
+    domain = Domain(float("inf"))
+    here = stage.leaves(domain, blocking)
+    call = asyncio.create_task(here._end_of_other(domain))
+    giving_up = asyncio.create_task(here._give_up(domain, call, ignore))
+    await asyncio.sleep(20 * MOMENT.total_seconds())
+    assert (giving_up.done(), stage.severed) == (False, [])
+    domain.arrives()
+    await giving_up
+
+
+async def test_no_time_is_too_long_for_a_guest_that_has_crossed_over(stage: Stage, blocking: BlockingCalls) -> None:
+    domain = Domain(float("inf"))
+    here = stage.leaves(domain, blocking)
+    call = asyncio.create_task(here._end_of_other(domain))
+    limits = MigrationLimits(completion_timeout=timedelta(microseconds=1))
+    following = asyncio.create_task(here._follow(domain, call, limits, ignore))
+    await asyncio.sleep(20 * MOMENT.total_seconds())
+    assert not following.done()
+    domain.arrives()
+    await following
+
+
+@pytest.mark.parametrize(("state", "runs"), [(RUNNING, True), (BROKEN, False)])
+def test_what_broke_off_in_the_middle_is_not_let_run(state: list[int], runs: bool) -> None:
+    class There:
+        def lookupByUUIDString(self, server_id: str) -> "There":  # noqa: N802 - libvirt's name
+            return self
+
+        def state(self) -> list[int]:
+            return state
+
+        def resume(self) -> None:
+            raise AssertionError
+
+    def let_run() -> None:
+        _let_run(There(), "s")
+
+    if runs:
+        let_run()
+    else:
+        with pytest.raises(Unavailable, match="does not run on its new host"):
+            let_run()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", " ", "host name", "-oProxyCommand=x", "host-", "a..b", "host\n", "ho_st", "x" * 64),
+        *("192.0.2.7/system?no_verify=1", "192.0.2.7:16514", "user@host", "[::1]", "fe80::1%eth0/x", "é"),
+        "x/system?command=/bin/sh#",
+    ],
+)
+def test_what_is_no_address_is_not_connected_to(address: str) -> None:
+    with pytest.raises(RescheduleError, match="an IP address or a name") as refusal:
+        Peer(address)
+    assert (refusal.value.detail.field, refusal.value.detail.value) == ("host.migration_address", address)
+    assert refusal.value.remedy
+
+
+@pytest.mark.parametrize("uri", ["qemu+ext:///system?command=/bin/sh", "qemu+tls://192.0.2.9/system?no_verify=1"])
+async def test_the_target_s_own_word_for_its_libvirt_is_not_opened(
+    monkeypatch: pytest.MonkeyPatch, blocking: BlockingCalls, uri: str
+) -> None:
+    opened: list[str] = []
+
+    def connect(uri: str, refusal: type[RescheduleError]) -> None:
+        opened.append(uri)
+        raise refusal("so far")
+
+    monkeypatch.setattr("drivers.hypervisor.libvirt.peers.connect", connect)
+    domain = Domain(0, RUNNING)
+    here = Leaving("", Domains(domain), blocking)  # type: ignore[arg-type]  # it is played
+    with pytest.raises(RescheduleError, match="so far"):
+        await here.migrate(domain.uuid, incoming(domain).model_copy(update={"uri": uri}), LIMITS, ignore)
+    assert opened == ["qemu+tls://192.0.2.7/system"]
