@@ -115,11 +115,11 @@ class OperationSettings(Section):
 class LiveMigrationSettings(Section):
     """How guests move while they run.
 
-    `downtime` is how long a guest may stand still at the hand-over, which waits until that is enough; `bandwidth_mib`
-    how many MiB a second it may take of the network (0: all). `completion_timeout` is how long it may take for each GiB
-    of its memory and local disks, at least 2, as in Nova (0: no limit); then the `timeout_action`. `auto_converge`
-    slows a guest down that writes faster than its memory travels; `post_copy` lets a forced one run on its new host
-    before all of its memory is there, where a lost network would cost it its life.
+    `downtime` is how long a guest may stand still at the hand-over, which waits until that is enough, at first for half
+    of it; `bandwidth_mib` how many MiB a second it may take of the network (0: all). `completion_timeout` is how long
+    it may take for each GiB of its memory and local disks, at least 2, as in Nova (0: no limit); then `timeout_action`.
+    `auto_converge` slows a guest down that writes faster than its memory travels; `post_copy` lets a forced one run on
+    its new host before all of its memory is there, where a lost network would cost it its life.
     """
 
     downtime: Duration = timedelta(milliseconds=500)
@@ -151,7 +151,8 @@ class HostFailureSettings(Section):
     run with its name and UUID, and status 0 within `fence_timeout` says that it is surely off. Then its servers are
     evacuated, `parallel` at a time; for `patience` one that is busy is asked again. `evacuate` is the last word on
     which: servers, and aggregates of hosts, have theirs before. When more than `max_hosts` are lost at once it is
-    rather we who are cut off: nothing is done, and a person called.
+    rather we who are cut off: nothing is done, and a person called. So it is when they are lost one after the other,
+    within `window`: then what is evacuated may take its next host along.
     """
 
     evacuate: bool = False
@@ -160,6 +161,7 @@ class HostFailureSettings(Section):
     fence_command: list[str] | None = Field(default=None, min_length=1)
     fence_timeout: Duration = timedelta(seconds=60)
     max_hosts: PositiveInt = 1
+    window: Duration = timedelta(hours=1)
     parallel: PositiveInt = 10
     patience: Duration = timedelta(minutes=10)
 

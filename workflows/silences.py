@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from activities.interfaces.host_watch import HostsLook
-from hostler.contract.host_work import LeftOnHost, SilentHost, WatchState
+from hostler.contract.host_work import FailedHost, LeftOnHost, SilentHost, WatchState
 
 GAP = timedelta(seconds=30)
 """Looks further apart than this, beside twice their interval, say nothing of the time between."""
@@ -23,6 +23,7 @@ def note(state: WatchState, look: HostsLook, now: datetime) -> None:
     """
     unseen = state.looked_at is None or now - state.looked_at > 2 * look.interval + GAP
     state.looked_at, state.limit = now, look.silence
+    state.failed = [host for host in state.failed if now - host.begun < look.window]
     known = {host.id: host for host in state.silent}
     state.silent = []
     for missing in look.missing:
@@ -30,7 +31,7 @@ def note(state: WatchState, look: HostsLook, now: datetime) -> None:
         host.servers, host.wanted = missing.servers, missing.wanted
         if unseen and host.begun is None:
             host.since = now
-        _follow(host, look, now)
+        _follow(state, host, look, now)
         state.silent.append(host)
     _note_left(state, look, now)
     state.alarm = ""
@@ -39,7 +40,7 @@ def note(state: WatchState, look: HostsLook, now: datetime) -> None:
         if look.heard == 0:
             state.alarm = DEAF
         elif len(lost) > look.max_hosts:
-            state.alarm = _alarm(lost, look.max_hosts)
+            state.alarm = _alarm(state, look, lost)
 
 
 def due(state: WatchState, look: HostsLook, now: datetime) -> list[SilentHost]:
@@ -53,6 +54,13 @@ def due(state: WatchState, look: HostsLook, now: datetime) -> list[SilentHost]:
     undecided = any(now - host.since < look.silence and not host.stuck for host in state.silent)
     patience = look.silence * (2 if undecided else 1)
     return [host for host in state.silent if _ripe(host, look, now, patience)]
+
+
+def begun(state: WatchState, host: SilentHost, now: datetime) -> None:
+    """Its failure is dealt with. It counts as lost for a while from now on, whatever becomes of the host."""
+    host.begun = now
+    _forget(state, host)
+    state.failed.append(FailedHost(id=host.id, name=host.name, begun=now))
 
 
 def again(state: WatchState, look: HostsLook, now: datetime) -> list[LeftOnHost]:
@@ -88,22 +96,32 @@ def _ripe(host: SilentHost, look: HostsLook, now: datetime, patience: timedelta)
     return nobody and host.wanted > 0 and now - host.since >= patience
 
 
-def _follow(host: SilentHost, look: HostsLook, now: datetime) -> None:
+def _follow(state: WatchState, host: SilentHost, look: HostsLook, now: datetime) -> None:
     """What became of its failure. One that came to nothing, without being declared down, was heard: it begins anew."""
     if host.begun is not None and host.id in look.ended:
         host.begun, host.stuck, host.since = None, look.ended[host.id], now
+        _forget(state, host)
+
+
+def _forget(state: WatchState, host: SilentHost) -> None:
+    state.failed = [one for one in state.failed if one.id != host.id]
 
 
 def _lost(state: WatchState, look: HostsLook, now: datetime) -> list[str]:
-    """The hosts that are being failed over, or have been silent for too long."""
+    """The hosts that are being failed over, or were of late, or have been silent for too long."""
     silent = {host.id: host.name for host in state.silent if now - host.since >= look.silence or host.stuck}
     once_more = {host.id for host in state.left if host.times}  # these are down for sure, and no longer a sign
-    return sorted(silent.get(one, one) for one in {*silent, *look.under_way} - once_more)
+    names = {host.id: host.name for host in state.failed} | silent
+    of_late = {host.id for host in state.failed}
+    return sorted(names.get(one, one) for one in {*silent, *look.under_way} - once_more | of_late)
 
 
-def _alarm(lost: list[str], max_hosts: int) -> str:
+def _alarm(state: WatchState, look: HostsLook, lost: list[str]) -> str:
     some = ", ".join(lost[:10]) + (", …" if len(lost) > 10 else "")
+    when, cause = "at once", "the network"
+    if state.failed:
+        when, cause = f"within {look.window}", "what was evacuated that takes its hosts along"
     return (
-        f"{len(lost)} hosts are lost at once ({some}), and at most {max_hosts} may be: nothing is evacuated. "
-        "See whether it is rather the network; hostler host evacuate HOST evacuates one"
+        f"{len(lost)} hosts are lost {when} ({some}), and at most {look.max_hosts} may be: nothing is evacuated. "
+        f"See whether it is rather {cause}; hostler host evacuate HOST evacuates one"
     )

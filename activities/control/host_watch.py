@@ -64,6 +64,7 @@ class HostWatch(interface.HostWatch):
             interval=settings.interval,
             silence=max(settings.silence, MISSES * self._settings.temporal.heartbeat_interval),
             max_hosts=settings.max_hosts,
+            window=settings.window,
         )
 
     def _seen(self, alive: frozenset[str]) -> tuple[list[Missing], list[Left], int]:

@@ -132,7 +132,8 @@ class HostWork(interface.HostWork):
             return "" if host.down_since is not None else f"host {host.name} has come back"
         if host.enabled:
             return f"host {host.name} was enabled"
-        return f"host {host.name} {why}" if (why := self._down(host)) else ""
+        off = f"once it is surely off: hostler host evacuate {host.name}"  # it is disabled, so nobody else does it
+        return f"host {host.name} {why}; {off}" if (why := self._down(host)) else ""
 
     def _down(self, host: Host) -> str:
         if host.down_since is not None:

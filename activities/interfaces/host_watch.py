@@ -50,6 +50,7 @@ class HostsLook(BaseModel):
     interval: timedelta
     silence: timedelta
     max_hosts: int
+    window: timedelta = timedelta(0)
 
 
 class Fencing(BaseModel):

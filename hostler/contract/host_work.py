@@ -136,6 +136,14 @@ class SilentHost(BaseModel):
     stuck: str = ""
 
 
+class FailedHost(BaseModel):
+    """A host whose failure the watch has had dealt with, since when it was `begun`."""
+
+    id: str
+    name: str
+    begun: datetime
+
+
 class LeftOnHost(BaseModel):
     """A host that was declared down, and has servers that are to be evacuated by policy, as the watch remembers it.
 
@@ -153,7 +161,7 @@ class LeftOnHost(BaseModel):
 class WatchState(BaseModel):
     """What the watch knows. `limit` is how long a host must be silent, `alarm` why it evacuates nothing.
 
-    `left` are hosts that are down for sure, where something is still to be evacuated.
+    `left` are hosts that are down for sure, where something is still to be evacuated. `failed` are those of late.
     """
 
     looked_at: datetime | None = None
@@ -161,3 +169,4 @@ class WatchState(BaseModel):
     silent: list[SilentHost] = []
     alarm: str = ""
     left: list[LeftOnHost] = []
+    failed: list[FailedHost] = []

@@ -232,6 +232,22 @@ async def test_whoever_enables_the_host_ends_its_drain(cloud: Cloud) -> None:
     assert result.moved[0].operation is OperationName.CONFIRM_RESIZE
 
 
+async def test_a_drain_whose_host_falls_silent_says_what_to_do(cloud: Cloud) -> None:
+    """For it is disabled, and so left alone by the watch over hosts."""
+    for name in ("one", "two"):
+        await stopped(cloud, name)
+    held = cloud.stage.hold("receive_disks")
+    drain = await cloud.client.hosts.drain("sim-1", parallel=1)
+    await held.reached.wait()
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    held.go_on.set()
+
+    result = await drain.result(LIMIT)
+
+    assert (names(result.moved), names(result.left)) == (["one"], ["two"])
+    assert result.stopped == "host sim-1 does not answer; once it is surely off: hostler host evacuate sim-1"
+
+
 async def test_what_cannot_be_drained(cloud: Cloud) -> None:
     with pytest.raises(NotFound, match="no host 'nope'"):
         await cloud.client.hosts.drain("nope")

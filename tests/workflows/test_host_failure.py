@@ -505,6 +505,29 @@ async def test_when_too_many_hosts_are_lost_nothing_is_evacuated(start_cloud: St
     assert not (await known(cloud)).alarm
 
 
+async def test_hosts_that_fail_one_after_the_other_are_a_matter_for_people(
+    start_cloud: StartCloud, fenced: Path
+) -> None:
+    """As where what is evacuated takes its next host along."""
+    cloud = await start_cloud(hosts=3)
+    await servers(cloud, ("web", YES))
+    await servers(cloud, ("other", YES), host="sim-2")
+    configure(cloud, fence_command(fenced))
+    await watched(cloud)
+    await looked(cloud)
+    await dies(cloud, "sim-1")
+    await (await begun(cloud, "sim-1")).result(LIMIT)
+    await looked(cloud)
+    await dies(cloud, "sim-2")
+
+    assert "2 hosts are lost within 1:00:00 (sim-1, sim-2), and at most 1 may be" in await alarmed(cloud)
+
+    await looked(cloud)
+    assert len(fencings(fenced)) == 1
+    with pytest.raises(NotFound):
+        await cloud.client.hosts.evacuation("sim-2")
+
+
 async def test_a_host_that_returns_before_it_was_fenced_is_left_alone(cloud: Cloud, fenced: Path) -> None:
     [server] = await servers(cloud, ("web", YES))
     configure(cloud, fence_command(fenced))

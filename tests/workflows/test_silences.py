@@ -5,7 +5,7 @@ from typing import Any
 
 from activities.interfaces.host_watch import HostsLook, Left, Missing
 from hostler.contract.host_work import SilentHost, WatchState
-from workflows.silences import FIRST, LONGEST, again, due, note, tried
+from workflows.silences import FIRST, LONGEST, again, begun, due, note, tried
 
 START = datetime(2026, 7, 1, 12, tzinfo=UTC)
 INTERVAL, SILENCE = timedelta(seconds=15), timedelta(seconds=60)
@@ -30,7 +30,7 @@ class Watch:
         note(self.state, seen, self.now)
         found = due(self.state, seen, self.now)
         for host in found:
-            host.begun = self.now
+            begun(self.state, host, self.now)
         return [host.name for host in found]
 
     def sees(self, *names: str, times: int, **more: Any) -> list[list[str]]:
@@ -195,3 +195,52 @@ def test_a_host_that_is_tried_again_does_not_count_as_lost() -> None:
     watch.retries(FIRST)
     left = [Left(id="dead", name="dead", wanted=1, free=0)]
     assert watch.sees("a", times=5, left=left, under_way=["dead"])[-1] == ["a"]
+
+
+HOUR = timedelta(hours=1)
+
+
+def test_hosts_that_fail_one_after_the_other_are_too_many() -> None:
+    watch = Watch()
+    assert watch.sees("a", times=5, window=HOUR)[-1] == ["a"]
+    watch.looks(window=HOUR)  # declared down; its servers are elsewhere
+    assert watch.sees("b", times=9, window=HOUR) == [[]] * 9
+    assert "2 hosts are lost within 1:00:00 (a, b), and at most 1 may be" in watch.state.alarm
+    assert watch.looks("b", after=HOUR, window=HOUR) == []
+    assert watch.sees("b", times=4, window=HOUR)[-1] == ["b"]
+
+
+def test_as_many_as_may_fail_one_after_the_other_do() -> None:
+    watch = Watch()
+    watch.sees("a", times=5, window=HOUR, max_hosts=2)
+    assert watch.sees("b", times=5, window=HOUR, max_hosts=2)[-1] == ["b"]
+    assert watch.sees("c", times=6, window=HOUR, max_hosts=2) == [[]] * 6
+
+
+def test_without_a_window_only_what_is_lost_at_once_counts() -> None:
+    watch = Watch()
+    watch.sees("a", times=5)
+    assert watch.sees("b", times=5)[-1] == ["b"]
+
+
+def test_a_host_that_fails_twice_is_one() -> None:
+    watch = Watch()
+    watch.sees("a", times=5, window=HOUR)
+    watch.sees(times=2, window=HOUR)
+    assert watch.sees("a", times=5, window=HOUR)[-1] == ["a"]
+
+
+def test_a_failure_that_came_to_nothing_is_none() -> None:
+    watch = Watch()
+    watch.sees("a", times=5, window=HOUR)
+    watch.looks("a", ended={"a": ""}, window=HOUR)
+    assert watch.state.failed == []
+    watch.looks(window=HOUR)
+    assert watch.sees("b", times=5, window=HOUR)[-1] == ["b"]
+
+
+def test_who_failed_of_late_survives_the_wire() -> None:
+    watch = Watch()
+    watch.sees("a", times=5, window=HOUR)
+    watch.state = WatchState.model_validate_json(watch.state.model_dump_json())
+    assert watch.sees("b", times=6, window=HOUR) == [[]] * 6
