@@ -6,7 +6,7 @@
 | expect_guest | source: its former guest is there | - |
 | expect_guest, stop_guest | the server's host | start_guest |
 | destroy_guest, unbind_ports, drop_claim | the server's host, unless that is the source; owed when it falls silent | - : from here on it only goes forward |
-| bring_back_claim, bring_back_guest | source, until it does | - |
+| bring_back_claim, bring_back_guest | source, until it does; owed when it is declared down | - |
 | start_guest; expect_guest, where it failed | source, if it ran before; some times, until it runs | - |
 | revert_move | control: allocation, host, flavor and disks, by one change | - |
 
@@ -35,7 +35,7 @@ from workflows.operation import Operation
 from workflows.removing import DESTROY, remove_from
 from workflows.source import STOP
 from workflows.steps import Saga, StepDefinition
-from workflows.unwinding import SHORTEST_PAUSE, pause
+from workflows.unwinding import COMES_FIRST, SHORTEST_PAUSE, pause
 
 BEGIN = StepDefinition[Begin, Target](Servers.begin)
 BRING_BACK_CLAIM = StepDefinition[ServerRef, None](Claims.bring_back_claim)
@@ -107,14 +107,7 @@ class RevertResize(Operation[RevertResizeRequest]):
                 )
                 return await self.must(FINISH_LIVE_MIGRATION, finish)
             await remove_from(self, host, self.ref, target.port_ids)
-        vm_state, power_state = await self.at_home(source)
-        call = EndMove(
-            **dict(self.ref),
-            vm_state=vm_state,
-            power_state=power_state,
-            events=self.event_log(REVERT_MOVE.name),
-        )
-        return await self.must(REVERT_MOVE, call)
+        return await self.end(*await self.at_home(source))
 
     async def at_home(self, source: HostRef) -> tuple[VmState, PowerState]:
         """How its guest is, on the source. One of a source that is declared down can be evacuated."""
@@ -154,12 +147,12 @@ class RevertResize(Operation[RevertResizeRequest]):
         vm_state, power_state = VmState.STOPPED, PowerState.SHUTDOWN
         if move.former is VmState.ACTIVE:
             vm_state, power_state = await self.start(move.source)
-        call = EndMove(
-            **dict(self.ref),
-            vm_state=vm_state,
-            power_state=power_state,
-            events=self.event_log(REVERT_MOVE.name),
-        )
+        return await self.end(vm_state, power_state)
+
+    async def end(self, vm_state: VmState, power_state: PowerState) -> Server:
+        """The server is on the source, and is so."""
+        events = self.event_log(REVERT_MOVE.name)
+        call = EndMove(**dict(self.ref), vm_state=vm_state, power_state=power_state, events=events)
         return await self.must(REVERT_MOVE, call)
 
     async def start(self, source: HostRef) -> tuple[VmState, PowerState]:
@@ -168,6 +161,9 @@ class RevertResize(Operation[RevertResizeRequest]):
         One that does not start, or whose host says no more, is STOPPED: its disks are there. Should it run after all,
         its host will say so.
         """
+        if source.id in self.owing:  # since it was declared down: it starts it too, unless that is evacuated before
+            await self.owe(self.begin_record(START.name, source), START.activity, self.ref, source, COMES_FIRST)
+            return VmState.ACTIVE, PowerState.SHUTDOWN
         off = VmState.STOPPED, PowerState.SHUTDOWN
         for tries in range(STARTS):
             try:

@@ -7,13 +7,16 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 
+from activities.interfaces.hosts import Hosts
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import host_queue
 from hostler.contract.servers import Decision, Step, StepStatus
 from workflows.failures import Verdict, judge, never_started
 from workflows.steps import CONTROL_RETRY, HOST_RETRY, Argument, Result, Saga, StepDefinition, Undo
-from workflows.unwinding import Unwinder, pause
+from workflows.unwinding import COMES_FIRST, Unwinder, pause
+
+HEEDS_DECLARATION = "forward-heeds-declaration"
 
 
 class StepRunner(Unwinder):
@@ -145,21 +148,24 @@ class StepRunner(Unwinder):
         else:
             self.end_record(record)
 
-    async def forward(self, definition: StepDefinition[Argument, Result], argument: Argument, *, on: HostRef) -> Result:
+    async def forward(self, definition: StepDefinition[Argument, None], argument: Argument, *, on: HostRef) -> None:
         """Run a step on a host from which there is no way back: it is tried until it works, with growing pauses.
 
-        A host that is away, or that cannot do it now, shows in the step's note; only a repair helps, or a delete.
+        A host that is away, or that cannot do it now, shows in the step's note; only a repair helps, or a delete. One
+        that has been declared down owes it, and all that comes behind it.
 
         Raises:
             asyncio.CancelledError: the server is being deleted.
         """
         record, pauses = self.begin_record(definition.name, on), 0
-        while True:
+        while on.id not in self.owing:
             try:
-                result = await self._execute(definition, argument, on)
+                await self._execute(definition, argument, on)
             except ActivityError as failure:
                 if is_cancelled_exception(failure) or self.taken_over():
                     raise asyncio.CancelledError from failure
+                if workflow.patched(HEEDS_DECLARATION) and await self.insist(Hosts.declared_down, on, record, "look"):
+                    return await self.owe(record, definition.activity, argument, on, "the host has been declared down")
                 record.note = f"tried again: {judge(failure, host=on.name).error.detail.message}"
                 workflow.logger.error("%s on %s: %s", definition.name, on.name, record.note)
                 self.announce()
@@ -169,7 +175,8 @@ class StepRunner(Unwinder):
                 record.note = None
                 self.end_record(record)
                 self.heard(on)
-                return result
+                return
+        await self.owe(record, definition.activity, argument, on, COMES_FIRST)
 
     async def must(
         self, definition: StepDefinition[Argument, Result], argument: Argument, *, refusable: bool = False

@@ -18,6 +18,7 @@ from workflows.showing import Shown
 from workflows.steps import CONTROL_UNDO_RETRY, HOST_UNDO_RETRY, Saga, Undo
 
 SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=1)
+COMES_FIRST = "what it owes before comes first"
 
 
 def pause(number: int) -> timedelta:
@@ -72,7 +73,7 @@ class Unwinder(Shown):
         if host.id in self.silent:
             return "the host does not answer"
         if host.id in self.owing:
-            return "what it owes before comes first"
+            return COMES_FIRST
         return None
 
     def hear(self, failure: ActivityError, host: HostRef | None) -> str:

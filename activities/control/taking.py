@@ -57,8 +57,11 @@ def take(session: Session, call: Begin) -> Server:
         raise InvalidState(f"run {call.run_id} has given server {row.name} back already")  # this try comes too late
     if row.operation_id != call.run_id and call.operation not in DESPITE_OWED_WORK:
         _check_owed(session, row, call)
-    if row.vm_state is VmState.ERROR and call.operation is not OperationName.DELETE:
-        _check_error(session, row, call)
+    in_error = row.vm_state is VmState.ERROR and call.operation is not OperationName.DELETE
+    if in_error:
+        _check_move(session, row, call)
+    if in_error or call.operation is OperationName.EVACUATE:
+        _check_guests_elsewhere(session, row)
     row.operation_id, row.task_state, row.hold = call.run_id, call.task_state, None
     return row
 
@@ -92,11 +95,11 @@ def _check_owed(session: Session, row: Server, call: Begin) -> None:
         )
 
 
-def _check_error(session: Session, row: Server, call: Begin) -> None:
+def _check_move(session: Session, row: Server, call: Begin) -> None:
     """What may be done to a server in error, beyond what its state allows.
 
     Raises:
-        InvalidState: a move of it was cut short; or another guest of it may be running.
+        InvalidState: a move of it was cut short.
     """
     migration = open_migration(session, row.id)
     if migration is not None and call.operation not in ways_out(migration):
@@ -106,6 +109,15 @@ def _check_error(session: Session, row: Server, call: Begin) -> None:
             value=row.id,
             remedy=out_of_move(migration),
         )
+
+
+def _check_guests_elsewhere(session: Session, row: Server) -> None:
+    """A server in error may have such a guest. So may, in any state, one that was evacuated before: a host that was
+    declared down may have come back, and not yet have removed its own.
+
+    Raises:
+        InvalidState: there may be one that runs.
+    """
     owing = select(Host.name).join(OwedWork, col(OwedWork.host_id) == Host.id)
     owing = owing.where(OwedWork.server_id == row.id, OwedWork.activity == Guests.destroy_guest.__name__)
     # What comes back from being declared down removes it first.

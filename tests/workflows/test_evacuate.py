@@ -383,6 +383,25 @@ async def test_a_host_of_which_it_is_not_yet_noticed_that_it_is_down_is_left_the
     assert (await asking).host == "sim-2"
 
 
+async def test_it_is_not_built_beside_a_guest_that_an_evacuation_before_has_left(start_cloud: StartCloud) -> None:
+    """Whoever declared sim-1 down was wrong, and it has come back only for the moment of its registration."""
+    cloud = await start_cloud(hosts=3)
+    server = await cloud.booted(host="sim-1")
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "no answer")
+    moved = await evacuated(cloud, server, host="sim-2")
+    assert (moved.status, running(cloud, server.id)) == ("ACTIVE", ["sim-1", "sim-2"])
+    with cloud.database.write() as session:
+        session.get_one(Host, cloud.machine("sim-1").id).down_since = None
+    await declared_down(cloud, "sim-2")
+
+    await refused(cloud, server, "may be running on host sim-1")
+
+    await cloud.client.hosts.declare_down("sim-1", "seen to be off")
+    assert (await evacuated(cloud, server)).host == "sim-3"
+
+
 async def test_it_does_not_go_to_where_it_is(cloud: Cloud) -> None:
     server = await cloud.booted(host="sim-1")
     await declared_down(cloud)

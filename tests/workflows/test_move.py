@@ -478,6 +478,34 @@ async def test_a_former_guest_whose_host_says_no_more_is_not_waited_for(cloud: C
     assert await starts(cloud, server) == [StepStatus.FAILED]
 
 
+@pytest.mark.parametrize("step", ["bring_back_claim", "bring_back_guest"])
+@pytest.mark.parametrize("evacuated", [True, False])
+async def test_a_source_that_is_declared_down_meanwhile_is_not_waited_for(
+    cloud: Cloud, step: str, evacuated: bool
+) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+    await migrated(cloud, server)
+    held = cloud.stage.hold(step)
+    revert = await cloud.client.servers.revert_resize(server.id)
+    await held.reached.wait()
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "its power supply is on fire")
+
+    shown = await revert.result(LIMIT)
+
+    assert (shown.status, shown.host, shown.power_state) == ("ACTIVE", "sim-1", PowerState.SHUTDOWN)
+    if evacuated:
+        assert (await (await cloud.client.servers.evacuate(server.id)).result(LIMIT)).host == "sim-2"
+    cloud.alive.add(cloud.machine("sim-1").id)
+    await cloud.start_host("sim-1")
+    assert await power_on(cloud, "sim-2" if evacuated else "sim-1", server) is PowerState.RUNNING
+    assert await power_on(cloud, "sim-1" if evacuated else "sim-2", server) is PowerState.NOSTATE
+    if not evacuated:
+        assert await cloud.world() == before
+
+
 async def test_a_delete_ends_the_tries_to_start_the_former_guest(cloud: Cloud) -> None:
     before = await cloud.world()
     server = await cloud.booted()
