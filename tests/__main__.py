@@ -1,28 +1,51 @@
-"""All tests but the slow ones: those that use this machine's own guests and bridges one after the other, beside them
-the others, in two processes. Most wait most of the time.
+"""All tests but the slow ones, in groups that run side by side, as most tests wait most of the time: those that use
+this machine's own guests; those that use a lab or the like; and, in two processes, the others.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
+from typing import IO
 
 PYTEST = [sys.executable, "-m", "pytest"]
-MACHINE = [*PYTEST, "-m", "machine and not slow"]
-OTHERS = [*PYTEST, "-m", "not machine and not slow", "-n", "2", "--dist", "loadfile"]
+ONE_BY_ONE = ("machine", "lab")
+OTHERS = [*PYTEST, "-m", " and ".join(f"not {group}" for group in (*ONE_BY_ONE, "slow"))]
+PARTS = "TESTS_PORTS"
+"""Which part of the ports is whose: see `free_port` in tests/conftest.py."""
 
 
 def main() -> int:
-    """Run both, and tell of each. 0 when none has failed."""
-    with tempfile.TemporaryFile("w+") as told:
-        machine = subprocess.Popen(MACHINE, stdout=told, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            others = subprocess.run(OTHERS).returncode
-            code = machine.wait()
-        finally:
-            machine.terminate()
-        told.seek(0)
-        sys.stdout.write(told.read())
-    return others or code
+    """Run all of them, and tell of each group. 0 when none has failed."""
+    with ExitStack() as at_the_end:
+        beside = []
+        for part, group in enumerate(ONE_BY_ONE):
+            told = at_the_end.enter_context(tempfile.TemporaryFile("w+"))
+            process = begin(group, part, told)
+            at_the_end.callback(process.wait)
+            at_the_end.callback(process.terminate)
+            beside.append((process, told))
+        codes = [subprocess.run([*OTHERS, "-n", "2", "--dist", "loadfile"], env=environment(len(beside))).returncode]
+        for process, told in beside:
+            codes.append(process.wait())
+            told.seek(0)
+            sys.stdout.write(told.read())
+            sys.stdout.flush()
+    return max(codes, key=abs)
+
+
+def begin(group: str, part: int, told: IO[str]) -> "subprocess.Popen[bytes]":
+    """Run a group, one test after the other; what it says goes to `told`."""
+    command = [*PYTEST, "-m", f"{group} and not slow"]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.STDOUT, env=environment(part)
+    )
+
+
+def environment(part: int) -> dict[str, str]:
+    """The environment of a process that has these ports, and those after them for processes that it begins."""
+    return {**os.environ, PARTS: str(part)}
 
 
 if __name__ == "__main__":

@@ -26,10 +26,14 @@ pytest_plugins = ["tests.databases"]
 
 TEMPORAL = Path(sys.executable).with_name("temporal")
 TESTS = Path(__file__).parent
-MACHINE = ("drivers/hypervisor/libvirt", "drivers/network", "end_to_end", "faults", "lab", "runbooks")
+GROUPS = {
+    "machine": ("drivers/hypervisor/libvirt", "end_to_end", "runbooks"),
+    "lab": ("drivers/network", "faults", "lab"),
+}
 # Below those that the kernel chooses, a part for each of the processes that run tests at once: see tests/__main__.py.
 PORTS_EACH = 1000
-_FIRST_PORT = 20_000 + PORTS_EACH * (1 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")))
+_PART = int(os.environ.get("TESTS_PORTS", 0)) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_FIRST_PORT = 20_000 + PORTS_EACH * _PART
 _PORTS = itertools.cycle(random.sample(range(_FIRST_PORT, _FIRST_PORT + PORTS_EACH), PORTS_EACH))
 START_LIMIT = timedelta(seconds=60)
 # The development server waits between polls of its own queues; without these, each step costs 40 ms more.
@@ -45,10 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark those that use this machine's own guests, bridges and rules, of which there is one set only."""
+    """Mark those of a group that has something of which there is only one: this machine's guests, or much of it."""
     folder = item.path.relative_to(TESTS)
-    if any(folder.is_relative_to(part) for part in MACHINE) or item.get_closest_marker("real"):
-        item.add_marker(pytest.mark.machine)
+    groups = [name for name, parts in GROUPS.items() if any(folder.is_relative_to(part) for part in parts)]
+    for name in groups or (["machine"] if item.get_closest_marker("real") else []):
+        item.add_marker(getattr(pytest.mark, name))
 
 
 def free_port() -> int:
