@@ -25,9 +25,9 @@ from temporalio import workflow
 
 from activities.interfaces.evacuations import BeginEvacuation, EvacuationPlan, Evacuations, FinishEvacuation
 from activities.interfaces.guests import StopGuest
-from activities.interfaces.scheduling import Allocation, Schedule, Scheduling
+from activities.interfaces.scheduling import Allocation, Schedule
 from activities.interfaces.servers import HostRef, ServerRef
-from hostler.contract.errors import HostlerError, OperationFailed, Preempted
+from hostler.contract.errors import HostlerError
 from hostler.contract.servers import EvacuateRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE
@@ -43,7 +43,7 @@ from workflows.building import (
     schedule_of,
 )
 from workflows.concurrency import to_the_end
-from workflows.placing import PlacedOperation
+from workflows.placing import RELEASE_ALLOCATION, PlacedOperation, not_built_twice
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
 from workflows.removing import (
     DESTROY,
@@ -57,7 +57,6 @@ from workflows.source import PULL_THE_PLUG
 from workflows.steps import StepDefinition
 
 BEGIN_EVACUATION = StepDefinition[BeginEvacuation, EvacuationPlan](Evacuations.begin_evacuation)
-RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
 FINISH_EVACUATION = StepDefinition[FinishEvacuation, Server](Evacuations.finish_evacuation)
 PLANNED = (
     *(BEGIN_EVACUATION.name, SCHEDULE.name, CLAIM.name, FETCH_IMAGE.name, BIND_PORTS.name, SPAWN.name),
@@ -77,7 +76,6 @@ class Evacuate(PlacedOperation[EvacuateRequest]):
     def __init__(self, request: EvacuateRequest) -> None:
         super().__init__(request, PLANNED)
         self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
-        self.runs_unseen = False
 
     @workflow.run
     async def run(self, request: EvacuateRequest) -> Server:
@@ -155,23 +153,13 @@ class Evacuate(PlacedOperation[EvacuateRequest]):
         )
         return await self.must(FINISH_EVACUATION, call)
 
-    def left_running(self, host: HostRef) -> None:
-        self.runs_unseen = True
-
     def uncertain(self, host: HostRef) -> HostlerError:
-        return OperationFailed(
-            f"the guest may be running on host {host.name}, which does not answer: it is not built a second time",
-            remedy=f"when {host.name} is back and owes nothing, or is declared down: hostler server evacuate "
-            f"{self.call.server_id}",
-        )
+        again = f"hostler server evacuate {self.call.server_id}"
+        return not_built_twice(host, f"when {host.name} is back and owes nothing, or is declared down: {again}")
 
     async def give_up(self, error: HostlerError) -> None:
         """It is what it was, and its guest is off when its host returns. The error is in the events."""
-        clean = await self.unwind(self.attempt)
-        if self.may_run and not clean:
-            self.runs_unseen = True
-        self.tell_all(error)
-        if self.runs_unseen and not isinstance(error, Preempted):
-            await self.settle(VmState.ERROR, power_state=PowerState.SHUTDOWN, error=error)
-        else:
+        if await self.undo_all(error):
             await self.settle(self.plan.former, error=error)
+        else:
+            await self.settle(VmState.ERROR, power_state=PowerState.SHUTDOWN, error=error)

@@ -60,7 +60,6 @@ class MoveOperation(LeavingOperation):
     def __init__(self, request: MoveRequest) -> None:
         super().__init__(request, PLANNED)
         self.connections: dict[str, VolumeConnection] | None = None
-        self.runs_elsewhere = False
 
     def allowed(self) -> Sequence[VmState]:
         """The states from which it is possible."""
@@ -138,9 +137,6 @@ class MoveOperation(LeavingOperation):
         )
         return await self.must(FINISH_MOVE, call)
 
-    def left_running(self, host: HostRef) -> None:
-        self.runs_elsewhere = True
-
     def uncertain(self, host: HostRef) -> HostlerError:
         return OperationFailed(
             f"the guest may be running on host {host.name}, which does not answer: on {self.source.name} it stays off",
@@ -150,13 +146,12 @@ class MoveOperation(LeavingOperation):
 
     async def give_up(self, error: HostlerError) -> None:
         """The former guest is brought back, and started only if no other one of the server can be running."""
-        clean = await self.unwind(self.attempt)
-        if self.runs_elsewhere or (self.may_run and not clean):
-            self.runs_elsewhere = True
+        await self.undo_attempt()
+        if self.runs_unseen:
             self.whole.undos = [undo for undo in self.whole.undos if undo.activity is not Guests.start_guest]
         await self.unwind(self.whole)
         self.tell_all(error)
-        if self.runs_elsewhere and not isinstance(error, Preempted):
+        if self.runs_unseen and not isinstance(error, Preempted):
             await self.settle(VmState.ERROR, power_state=PowerState.SHUTDOWN, error=error)
         else:
             await self.settle(self.plan.former)

@@ -2,7 +2,7 @@
 
 `attempt` are the undos of what is bound to the present host, `whole` those of what stays when the host changes. From
 `may_run` on the guest may be running: then the server is not built elsewhere before its host has confirmed that it is
-gone.
+gone. `runs_unseen`: a host that had it has not confirmed that.
 """
 
 from abc import abstractmethod
@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from temporalio.exceptions import FailureError
 
-from activities.interfaces.scheduling import Allocation, Schedule
+from activities.interfaces.scheduling import Allocation, Schedule, Scheduling
 from activities.interfaces.servers import HostRef
-from hostler.contract.errors import BuildFailed, FilterReport, HostlerError, NoValidHost, Preempted
+from hostler.contract.errors import BuildFailed, FilterReport, HostlerError, NoValidHost, OperationFailed, Preempted
 from hostler.contract.servers import Choice, Decision
 from workflows.build import attempt_report, may_be_running, ways_out
 from workflows.building import EXPLAIN, SCHEDULE
@@ -21,8 +21,9 @@ from workflows.concurrency import to_the_end
 from workflows.failures import Verdict, judge
 from workflows.front_door import Request
 from workflows.operation import Operation
-from workflows.steps import Saga
+from workflows.steps import Saga, StepDefinition
 
+RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
 Built = TypeVar("Built")
 
 
@@ -34,7 +35,7 @@ class PlacedOperation(Operation[Request]):
         self.whole, self.attempt = Saga(), Saga()
         self.filters: list[FilterReport] = []
         self.considered = 0
-        self.may_run = False
+        self.may_run = self.runs_unseen = False
         self.host: HostRef | None = None
         self.tried: list[str] = []
         self.alternates: list[str] = []
@@ -77,13 +78,11 @@ class PlacedOperation(Operation[Request]):
         """Clean up behind a failed attempt; returns when another host may be tried."""
         self.attempts.append(attempt_report(self.state, host, verdict))
         self.tried.append(host.id)
-        clean = await to_the_end(self.unwind(self.attempt))
+        gone = await to_the_end(self.undo_attempt())
         self.host = None
-        if self.may_run and not clean:
-            self.left_running(host)
         if not verdict.reschedule and not self.moving:
             raise verdict.error
-        if self.may_run and not clean:
+        if not gone:
             raise self.uncertain(host)
         self.may_run = False
         if self.state.attempt >= self.limits.max_attempts and not self.moving:
@@ -91,12 +90,22 @@ class PlacedOperation(Operation[Request]):
             self.considered, self.filters = story.considered, story.filters
             raise BuildFailed(f"the build failed on all {len(self.attempts)} hosts that were tried")
 
+    async def undo_attempt(self) -> bool:
+        """Undo what is on the present host; False when the guest may run on there."""
+        gone = await self.unwind(self.attempt) or not self.may_run
+        self.runs_unseen |= not gone
+        return gone
+
+    async def undo_all(self, error: HostlerError) -> bool:
+        """Undo it, the error told; False when a guest may run on unseen, and the server must be in error."""
+        await self.undo_attempt()
+        await self.unwind(self.whole)
+        self.tell_all(error)
+        return not self.runs_unseen or isinstance(error, Preempted)
+
     def uncertain(self, host: HostRef) -> HostlerError:
         """The one failure after which no other host is tried."""
         return may_be_running(host)
-
-    def left_running(self, host: HostRef) -> None:
-        """The guest may be running on a host that could not be asked to remove it."""
 
     def tell_all(self, error: HostlerError) -> None:
         """Let the error say what each host said, and each filter."""
@@ -105,3 +114,8 @@ class PlacedOperation(Operation[Request]):
         if not isinstance(error, Preempted):
             error.detail.attempts = self.attempts
             error.detail.hosts_considered, error.detail.filters = self.considered, self.filters
+
+
+def not_built_twice(host: HostRef, remedy: str) -> OperationFailed:
+    """That failure, of a server that was there before."""
+    return OperationFailed(may_be_running(host).detail.message, remedy=remedy)

@@ -23,23 +23,22 @@ from temporalio import workflow
 
 from activities.interfaces.guests import Guests, StopGuest
 from activities.interfaces.ports import PortIds
-from activities.interfaces.scheduling import Allocation, Schedule, Scheduling
+from activities.interfaces.scheduling import Allocation, Schedule
 from activities.interfaces.servers import HostRef, ServerRef
 from activities.interfaces.shelves import BeginUnshelve, FinishUnshelve, Shelves, UnshelvePlan
-from hostler.contract.errors import HostlerError, OperationFailed, Preempted
+from hostler.contract.errors import HostlerError
 from hostler.contract.guests import VolumeConnection
 from hostler.contract.servers import OperationName, Server, UnshelveRequest
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, connect, connected
 from workflows.building import BIND_PORTS, CLAIM, RESUME, SCHEDULE, SPAWN, bind, claim_of, schedule_of
 from workflows.concurrency import to_the_end, together
-from workflows.placing import PlacedOperation
+from workflows.placing import RELEASE_ALLOCATION, PlacedOperation, not_built_twice
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
 from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS
 from workflows.steps import StepDefinition
 
 BEGIN_UNSHELVE = StepDefinition[BeginUnshelve, UnshelvePlan](Shelves.begin_unshelve)
-RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
 START = StepDefinition[ServerRef, PowerState](Guests.start_guest, undo=Guests.stop_guest)
 FINISH_UNSHELVE = StepDefinition[FinishUnshelve, Server](Shelves.finish_unshelve)
 PLANNED = (
@@ -60,7 +59,6 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         super().__init__(request, PLANNED)
         self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.connections: dict[str, VolumeConnection] | None = None
-        self.runs_unseen = False
 
     @workflow.run
     async def run(self, request: UnshelveRequest) -> Server:
@@ -140,24 +138,16 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         if self.connections is None:
             self.connections = await connect(self, self.plan.plan.volumes, self.whole)
 
-    def left_running(self, host: HostRef) -> None:
-        self.runs_unseen = True
-
     def uncertain(self, host: HostRef) -> HostlerError:
-        return OperationFailed(
-            f"the guest may be running on host {host.name}, which does not answer: it is not built a second time",
-            remedy=f"its disk is image {self.plan.shelved_image_id}, which goes with the server: "
+        return not_built_twice(
+            host,
+            f"its disk is image {self.plan.shelved_image_id}, which goes with the server: "
             "before a delete, boot another server from it",
         )
 
     async def give_up(self, error: HostlerError) -> None:
         """It stays on the shelf; but one that may be running somewhere must not be brought back a second time."""
-        clean = await self.unwind(self.attempt)
-        if self.may_run and not clean:
-            self.runs_unseen = True
-        await self.unwind(self.whole)
-        self.tell_all(error)
-        if self.runs_unseen and not isinstance(error, Preempted):
-            await self.settle(VmState.ERROR, error=error)
-        else:
+        if await self.undo_all(error):
             await self.settle(self.plan.former)
+        else:
+            await self.settle(VmState.ERROR, error=error)

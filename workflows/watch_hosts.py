@@ -7,7 +7,8 @@
 | host-failure again, for each that is down for sure and not empty, now and then | the same | - |
 
 It runs as long as there is a cloud, each run as the one before left off. What it remembers is how long each host has
-been silent, by its own looks: see workflows/silences.py. When too many are lost at once it begins nothing, and says so.
+been silent, by its own looks: see workflows/silences.py. When too many are lost at once, or one after the other,
+it begins nothing, and says so.
 """
 
 from datetime import timedelta
@@ -18,12 +19,13 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from activities.interfaces.host_watch import HostsLook, HostWatch, LookAtHosts
 from hostler.contract.host_work import HOST_FAILURE, WATCH_HOSTS, HostFailureRequest, LeftOnHost, SilentHost, WatchState
 from hostler.contract.names import CONTROL_QUEUE, host_failure_workflow_id
-from workflows.silences import again, due, note, tried
+from workflows.silences import again, begun, due, note, tried
 from workflows.steps import CONTROL_RETRY
 
 LOOK = timedelta(seconds=60)
 LOOKS = 200
 """So many make a run: a history must not grow for ever."""
+COUNTS_OVER_TIME = "watch-hosts-counts-over-time"
 
 
 @workflow.defn(name=WATCH_HOSTS)
@@ -52,13 +54,15 @@ class WatchHosts:
         workflow.continue_as_new(self.state)
 
     async def _look(self) -> HostsLook:
-        begun = [host.id for host in self.state.silent if host.begun is not None]
+        dealt_with = [host.id for host in self.state.silent if host.begun is not None]
         look = await workflow.execute_activity_method(
             HostWatch.look_at_hosts,
-            LookAtHosts(begun=begun),
+            LookAtHosts(begun=dealt_with),
             start_to_close_timeout=LOOK,
             retry_policy=CONTROL_RETRY,
         )
+        if not workflow.patched(COUNTS_OVER_TIME):
+            look.window = timedelta(0)
         alarm, stuck = self.state.alarm, {host.id for host in self.state.silent if host.stuck}
         note(self.state, look, workflow.now())
         if self.state.alarm and self.state.alarm != alarm:
@@ -68,7 +72,7 @@ class WatchHosts:
                 workflow.logger.error("host %s is silent, and its servers are not evacuated: %s", host.name, host.stuck)
         for host in due(self.state, look, workflow.now()):
             workflow.logger.warning("host %s has been silent since %s", host.name, f"{host.since:%Y-%m-%d %H:%M:%S}")
-            host.begun = workflow.now()
+            begun(self.state, host, workflow.now())
             await self._begin(host, f"host {host.name} is silent")
         for left in again(self.state, look, workflow.now()):
             tried(left, workflow.now())

@@ -7,13 +7,13 @@ from uuid import NAMESPACE_URL, uuid5
 from sqlmodel import Session, col, delete, select
 from temporalio import activity
 
-from activities.control.events import write_events
+from activities.control.arriving import arrive
 from activities.control.guest_plans import disks_of, plan_guest
 from activities.control.limits import limits_of
 from activities.control.migrations import check_destination, new_migration, open_migration
-from activities.control.taking import held, let_go, take
+from activities.control.taking import take
 from activities.control.targets import target_of
-from activities.control.views import image_ref, server_view
+from activities.control.views import image_ref
 from activities.interfaces import evacuations as interface
 from activities.interfaces.evacuations import BeginEvacuation, EvacuationPlan, FinishEvacuation
 from activities.interfaces.guests import Guests, StopGuest
@@ -24,10 +24,10 @@ from hostler.contract.servers import MigrationKind, MigrationStatus, Server
 from hostler.contract.states import VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import BlockDevice, Database, Host, Image, Migration, OwedWork, Volume, bump_generation
+from models import Database, Host, Image, Migration, OwedWork, Volume, bump_generation
 from models import Server as Row
 from scheduler.liveness import Alive
-from scheduler.reservation import make_former, release_former, release_others
+from scheduler.reservation import make_former
 
 
 class Evacuations(interface.Evacuations):
@@ -67,21 +67,7 @@ class Evacuations(interface.Evacuations):
 
     @activity.defn(name="finish_evacuation")
     def finish_evacuation(self, call: FinishEvacuation) -> Server:
-        def change(session: Session) -> Server:
-            row, ours = held(session, call.server_id, call.run_id)
-            migration = session.get(Migration, call.run_id)
-            if ours and migration is not None:
-                migration.status, migration.target_id = MigrationStatus.COMPLETED, call.host_id
-                row.host_id, row.power_state = call.host_id, call.power_state
-                row.vm_state, row.fault = call.vm_state, None
-                _stand_on(session, row.id, call.image_id)
-                release_former(session, row.id)
-                release_others(session, row.id, call.host_id)
-                let_go(row)
-                write_events(session, call.events)
-            return server_view(session, row)
-
-        return self._database.run(change)
+        return self._database.run(lambda session: arrive(session, call, call.vm_state, call.image_id))
 
 
 def _disks(session: Session, row: Row) -> list[GuestDisk]:
@@ -186,11 +172,3 @@ def _switch_off(session: Session, row: Row, source: Host, run_id: str) -> None:
             reason=f"it was declared down, and server {row.name} is built elsewhere",
         )
     )
-
-
-def _stand_on(session: Session, server_id: str, image_id: str | None) -> None:
-    """The root disk is made of this image now."""
-    query = select(BlockDevice).where(BlockDevice.server_id == server_id, BlockDevice.kind == DiskKind.ROOT)
-    root = session.exec(query).first()
-    if root is not None and image_id is not None:
-        root.image_id = image_id

@@ -6,23 +6,22 @@ from functools import partial
 from sqlmodel import Session
 from temporalio import activity
 
-from activities.control.events import write_events
+from activities.control.arriving import arrive
 from activities.control.guest_plans import plan_guest
 from activities.control.limits import limits_of
-from activities.control.migrations import check_destination, new_migration, open_migration
-from activities.control.taking import held, let_go, take
+from activities.control.migrations import check_destination, new_migration
+from activities.control.taking import take
 from activities.control.targets import target_of
-from activities.control.views import server_view
 from activities.interfaces import live_migrations as interface
 from activities.interfaces.live_migrations import BeginLiveMigration, FinishLiveMigration, LiveMigrationPlan
 from activities.interfaces.plans import GuestPlan
 from hostler.contract.guests import MigrationLimits
-from hostler.contract.servers import MigrationKind, MigrationStatus, Server, TimeoutAction
+from hostler.contract.servers import MigrationKind, Server, TimeoutAction
 from hostler.contract.states import PowerState, VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import Database, Host, Migration
-from scheduler.reservation import make_former, release_former, release_others
+from scheduler.reservation import make_former
 
 MIB_PER_GIB = 1024
 LEAST_GIB = 2
@@ -75,21 +74,8 @@ class LiveMigrations(interface.LiveMigrations):
 
     @activity.defn(name="finish_live_migration")
     def finish_live_migration(self, call: FinishLiveMigration) -> Server:
-        def change(session: Session) -> Server:
-            row, ours = held(session, call.server_id, call.run_id)
-            migration = open_migration(session, row.id)
-            if ours and migration is not None:
-                migration.status, migration.target_id = MigrationStatus.COMPLETED, call.host_id
-                row.host_id, row.power_state = call.host_id, call.power_state
-                off = call.power_state is PowerState.SHUTDOWN
-                row.vm_state, row.fault = VmState.STOPPED if off else VmState.ACTIVE, None
-                release_former(session, row.id)
-                release_others(session, row.id, call.host_id)
-                let_go(row)
-                write_events(session, call.events)
-            return server_view(session, row)
-
-        return self._database.run(change)
+        vm_state = VmState.STOPPED if call.power_state is PowerState.SHUTDOWN else VmState.ACTIVE
+        return self._database.run(lambda session: arrive(session, call, vm_state))
 
 
 def _for_size(per_gib: timedelta, plan: GuestPlan) -> timedelta:

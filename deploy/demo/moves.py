@@ -32,6 +32,7 @@ WEB, WATCHER = "moves-web", "moves-watcher"
 SMALL, MEDIUM, NETWORK, PICTURE = "moves-small", "moves-medium", "moves", "moves-demo"
 LIMIT = timedelta(minutes=3)
 POLL_SECONDS = 0.3
+WIDTH = 100  # of the history: what is no terminal would get an operation's steps on one line
 WINDOW, EVERY = 25, 0.2
 # The second guest pings the first all the time, and says on its console how many of each few pings were answered.
 PINGS = f"""#!/bin/sh
@@ -181,9 +182,8 @@ class Story:
         for event in await self.client.servers.events(self.web):
             line = rows.setdefault((event.operation, event.run_id), [])
             line.append(f"{event.step.name}@{event.step.host}" if event.step.host else event.step.name)
-        console(stderr=True).print(
-            table(["Operation", "Steps"], [[key[0], " ".join(line)] for key, line in rows.items()])
-        )
+        history = table(["Operation", "Steps"], [[key[0], " ".join(line)] for key, line in rows.items()])
+        console(stderr=True).print(history, width=WIDTH)
         wanted = {"boot", "resize", "confirm-resize", "live-migrate", "evacuate", "shelve", "unshelve"}
         self.expect(wanted <= {operation.value for operation, _ in rows}, "the history does not tell it all")
 

@@ -1,6 +1,7 @@
 """`hostler aggregate`."""
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from hostler.cli.pairs import properties
 from hostler.cli.session import session
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.resources import Aggregate
+
+if TYPE_CHECKING:
+    from hostler.client.aggregates import Aggregates
 
 app = typer.Typer(no_args_is_help=True, help="Aggregates: hosts that have something in common.")
 
@@ -24,6 +28,9 @@ PropertyOption = Annotated[
         metavar="KEY=VALUE",
         help="Metadata, such as hostler:evacuate=true; repeat for more.",
     ),
+]
+KeyOption = Annotated[
+    list[str] | None, typer.Option("--property", metavar="KEY", help="What to take away; repeat for more.")
 ]
 COLUMNS: Columns[Aggregate] = {
     "ID": lambda a: a.id,
@@ -73,28 +80,25 @@ def delete(ctx: typer.Context, aggregate: AggregateArgument) -> None:
     session(ctx).run(lambda client: client.aggregates.delete(aggregate))
 
 
-@app.command("add-host")
-def add_host(
-    ctx: typer.Context,
-    aggregate: AggregateArgument,
-    host: HostArgument,
-    format: FormatOption = Format.TABLE,
-    columns: Picked = None,
+def _host_command(
+    name: str, meaning: str, change: "Callable[[Aggregates], Callable[[str, str], Awaitable[Aggregate]]]"
 ) -> None:
-    """Put a host into an aggregate."""
-    show_one(session(ctx).run(lambda client: client.aggregates.add_host(aggregate, host)), FIELDS, format, columns)
+    """Add a command that changes which hosts an aggregate has."""
+
+    @app.command(name, help=meaning)
+    def command(
+        ctx: typer.Context,
+        aggregate: AggregateArgument,
+        host: HostArgument,
+        format: FormatOption = Format.TABLE,
+        columns: Picked = None,
+    ) -> None:
+        changed = session(ctx).run(lambda client: change(client.aggregates)(aggregate, host))
+        show_one(changed, FIELDS, format, columns)
 
 
-@app.command("remove-host")
-def remove_host(
-    ctx: typer.Context,
-    aggregate: AggregateArgument,
-    host: HostArgument,
-    format: FormatOption = Format.TABLE,
-    columns: Picked = None,
-) -> None:
-    """Take a host out of an aggregate."""
-    show_one(session(ctx).run(lambda client: client.aggregates.remove_host(aggregate, host)), FIELDS, format, columns)
+_host_command("add-host", "Put a host into an aggregate.", lambda aggregates: aggregates.add_host)
+_host_command("remove-host", "Take a host out of an aggregate.", lambda aggregates: aggregates.remove_host)
 
 
 @app.command("set")
@@ -106,17 +110,14 @@ def set_(
     columns: Picked = None,
 ) -> None:
     """Set metadata of an aggregate; the rest stays."""
-    metadata = properties("--property", property or [])
-    _change(ctx, aggregate, {**metadata}, format, columns)
+    _change(ctx, aggregate, {**properties("--property", property or [])}, format, columns)
 
 
 @app.command()
 def unset(
     ctx: typer.Context,
     aggregate: AggregateArgument,
-    property: Annotated[
-        list[str] | None, typer.Option("--property", metavar="KEY", help="What to take away; repeat for more.")
-    ] = None,
+    property: KeyOption = None,
     format: FormatOption = Format.TABLE,
     columns: Picked = None,
 ) -> None:

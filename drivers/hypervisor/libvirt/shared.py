@@ -7,6 +7,8 @@ links): a file goes with the last of its names. So nothing has to be handed over
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lxml import etree
@@ -16,7 +18,7 @@ from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
 from drivers.hypervisor.libvirt.disks import backing_file, disk_format, supports_direct_io
 from drivers.hypervisor.libvirt.files import FORMER, GuestFiles, movable_disk
 from drivers.hypervisor.libvirt.migration_xml import LocalDisk, local_disks
-from hostler.contract.errors import InvalidRequest, RescheduleError, Unavailable
+from hostler.contract.errors import HostlerError, InvalidRequest, RescheduleError, Unavailable
 from hostler.contract.guests import GuestDescription, GuestDisk, GuestSpec
 from hostler.contract.names import is_uuid
 from hostler.contract.resources import DiskFormat
@@ -49,23 +51,13 @@ class SharedDisks:
         home = self.home
         if home is None:
             return
-        try:
+        remedy = "mount it, and let root write there (NFS: no_root_squash)"
+        with self._refusing("the directory of shared disks cannot be used", remedy, Unavailable):
             home.mkdir(exist_ok=True)
             home.chmod(TRAVERSABLE)
-        except OSError as error:
-            raise Unavailable(
-                f"the directory of shared disks cannot be used: {error}",
-                field=SETTING,
-                value=str(self._root),
-                remedy="mount it, and let root write there (NFS: no_root_squash)",
-            ) from error
         if closed := first_closed(home):
-            raise Unavailable(
-                f"QEMU's user may not enter {closed}, above the shared disks",
-                field=SETTING,
-                value=str(self._root),
-                remedy=f"chmod o+x {closed}",
-            )
+            message = f"QEMU's user may not enter {closed}, above the shared disks"
+            raise self._refusal(message, f"chmod o+x {closed}", Unavailable)
 
     def make_probe(self, files: GuestFiles) -> str | None:
         """The name of a new file beside the guest's disks; None if they are not shared.
@@ -112,16 +104,10 @@ class SharedDisks:
         Raises:
             RescheduleError: the storage does not let this host.
         """
+        remedy = "all hosts must have the same directory, mounted as one file system that has hard links"
         for name, path in disks.items():
-            try:
+            with self._refusing(f"cannot give the shared disk {path} another name", remedy):
                 os.link(path, files.disk(name))
-            except OSError as error:
-                raise RescheduleError(
-                    f"cannot give the shared disk {path} another name: {error}",
-                    field=SETTING,
-                    value=str(self._root),
-                    remedy="all hosts must have the same directory, mounted as one file system that has hard links",
-                ) from error
 
     def taken_over(self, guest: GuestSpec, base: Path | None) -> tuple[GuestSpec, dict[str, Path]]:
         """The disks, by device name, that the guest had on a host that is down, and the guest as it is with them.
@@ -156,33 +142,23 @@ class SharedDisks:
         if owner is None:
             return
         for path in filter(lambda path: movable_disk(path.name), files.disk_directory.iterdir()):
-            try:
+            with self._refusing(f"cannot give {path} to QEMU's user", "let root do so there (NFS: no_root_squash)"):
                 os.chown(path, *owner)
-            except OSError as error:
-                raise RescheduleError(
-                    f"cannot give {path} to QEMU's user: {error}",
-                    field=SETTING,
-                    value=str(self._root),
-                    remedy="let root do so there (NFS: no_root_squash)",
-                ) from error
 
     def _directory_of(self, description: GuestDescription) -> Path:
         """Where its disks are."""
         if self._root is None:
-            raise RescheduleError(
+            raise self._refusal(
                 "the guest's disks are on shared storage, of which this host has none",
-                field=SETTING,
-                remedy=f"set {SETTING} on all hosts of the cloud, or migrate it powered off",
+                f"set {SETTING} on all hosts of the cloud, or migrate it powered off",
             )
         host_id, server_id, probe = description.host_id or "", description.server_id, description.probe or ""
         directory = self._root / host_id / server_id
         known = is_uuid(host_id) and is_uuid(server_id) and probe.startswith(PROBE) and "/" not in probe
         if not known or not (directory / probe).exists():
-            raise RescheduleError(
+            raise self._refusal(
                 f"host {host_id} has the guest's disks on shared storage, and they are not in {directory} here",
-                field=SETTING,
-                value=str(self._root),
-                remedy="mount the same storage on all hosts, each at its own setting",
+                "mount the same storage on all hosts, each at its own setting",
             )
         return directory
 
@@ -192,12 +168,10 @@ class SharedDisks:
             raise InvalidRequest("a host's ID is a UUID", field="taken_over_from", value=host_id)
         home = (self._root or Path()) / host_id
         if not home.is_dir():
-            raise RescheduleError(
+            raise self._refusal(
                 f"host {host_id} has no directory in {self._root}: it is not mounted here, or that host's disks were "
                 "its own, and lost",
-                field=SETTING,
-                value=str(self._root),
-                remedy=f"mount it; if they are lost, so that the server is to be built from its image: mkdir {home}",
+                f"mount it; if they are lost, so that the server is to be built from its image: mkdir {home}",
             )
         match [path for path in (home / server_id, home / f"{server_id}{FORMER}") if path.is_dir()]:
             case []:
@@ -215,11 +189,9 @@ class SharedDisks:
     def _check_owner(self, path: Path) -> None:
         owner, found = self._qemu(), path.stat()
         if owner is not None and owner != (found.st_uid, found.st_gid):
-            raise RescheduleError(
+            raise self._refusal(
                 f"{path} belongs to {found.st_uid}:{found.st_gid}, and QEMU runs as {owner[0]}:{owner[1]} here",
-                field=SETTING,
-                value=str(self._root),
-                remedy="give QEMU's user and group the same numbers on all hosts",
+                "give QEMU's user and group the same numbers on all hosts",
             )
 
     def _qemu(self) -> tuple[int, int] | None:
@@ -231,6 +203,18 @@ class SharedDisks:
             return None
         user, _, group = label.strip().partition(":")
         return int(user), int(group)
+
+    @contextmanager
+    def _refusing(self, trouble: str, remedy: str, kind: type[HostlerError] = RescheduleError) -> Iterator[None]:
+        """What the storage does not let this host do is refused."""
+        try:
+            yield
+        except OSError as error:
+            raise self._refusal(f"{trouble}: {error}", remedy, kind) from error
+
+    def _refusal(self, message: str, remedy: str, kind: type[HostlerError] = RescheduleError) -> HostlerError:
+        """Somebody must look after the storage, or after the setting that says where it is."""
+        return kind(message, field=SETTING, value=self._root, remedy=remedy)
 
 
 def _check_cache(disk: LocalDisk, path: Path) -> None:

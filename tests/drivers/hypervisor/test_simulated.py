@@ -9,56 +9,9 @@ import pytest
 from drivers.hypervisor.base import HeldGuest, HypervisorDriver
 from drivers.hypervisor.simulated import SimulatedHypervisor
 from hostler.contract.errors import InvalidState, NotFound, RescheduleError
-from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, PortBinding
 from hostler.contract.states import PowerState
-from hostler.settings import SimulatedFault, SimulatedSettings
-
-SETTINGS = SimulatedSettings(vcpus=8, ram_mib=4096, disk_gib=100)
-GIB = 1024**3
-
-
-class Taps:
-    """Remembers which ports are plugged."""
-
-    def __init__(self) -> None:
-        self.up: set[str] = set()
-
-    def plug(self, port_id: str) -> None:
-        self.up.add(port_id)
-
-    def unplug(self, port_id: str) -> None:
-        self.up.discard(port_id)
-
-
-def port(port_id: str) -> PortBinding:
-    return PortBinding(
-        port_id=port_id,
-        server_id="",
-        network_id="n",
-        network="lan",
-        mac="fa:16:3e:00:00:01",
-        ip="10.0.0.5",
-        prefix=24,
-        gateway="10.0.0.1",
-    )
-
-
-def guest(name: str = "web-1", ram_mib: int = 512, disk_gib: int = 5) -> GuestSpec:
-    return GuestSpec(
-        server_id=str(uuid4()),
-        name=name,
-        project="default",
-        flavor="m1.tiny",
-        vcpus=1,
-        ram_mib=ram_mib,
-        disks=[GuestDisk(kind=DiskKind.ROOT, device="vda", size_bytes=disk_gib * GIB)],
-        ports=[port(str(uuid4()))],
-        user_data="c2VjcmV0",
-    )
-
-
-def ignore(_: str) -> None:
-    """Nobody listens to the reports."""
+from hostler.settings import SimulatedFault
+from tests.drivers.hypervisor.simulated import SETTINGS, Taps, guest, ignore
 
 
 @pytest.fixture

@@ -16,15 +16,19 @@ from hostler.contract.errors import InvalidState, NotFound, RescheduleError
 from hostler.contract.guests import GuestSpec, Incoming, MigrationLimits, MigrationReport, Whereabouts
 from hostler.contract.states import PowerState
 from hostler.settings import SimulatedFault
-from tests.drivers.hypervisor.test_simulated import SETTINGS, guest, ignore
-from tests.drivers.hypervisor.test_simulated_moves import ONE, OTHER, Host
-
-NOSTATE, PAUSED, RUNNING, SHUTDOWN = (
-    PowerState.NOSTATE,
-    PowerState.PAUSED,
-    PowerState.RUNNING,
-    PowerState.SHUTDOWN,
+from tests.drivers.hypervisor.simulated import (
+    NOSTATE,
+    ONE,
+    OTHER,
+    PAUSED,
+    RUNNING,
+    SETTINGS,
+    SHUTDOWN,
+    Host,
+    guest,
+    ignore,
 )
+
 LIMITS = MigrationLimits()
 SLOW = SETTINGS.model_copy(update={"latency": {"migrate": timedelta(seconds=0.2)}})
 WRITES = 3
@@ -66,24 +70,6 @@ def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HOSTS, "get", lambda uri: None)
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Host:
-    return Host(tmp_path / "one", ONE)
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Host:
-    return Host(tmp_path / "other", OTHER)
-
-
-@pytest.fixture
-async def running(one: Host) -> GuestSpec:
-    spec = guest()
-    await one.driver.spawn(spec, None, ignore)
-    await one.driver.resume(spec.server_id)
-    return spec
 
 
 async def prepare(spec: GuestSpec, one: Host, other: Host) -> Incoming:

@@ -7,73 +7,28 @@ from uuid import uuid4
 import pytest
 
 from drivers.hypervisor.base import HeldGuest
-from drivers.hypervisor.simulated import SimulatedHypervisor
-from drivers.hypervisor.simulated_guests import SimulatedGuest
 from drivers.image.inspection import inspect
 from hostler.contract.errors import Conflict, InvalidState, NotFound, RescheduleError
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, ImageRef
 from hostler.contract.resources import DiskFormat
-from hostler.contract.states import PowerState
-from hostler.settings import SimulatedFault, SimulatedSettings
-from tests.drivers.hypervisor.test_simulated import SETTINGS, Taps, guest, ignore
-
-NOSTATE, PAUSED, RUNNING, SHUTDOWN = (
-    PowerState.NOSTATE,
-    PowerState.PAUSED,
-    PowerState.RUNNING,
-    PowerState.SHUTDOWN,
+from hostler.settings import SimulatedFault
+from tests.drivers.hypervisor.simulated import (
+    NOSTATE,
+    ONE,
+    OTHER,
+    PAUSED,
+    RUNNING,
+    SETTINGS,
+    SHUTDOWN,
+    Host,
+    guest,
+    ignore,
 )
-ONE, OTHER = str(uuid4()), str(uuid4())
-
-
-class Host:
-    """A simulated host whose worker can die."""
-
-    def __init__(self, directory: Path, host_id: str, settings: SimulatedSettings = SETTINGS) -> None:
-        self.directory = directory
-        self.host_id = host_id
-        self.settings = settings
-        self.taps = Taps()
-        self.driver = self.reborn()
-
-    def reborn(self) -> SimulatedHypervisor:
-        """The next worker's driver."""
-        self.driver = SimulatedHypervisor(self.settings, "sim-1", self.directory, self.taps, self.host_id)
-        return self.driver
-
-    def file(self, kind: str, server_id: str) -> Path:
-        return self.directory / kind / f"{server_id}.json"
-
-    def content(self, server_id: str) -> str:
-        """What the guest's root disk holds."""
-        return SimulatedGuest.model_validate_json(self.file("guests", server_id).read_text()).content
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Host:
-    return Host(tmp_path / "one", ONE)
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Host:
-    return Host(tmp_path / "other", OTHER)
-
-
-@pytest.fixture
-async def running(one: Host) -> GuestSpec:
-    spec = guest()
-    await one.driver.spawn(spec, None, ignore)
-    await one.driver.resume(spec.server_id)
-    return spec
 
 
 def image(path: Path, text: bytes) -> Path:
     path.write_bytes(text)
     return path
-
-
-def size_of(path: Path) -> int:
-    return path.stat().st_size
 
 
 class TestContent:

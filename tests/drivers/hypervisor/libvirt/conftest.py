@@ -71,8 +71,11 @@ def host_id() -> str:
 
 
 @asynccontextmanager
-async def a_host(state_dir: Path, host_id: str) -> AsyncIterator[LibvirtHypervisor]:
-    driver = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir, host_id)
+async def a_host(
+    state_dir: Path, host_id: str, *, host: HostSettings | None = None, storage: Path | None = None
+) -> AsyncIterator[LibvirtHypervisor]:
+    settings = LibvirtSettings(virt_type="qemu", shared_disks=storage)
+    driver = LibvirtHypervisor(settings, host or HostSettings(), state_dir, host_id)
     yield driver
     for server_id in await driver.guests():
         await driver.destroy(server_id)

@@ -19,7 +19,7 @@ from drivers.hypervisor.libvirt.shared import SharedDisks
 from hostler.contract.errors import RescheduleError, Unavailable
 from hostler.contract.guests import GuestDescription, GuestSpec
 from hostler.settings import HostSettings, LibvirtSettings
-from tests.drivers.hypervisor.libvirt.conftest import make_state_dir
+from tests.drivers.hypervisor.libvirt.conftest import a_host, make_state_dir
 from tests.drivers.hypervisor.libvirt.guests import domain_of, guest, holds, ignore, root_disk, write
 
 pytestmark = pytest.mark.real
@@ -43,27 +43,22 @@ def image(tiny: GuestSpec, tiny_image: Path, state_root: Path) -> Path:
 
 
 @asynccontextmanager
-async def a_host(state_dir: Path, host_id: str, storage: Path | None) -> AsyncIterator[LibvirtHypervisor]:
-    settings = LibvirtSettings(virt_type="qemu", shared_disks=storage)
-    driver = LibvirtHypervisor(settings, HostSettings(migration_address="192.0.2.1"), state_dir, host_id)
-    await driver.inventory()
-    yield driver
-    for server_id in await driver.guests():
-        await driver.destroy(server_id)
-    for server_id in await driver.formers():
-        await driver.drop_former(server_id)
-    await driver.close()
+async def on_storage(state_dir: Path, host_id: str, storage: Path | None) -> AsyncIterator[LibvirtHypervisor]:
+    reachable = HostSettings(migration_address="192.0.2.1")
+    async with a_host(state_dir, host_id, host=reachable, storage=storage) as driver:
+        await driver.inventory()
+        yield driver
 
 
 @pytest.fixture
 async def dead(state_dir: Path, storage: Path) -> AsyncIterator[LibvirtHypervisor]:
-    async with a_host(state_dir, DEAD, storage) as driver:
+    async with on_storage(state_dir, DEAD, storage) as driver:
         yield driver
 
 
 @pytest.fixture
 async def alive(next_dir: Path, storage: Path) -> AsyncIterator[LibvirtHypervisor]:
-    async with a_host(next_dir, ALIVE, storage) as driver:
+    async with on_storage(next_dir, ALIVE, storage) as driver:
         yield driver
 
 
@@ -130,7 +125,7 @@ class TestOneHost:
 
     async def test_storage_that_is_not_mounted(self, state_dir: Path, storage: Path) -> None:
         with pytest.raises(Unavailable, match="cannot be used") as refusal:
-            async with a_host(state_dir, DEAD, storage / "not-there"):
+            async with on_storage(state_dir, DEAD, storage / "not-there"):
                 pass
         assert refusal.value.remedy
 
@@ -141,7 +136,7 @@ class TestOneHost:
         before = LibvirtHypervisor(LibvirtSettings(virt_type="qemu"), HostSettings(), state_dir, host_id)
         await before.spawn(tiny, image, ignore)
         await before.close()
-        async with a_host(state_dir, host_id, storage) as now:
+        async with on_storage(state_dir, host_id, storage) as now:
             await now.resume(tiny.server_id)
             described = await now.describe(tiny.server_id)
             assert [(found.shared, described.probe) for found in described.disks] == [(False, None)]
