@@ -115,7 +115,7 @@ class OperationSettings(Section):
 class LiveMigrationSettings(Section):
     """How guests move while they run.
 
-    `downtime` is how long a guest may stand still at the hand-over, which waits until that is enough, at first for half
+    `downtime` is how long a guest may stand still at the hand-over, which waits until that is enough, at first for 60 %
     of it; `bandwidth_mib` how many MiB a second it may take of the network (0: all). `completion_timeout` is how long
     it may take for each GiB of its memory and local disks, at least 2, as in Nova (0: no limit); then `timeout_action`.
     `auto_converge` slows a guest down that writes faster than its memory travels; `post_copy` lets a forced one run on

@@ -38,19 +38,13 @@ class DrainHost(ServersOfHost):
             plan = await workflow.execute_activity_method(
                 HostWork.plan_drain, request, start_to_close_timeout=QUICK_STEP, retry_policy=CONTROL_RETRY
             )
-        except ActivityError as failure:
-            raise (await self.refuse(failure)).to_application_error() from None
+        except (ActivityError, asyncio.CancelledError) as failure:
+            raise await self.refuse(failure) from None
         self.title, self.patience = f"drain of host {plan.host.name}", plan.patience
         self.accept(plan.host)
         self.stage("moves the servers")
-        try:
+        with self.to_its_end():
             while not self.state.stopped and (servers := await self.servers()):
                 await self.each(servers, plan.parallel)
-        except asyncio.CancelledError:
-            self.stop("it was cancelled")
-            raise
-        finally:
-            self.state.done = True
-            self.stage("ended")
         await workflow.wait_condition(workflow.all_handlers_finished)
         return DrainResult(**outcome_of(self.state))

@@ -50,22 +50,16 @@ class HostFailure(FencingWork):
             back = await self.is_back(plan)
             if back and not request.automatic:
                 raise _is_up(plan)
-        except (ActivityError, HostlerError) as failure:
-            raise (await self.refuse(failure)).to_application_error() from None
+        except (ActivityError, HostlerError, asyncio.CancelledError) as failure:
+            raise await self.refuse(failure) from None
         self.accept(plan.host)
-        try:
+        with self.to_its_end():
             if back or not await self.make_sure(plan, request):
                 self.stop("it has come back, and is left alone")
             else:
                 self.stage("evacuates the servers")
                 await self.each(await self.servers(by_policy=request.automatic), plan.parallel)
                 await self._again(plan, request)
-        except asyncio.CancelledError:
-            self.stop("it was cancelled")
-            raise
-        finally:
-            self.state.done = True
-            self.stage("ended")
         await workflow.wait_condition(workflow.all_handlers_finished)
         self._report()
         return HostFailureResult(fenced=self.fenced, **outcome_of(self.state))

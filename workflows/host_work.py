@@ -6,15 +6,16 @@ that is busy is asked again for a while. Cancelling the work cancels the operati
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.interfaces.host_work import HostServers, HostWork, Move, NextMove
 from activities.interfaces.servers import HostRef
-from hostler.contract.errors import HostlerError, InvalidState, ServerBusy
+from hostler.contract.errors import Cancelled, HostlerError, InvalidState, ServerBusy
 from hostler.contract.host_work import HostProgress, HostWorkAccepted, HostWorkCall, MoveState, ServerMove
 from hostler.contract.servers import OperationName
 from workflows.asking import operate
@@ -27,6 +28,7 @@ from workflows.steps import CONTROL_RETRY, QUICK_STEP
 LONGEST_PAUSE = timedelta(seconds=30)
 MOST_OPERATIONS = 4
 """A server that is still there after so many will not leave."""
+ONE_BY_ONE = "host-work-one-by-one"
 
 
 class ServersOfHost:
@@ -65,12 +67,27 @@ class ServersOfHost:
         """From here on whoever asked knows that it has begun."""
         self.state.host, self._accepted = host.name, True
 
-    async def refuse(self, failure: ActivityError | HostlerError) -> HostlerError:
-        """Tell all who ask why not, and return it."""
-        self._refusal = judge(failure, host=None).error
+    async def refuse(self, failure: BaseException) -> BaseException:
+        """Tell all who ask why not, and return what the workflow ends with."""
+        cancelled = is_cancelled_exception(failure)
+        self._refusal = Cancelled("it was cancelled") if cancelled else judge(failure, host=None).error
+        self.state.done = True
         self.stage(f"refused: {self._refusal}")
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self._refusal
+        return failure if cancelled else self._refusal.to_application_error()
+
+    @contextmanager
+    def to_its_end(self) -> Iterator[None]:
+        """However the work inside ends, its progress says so, and why."""
+        try:
+            yield
+        except (Exception, asyncio.CancelledError) as failure:
+            cancelled = is_cancelled_exception(failure)
+            self.stop("it was cancelled" if cancelled else f"it failed: {judge(failure, host=None).error}")
+            raise
+        finally:
+            self.state.done = True
+            self.stage("ended")
 
     def stage(self, stage: str) -> None:
         """Say what is being done."""
@@ -114,9 +131,12 @@ class ServersOfHost:
     async def _move(self, server: ServerMove) -> None:
         course = Course(server, began=workflow.now())
         while server.state in (MoveState.PENDING, MoveState.MOVING):
-            if workflow.cancellation_reason() is not None:
+            if workflow.cancellation_reason() is not None and not _goes_on(course):
                 raise asyncio.CancelledError
-            move = await self._look(course)
+            try:
+                move = await self._look(course)
+            except (ActivityError, asyncio.CancelledError) as failure:
+                move = _unseen(course, failure)
             if move.halt:
                 return self._halt(server, move.halt)
             if move.done:
@@ -156,6 +176,8 @@ class ServersOfHost:
             server.reason = str(error)
             return False
         except HostlerError as error:
+            if isinstance(error, Cancelled) and _goes_on(course):
+                return True
             # Its state may have changed between the look and the operation; twice it has not.
             if isinstance(error, InvalidState) and not again:
                 course.done.append(operation)
@@ -183,3 +205,17 @@ class ServersOfHost:
     def _halt(self, server: ServerMove, why: str) -> None:
         server.state = MoveState.PENDING
         self.stop(why)
+
+
+def _goes_on(course: Course) -> bool:
+    """Whether a move has been made and nobody has confirmed it yet: that is done whoever cancels the whole."""
+    return course.migrated and course.last is OperationName.MIGRATE and workflow.patched(ONE_BY_ONE)
+
+
+def _unseen(course: Course, failure: BaseException) -> Move:
+    """What is to be done with a server when nobody could say."""
+    if _goes_on(course):
+        return Move(operation=OperationName.CONFIRM_RESIZE)
+    if is_cancelled_exception(failure) or not workflow.patched(ONE_BY_ONE):
+        raise failure
+    return Move(reason=in_full(judge(failure, host=None).error))

@@ -7,11 +7,11 @@
 | schedule | control | allocation | release_allocation |
 | claim_resources | target | claim | drop_claim |
 | fetch_image | target | cached image | none: the cache keeps it |
-| bind_ports | target | bridge, DHCP entry, NAT | unbind_ports |
+| bind_ports | target; beside fetch_image and prepare_incoming | bridge, DHCP entry, NAT | unbind_ports |
 | prepare_incoming | target | empty disks, config drive | destroy_guest |
 | migrate_guest | source | a guest that runs on the target, and is off on the source | - : from here on it only goes forward |
 | take_over | target | - | - |
-| destroy_guest, unbind_ports, drop_claim | source; owed when it is silent | - | - |
+| destroy_guest, unbind_ports, drop_claim | source, at the same time; owed when it is silent | - | - |
 | finish_live_migration | control: allocation and host, by one change | ACTIVE | - |
 
 For migrate_guest see workflows/sending.py: whatever becomes of it, workflows/handing_over.py finds out where the guest
@@ -38,10 +38,10 @@ from hostler.contract.servers import Choice, LiveMigrateRequest, OperationName, 
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE
 from workflows.building import BIND_PORTS, CLAIM, SCHEDULE, bind, claim_of, connected_guest, schedule_of
-from workflows.concurrency import to_the_end
+from workflows.concurrency import to_the_end, together
 from workflows.failures import Verdict
 from workflows.handing_over import FINISH_LIVE_MIGRATION, TAKE_OVER
-from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS, remove_handed_over
+from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS, remove_from, remove_handed_over
 from workflows.sending import MIGRATE, SendingOperation
 from workflows.source import blaming
 from workflows.steps import StepDefinition
@@ -55,6 +55,8 @@ PLANNED = (
     *(BEGIN, DESCRIBE, SCHEDULE, CLAIM, FETCH_IMAGE, BIND_PORTS, PREPARE, MIGRATE, TAKE_OVER),
     *(DESTROY, UNBIND_PORTS, DROP_CLAIM, FINISH_LIVE_MIGRATION),
 )
+
+AT_ONCE = "live-migrate-at-once"
 
 
 @workflow.defn(name=OperationName.LIVE_MIGRATE.value)
@@ -110,18 +112,39 @@ class LiveMigrate(SendingOperation):
 
     async def build(self, host: HostRef) -> PowerState:
         """Everything on one host, until the guest runs there."""
-        plan = self.plan.plan
-        await self.step(CLAIM, claim_of(plan), on=host, saga=self.attempt, undo=self.ref)
-        if plan.image is not None:
-            await self.step(FETCH_IMAGE, plan.image, on=host)
-        await bind(self, plan.guest.ports, host, self.attempt)
-        call = PrepareIncoming(**dict(self.ref), guest=await connected_guest(self, plan), description=self.description)
-        incoming = await self.step(PREPARE, call, on=host, saga=self.attempt, undo=self.ref)
+        await self.step(CLAIM, claim_of(self.plan.plan), on=host, saga=self.attempt, undo=self.ref)
+        if workflow.patched(AT_ONCE):
+            _, incoming = await together(self.bind(host), self.receive(host))
+        else:
+            await self.fetch(host)
+            await self.bind(host)
+            incoming = await self.prepare(host)
         return await self.hand_over(host, incoming)
+
+    async def bind(self, host: HostRef) -> None:
+        """Its ports there."""
+        await bind(self, self.plan.plan.guest.ports, host, self.attempt)
+
+    async def receive(self, host: HostRef) -> Incoming:
+        """All else that it will find there."""
+        await self.fetch(host)
+        return await self.prepare(host)
+
+    async def fetch(self, host: HostRef) -> None:
+        """The image that its root disk stands on, if that is still in the catalogue."""
+        if self.plan.plan.image is not None:
+            await self.step(FETCH_IMAGE, self.plan.plan.image, on=host)
+
+    async def prepare(self, host: HostRef) -> Incoming:
+        """Its disks, without what is on them."""
+        guest = await connected_guest(self, self.plan.plan)
+        call = PrepareIncoming(**dict(self.ref), guest=guest, description=self.description)
+        return await self.step(PREPARE, call, on=host, saga=self.attempt, undo=self.ref)
 
     async def finish(self, host: HostRef, power_state: PowerState) -> Server:
         """The guest is there: the source forgets it."""
-        await remove_handed_over(self, self.source, self.ref, self.plan.port_ids)
+        remove = remove_handed_over if workflow.patched(AT_ONCE) else remove_from
+        await remove(self, self.source, self.ref, self.plan.port_ids)
         call = FinishLiveMigration(
             **dict(self.ref),
             host_id=host.id,

@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from temporalio import workflow
-
 from activities.interfaces.guests import Claims, Guests
 from activities.interfaces.ports import HostPorts, PortIds
 from activities.interfaces.servers import HostRef, ServerRef
@@ -33,8 +31,6 @@ async def remove_from(operation: Operation[Any], host: HostRef, ref: ServerRef, 
 
 async def remove_handed_over(operation: Operation[Any], host: HostRef, ref: ServerRef, port_ids: Sequence[str]) -> None:
     """All at once: the guest runs elsewhere, and uses nothing here any more."""
-    if not workflow.patched("removed-at-once"):
-        return await remove_from(operation, host, ref, port_ids)
     ports = PortIds(server_id=ref.server_id, port_ids=list(port_ids))
     await asyncio.gather(
         operation.ensure(DESTROY, ref, on=host),

@@ -5,6 +5,7 @@ is what its hypervisor says, and on Hostler's side also what it takes until the 
 """
 
 import asyncio
+import random
 import re
 import statistics
 import subprocess
@@ -24,9 +25,11 @@ from hostler.client import Client
 from hostler.contract.servers import Server
 
 IMAGE = Path(__file__).parents[2] / ".cache" / "demo.qcow2"
-ROUNDS = 6
+ROUNDS = 10
 NAME, SUBNET = "hlbench", "198.18.73.0/24"
 LOGIN_SECONDS = 120
+REST_SECONDS = (2, 4)
+"""A guest that has just come is not idle: its translated code stayed behind, and so did the wires."""
 STOOD_STILL = re.compile(r"stood still for (\d+) ms")
 DOWNTIME = re.compile(r"Total downtime:\s+(\d+)\s+ms|Downtime w/o network:\s+(\d+)\s+ms")
 BARE = Path("/run/lab/host/bare")
@@ -47,9 +50,11 @@ async def measure(site: Site) -> dict[str, Mapping[str, float]]:
         ours, theirs = [], []
         for round_ in range(ROUNDS):
             to = hosts[(round_ + 1) % 2]
+            await asyncio.sleep(random.uniform(*REST_SECONDS))
             began = time.perf_counter()
             server = await migrated(client, server, to)
             ours.append((time.perf_counter() - began, await stood_still(client, server)))
+            await asyncio.sleep(random.uniform(*REST_SECONDS))
             theirs.append(await asyncio.to_thread(bare.migrate, to))
         await asyncio.to_thread(bare.remove)
         await (await client.servers.delete(server.id)).result()
@@ -94,11 +99,9 @@ class BareGuest:
         base = disk.find("backingStore/source").get("file")
         size = disk.find("source").get("file")
         size_bytes = self._run(hosts[0], "sh", "-c", f"qemu-img info -U --output=json {size} | grep -m1 virtual-size")
-        virtual_size = re.sub(r"\D", "", size_bytes)
-        for host in hosts:
-            self._run(host, "install", "-d", "-m", "755", str(BARE))
-            create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, str(BARE / "disk")]
-            self._run(host, *create, virtual_size)
+        self.create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, str(BARE / "disk")]
+        self.create.append(re.sub(r"\D", "", size_bytes))
+        self._make_disk(self.host)
         self._rewrite(xml, disk)
         self._run(self.host, "sh", "-c", f"cat >{BARE}/domain.xml", input=etree.tostring(xml, encoding="unicode"))
         self._virsh(self.host, "define", str(BARE / "domain.xml"))
@@ -121,7 +124,8 @@ class BareGuest:
             log.set("file", str(BARE / "console.log"))
 
     def migrate(self, to: Host) -> tuple[float, float]:
-        """How many seconds it takes, and for how many milliseconds the guest stands still."""
+        """How many seconds it takes, to a disk that is new, and for how many milliseconds the guest stands still."""
+        self._make_disk(to)
         how = ["--live", "--p2p", "--tls", "--copy-storage-inc", "--persistent", "--undefinesource"]
         began = time.perf_counter()
         self._virsh(self.host, "migrate", *how, self.id, f"qemu+tls://{to.address}/system", f"tcp://{to.address}")
@@ -131,6 +135,11 @@ class BareGuest:
         if found is None:
             raise ValueError("libvirt does not say how long the guest stood still")
         return seconds, float(found[1] or found[2])
+
+    def _make_disk(self, host: Host) -> None:
+        self._run(host, "rm", "-rf", str(BARE))
+        self._run(host, "install", "-d", "-m", "755", str(BARE))
+        self._run(host, *self.create)
 
     def remove(self) -> None:
         """End it."""

@@ -31,7 +31,8 @@ from hostler.contract.names import CONTROL_QUEUE, host_queue
 from hostler.contract.servers import Choice, OperationName, OperationRequest, Progress, Server, StepStatus
 from hostler.contract.states import PowerState, VmState
 from models import Host, OwedWork
-from tests.faults.operations import FORGOTTEN, NoFiller, Operation, plain_operations
+from tests.faults.host_work import half_way, how_it_ended, where_they_run
+from tests.faults.operations import FORGOTTEN, NoFiller, Operation, Scene, plain_operations
 from tests.faults.plan import KILLS, Fault, Plan, Step, Strike
 from tests.faults.site import Cell, NotQuiet, Site, open_cell
 from tests.faults.world import OWED, UNDER_WAY, World, has_failed, is_gone, is_like, roles_of
@@ -64,13 +65,15 @@ class Case:
 class Faultless:
     """How an operation goes by itself: its steps, and the worlds before and after it.
 
-    `origin` is the world before there was the server on which it is carried out.
+    `origin` is the world before there was the server on which it is carried out, `ended_in` (of work on a host) that
+    while the host that has failed is dead.
     """
 
     steps: list[Step]
     origin: World
     former: World
     success: World
+    ended_in: World | None = None
 
 
 @dataclass
@@ -132,6 +135,7 @@ class _Course:
     known: Faultless | None
     result: Result
     origin: World | None = None
+    ended_in: World | None = None
 
     async def run(self) -> None:
         await self.make_ready()
@@ -167,8 +171,11 @@ class _Course:
     async def follow(self, run: WorkflowHandle[Any, Any], former: World) -> None:
         """See how it ends, and what the world is then."""
         status = await self.ended(run)
+        if self.operation.is_host_work:
+            status = await self.work_to_the_end(run)
         if self.cell.dead & self.cell.hosts.keys():
-            if self.known is not None and not self.operation.heals:  # what is on the dead is the next audit's
+            # What is on the dead is the next audit's, or has been looked at.
+            if self.known is not None and not (self.operation.heals or self.operation.is_host_work):
                 await self.look_beside_the_dead(status)
             self.cell.revive()
         if self.operation.is_its_hosts:  # whoever is interrupted registers anew
@@ -176,6 +183,9 @@ class _Course:
         if self.operation.heals:
             await self.audit()  # what a fault kept it from mending, the next one does
         world = await self.look_in_peace()
+        if self.known is not None and self.compare(world, status):
+            await self.audit(heal=False)  # a host takes in what has come when somebody asks what it has
+            world = await self.look_in_peace()
         if self.known is not None and has_orphaned_images(self.compare(world, status)):
             await self.audit()  # whose they are, once no host's guests need them
             world = await self.look_in_peace()
@@ -183,16 +193,38 @@ class _Course:
         if self.known is None:
             if status is not WorkflowExecutionStatus.COMPLETED:
                 self.result.problems.append(f"without a fault it ended as {self.result.outcome}")
-            self.result.faultless = Faultless(self.result.steps, self.origin or former, former, world)
+            self.result.faultless = Faultless(self.result.steps, self.origin or former, former, world, self.ended_in)
             return
         self.check_strikes()
         self.result.differences += self.compare(world, status)
 
-    async def audit(self) -> None:
-        """Have everything audited and mended."""
+    async def work_to_the_end(self, run: WorkflowHandle[Any, Any]) -> WorkflowExecutionStatus:
+        """Ask for work on a host once more where it has not done all; see what it leaves, and says, each time."""
+        for again in (True, False):
+            end = await how_it_ended(self.cell.connection, run, self.operation.definition)
+            self.result.history.append(f"it ended: {end.said}")
+            self.result.problems += end.problems
+            await self.cell.until(self.only_the_dead_owe, "the living to do what they owe")
+            await self.cell.quiet(owing=True)
+            self.ended_in = await self.cell.look()
+            self.result.differences += where_they_run(self.ended_in, self.cell.hosts, end.complete)
+            if self.known is not None:
+                former, ended = self.known.former, self.known.ended_in
+                self.result.differences += half_way(self.ended_in, former, ended, end.complete, sorted(self.cell.dead))
+            if end.complete:
+                break
+            if not again or self.known is None:
+                self.result.problems.append(f"it has not done all: {end.said}")
+                break
+            run = await self.ask()
+            await self.ended(run)
+        return await self.status(run)
+
+    async def audit(self, *, heal: bool = True) -> None:
+        """Have everything audited, and mended."""
 
         async def audited() -> bool:
-            return not (await self.cell.client.audit(heal=True)).not_audited
+            return not (await self.cell.client.audit(heal=heal)).not_audited
 
         await self.cell.until(audited, "every host to be audited")
 
@@ -201,6 +233,8 @@ class _Course:
     async def make_ready(self) -> None:
         """Make what the operation works on, by the operations that make such things."""
         known, way, returns = plain_operations(), self.operation.way(self.cell.scene), self.operation.is_its_hosts
+        beside = self.operation.beside()
+        self.cell.by_name = bool(beside)
         for one in (*way, *([] if returns else [self.operation])):
             one.request(self.cell.scene)
         for need in self.cell.scene.needs:
@@ -210,10 +244,18 @@ class _Course:
             self.origin = await self.cell.look()
         for one in way:
             await self.succeed(one)
+        for one in beside:
+            await self.succeed(one, self.cell.scene.beside())
+        if self.operation.is_host_work:
+            self.cell.scene.host_id = await self.host_of_all()
         if returns:
             await self.have_a_host_owe()
         if self.operation.leaves_the_dead:
             await self.have_its_host_die()
+        if self.operation.follows_silence:
+            row = await self.kill_its_host()
+            if self.operation.takes_ones_word:
+                await self.cell.switch_off(str(row.host))
         if self.operation.after == FORGOTTEN:
             with self.cell.database.write() as session:
                 session.exec(delete(OwedWork))
@@ -230,8 +272,7 @@ class _Course:
         """The power of the server's host fails, guests and all, and that is known."""
         row = await self.kill_its_host()
         assert row.host is not None
-        for file in (self.cell.directory / row.host).glob("simulated/*/guests/*.json"):
-            file.write_text(file.read_text().replace(f'"{PowerState.RUNNING}"', f'"{PowerState.SHUTDOWN}"'))
+        await self.cell.switch_off(row.host)
         await self.cell.client.hosts.declare_down(row.host, "the matrix has switched it off")
 
     async def kill_its_host(self) -> Server:
@@ -246,19 +287,26 @@ class _Course:
         await self.cell.until_down(row.host)  # nobody shall begin to ask it for what it will owe
         return row
 
-    async def succeed(self, operation: Operation) -> None:
+    async def host_of_all(self) -> str:
+        """The UUID of the host that has all servers."""
+        rows = await self.cell.client.servers.list()
+        [host_id] = {row.host_id for row in rows}
+        assert host_id is not None
+        return host_id
+
+    async def succeed(self, operation: Operation, scene: Scene | None = None) -> None:
         """Carry out an operation that is not the one in question."""
-        run = await self.ask(operation)
+        run = await self.ask(operation, scene)
         status = await self.ended(run)
         if status is not WorkflowExecutionStatus.COMPLETED:
             raise NotQuiet(f"to get ready, {operation.name} ended as {status.name}")
 
     # The operation.
 
-    async def ask(self, operation: Operation | None = None) -> WorkflowHandle[Any, Any]:
+    async def ask(self, operation: Operation | None = None, scene: Scene | None = None) -> WorkflowHandle[Any, Any]:
         """Ask for it, as clients do; a handle of its run, whether it was accepted or not."""
-        operation = operation or self.operation
-        scene, temporal = self.cell.scene, self.cell.temporal
+        operation, scene = operation or self.operation, scene or self.cell.scene
+        temporal = self.cell.temporal
         workflow_id = operation.workflow_id(scene)
         if operation.is_its_hosts:
             return await self.start_the_host(workflow_id)
@@ -276,9 +324,9 @@ class _Course:
             accepted = await begin(
                 self.cell.connection,
                 OperationName(operation.workflow),
-                request.model_copy(update={"request_id": scene.id(f"{operation.name} request")}),
+                request.model_copy(update={"request_id": scene.id(f"{operation.name} request for {scene.name}")}),
                 summary=operation.name,
-                server_name="web",
+                server_name=scene.name,
             )
             return temporal.get_workflow_handle(workflow_id, run_id=accepted.run_id)
         except HostlerError as refusal:
@@ -338,7 +386,7 @@ class _Course:
 
     async def waits_for_the_dead(self, run: WorkflowHandle[Any, Any]) -> bool:
         """Whether the operation has passed the point of no return, and can only go on with a host that is dead."""
-        if not self.cell.dead & self.cell.hosts.keys():
+        if self.operation.is_host_work or not self.cell.dead & self.cell.hosts.keys():
             return False
         with suppress(RPCError, WorkflowQueryFailedError, WorkflowQueryRejectedError):
             progress = await run.query("progress", result_type=Progress, rpc_timeout=timedelta(seconds=2))

@@ -2,8 +2,10 @@
 
 from temporalio import activity
 
+from activities.control.host_watch import HostWatch
 from activities.control.ports import Ports
-from activities.interfaces.servers import ServerRef
+from activities.interfaces.host_watch import Fencing
+from activities.interfaces.servers import HostRef, ServerRef
 from drivers.hypervisor.simulated import SimulatedHypervisor
 from drivers.image.local import LocalImageStore
 
@@ -34,3 +36,14 @@ def images_stay_in_the_store() -> None:
         """Nothing."""
 
     LocalImageStore.remove = remove  # type: ignore[method-assign]  # the product, broken on purpose
+
+
+def hosts_are_not_fenced() -> None:
+    """Whoever fences a host does nothing, and says that it is off."""
+
+    @activity.defn(name="fence_host")
+    async def fence_host(self: HostWatch, call: HostRef) -> Fencing:
+        """Nothing."""
+        return Fencing()
+
+    HostWatch.fence_host = fence_host  # type: ignore[method-assign]  # the product, broken on purpose

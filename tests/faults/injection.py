@@ -65,6 +65,10 @@ class Injector(temporalio.client.Interceptor, temporalio.worker.Interceptor):
         config["interceptors"] = [self, *config["interceptors"]]
         return temporalio.client.Client(**config)
 
+    def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
+        """Nor does whoever asks a host without a workflow wait for one that is away."""
+        return _Client(next, self.book)
+
     def intercept_activity(
         self, next: temporalio.worker.ActivityInboundInterceptor
     ) -> temporalio.worker.ActivityInboundInterceptor:
@@ -82,6 +86,19 @@ class Injector(temporalio.client.Interceptor, temporalio.worker.Interceptor):
                 super().init(_Outbound(outbound, injector))
 
         return Inbound
+
+
+class _Client(temporalio.client.OutboundInterceptor):
+    def __init__(self, next: temporalio.client.OutboundInterceptor, book: Book) -> None:
+        super().__init__(next)
+        self._book = book
+
+    async def start_activity(
+        self, input: temporalio.client.StartActivityInput
+    ) -> temporalio.client.ActivityHandle[Any]:
+        if input.schedule_to_start_timeout is not None and input.task_queue in self._book.away():
+            input.schedule_to_start_timeout = ANSWER
+        return await super().start_activity(input)
 
 
 class _Outbound(temporalio.worker.WorkflowOutboundInterceptor):

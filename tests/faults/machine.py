@@ -19,6 +19,7 @@ from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
 from drivers.network import nat
 from drivers.network.local import LocalNetwork
 from drivers.volume.local import LocalVolumes
+from hostler.contract.host_work import DRAIN_HOST, HOST_FAILURE
 from hostler.contract.names import bridge_name, tap_name
 from hostler.contract.servers import OperationName
 from hostler.settings import HostSettings, LibvirtSettings, OperationSettings
@@ -52,7 +53,9 @@ def libvirt_site(servers: TemporalServers, template: Path, disk: Path, jobs: int
         unique=True,
         settings=OperationSettings(resize_on_same_host=True),
         # There is no second host of the kind.
-        without=frozenset({OperationName.MIGRATE, OperationName.LIVE_MIGRATE, OperationName.EVACUATE}),
+        without=frozenset(
+            {OperationName.MIGRATE, OperationName.LIVE_MIGRATE, OperationName.EVACUATE, DRAIN_HOST, HOST_FAILURE}
+        ),
         jobs=jobs or JOBS,
     )
 

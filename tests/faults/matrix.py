@@ -139,10 +139,11 @@ def of_undos(results: Sequence[Result], known: dict[str, Faultless]) -> list[Cas
     """Every undo that showed in the failed cases, each after the failure that has the most to undo.
 
     What comes after a failure in an operation that ends as failed is its undo. Where it goes on elsewhere, it is what
-    the run says of itself, or what a run without a fault does not have.
+    the run says of itself, or what a run without a fault does not have. Work on hosts has no undos.
     """
+    without = {one.name for one in operations() if one.is_host_work}
     after: dict[tuple[str, str], tuple[int, Strike, Step]] = {}
-    for result in sorted(results, key=lambda one: one.case.name):
+    for result in sorted((one for one in results if one.case.operation not in without), key=lambda one: one.case.name):
         goes_on = result.outcome == "completed"
         usual = {step.activity for step in known[result.case.operation].steps}
         undos = [step for step in result.aftermath if not goes_on or step in result.undos or step.activity not in usual]

@@ -7,7 +7,7 @@ allows, and what it works on is made by the operations that make such a thing.
 import base64
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
 from uuid import NAMESPACE_URL, uuid5
@@ -21,6 +21,8 @@ from hostler.contract.calls import CREATE_IMAGE, CREATE_VOLUME, REGISTER_HOST
 from hostler.contract.host_work import DRAIN_HOST, HOST_FAILURE, WATCH_HOSTS
 from hostler.contract.names import (
     DEFAULT_PROJECT,
+    drain_workflow_id,
+    host_failure_workflow_id,
     host_workflow_id,
     image_workflow_id,
     server_workflow_id,
@@ -35,11 +37,20 @@ from hostler.contract.servers import (
     OperationRequest,
 )
 from hostler.contract.states import VmState
+from workflows.host_work import ServersOfHost
 
 DEFINITION = "__temporal_workflow_definition"
 HOLD, FORGOTTEN = "hold", "forgotten"
 """The operation holds rather than give up; the database is older than what the hosts have."""
 FLAVOR, LARGER, IMAGE, KEY, NETWORKS = "tiny", "small", "demo", "key", ("net-a", "net-b")
+SERVER, BESIDE = "web", "spare"
+"""The names of the server of a case, and of another one where a case has two."""
+OF_HOSTS = {
+    REGISTER_HOST: host_workflow_id,
+    DRAIN_HOST: drain_workflow_id,
+    HOST_FAILURE: host_failure_workflow_id,
+}
+"""What is about a host, with the IDs under which it runs."""
 NEEDS_A_GUEST = {"quiesce"}
 """Options that a guest must have a part in; those of the matrix have nothing to boot from."""
 VARIANTS: dict[str, list[tuple[str, tuple[tuple[str, Any], ...], VmState | None]]] = {
@@ -62,6 +73,16 @@ class Scene:
     image_file: str
     host_id: str = ""
     needs: list[str] = field(default_factory=list)
+    name: str = SERVER
+
+    @property
+    def server_id(self) -> str:
+        """The UUID of the server."""
+        return self.id("server" if self.name == SERVER else self.name)
+
+    def beside(self) -> "Scene":
+        """The same, but for another server."""
+        return replace(self, name=BESIDE)
 
     def id(self, role: str) -> str:
         """The UUID of a role."""
@@ -98,6 +119,21 @@ class Operation:
     def is_its_hosts(self) -> bool:
         """Whether it is no client's but a host's, which asks for it when its worker starts."""
         return self.workflow == REGISTER_HOST
+
+    @property
+    def is_host_work(self) -> bool:
+        """Whether it has operations done on all servers of a host. It undoes nothing, and may be asked for again."""
+        return issubclass(self.definition, ServersOfHost)
+
+    @property
+    def follows_silence(self) -> bool:
+        """Whether the servers' host must not be heard any more before it: it sees to the rest itself."""
+        return self.workflow == HOST_FAILURE
+
+    @property
+    def takes_ones_word(self) -> bool:
+        """Whether whoever asks has seen to it that the host is off."""
+        return ("force", True) in self.options
 
     @property
     def leaves_the_dead(self) -> bool:
@@ -150,9 +186,9 @@ class Operation:
         ):
             if words & set(self.workflow.split("-")):
                 return make(scene.id(role))
-        if self.is_its_hosts:
-            return host_workflow_id(scene.host_id)
-        return server_workflow_id(scene.id("server")) if self.on_server else f"matrix:{self.workflow}"
+        if self.workflow in OF_HOSTS:
+            return OF_HOSTS[self.workflow](scene.host_id)
+        return server_workflow_id(scene.server_id) if self.on_server else f"matrix:{self.workflow}"
 
     def allowed(self, scene: Scene) -> Sequence[VmState]:
         """The states of the server from which it may begin; a class that does not say takes any."""
@@ -163,10 +199,15 @@ class Operation:
         states: Sequence[VmState] = bare.allowed()
         return states
 
+    def beside(self) -> list["Operation"]:
+        """The operations that make another server, where one is not enough: it is off."""
+        known = plain_operations()
+        return [known[OperationName.BOOT], known[OperationName.STOP]] if self.is_host_work else []
+
     def way(self, scene: Scene) -> list["Operation"]:
         """The operations that lead to a server from which this one may begin, or leave something to be healed."""
         known = plain_operations()
-        if self.is_its_hosts:
+        if self.workflow in OF_HOSTS:
             return [known[OperationName.BOOT]]
         if self.workflow == AUDIT:
             return [known[OperationName.BOOT], known[OperationName.DELETE]]
@@ -190,8 +231,9 @@ class Operation:
         )
 
 
-OF_OPERATIONS = {DRAIN_HOST, HOST_FAILURE, WATCH_HOSTS}
-"""What consists of other operations, each of which is struck by itself."""
+WITHOUT_END = {WATCH_HOSTS}
+"""What never ends, so that there is no world after it. It changes nothing itself, and is begun again whenever it is not
+there; what it begins is struck as `host-failure+automatic`."""
 
 
 def operations() -> list[Operation]:
@@ -199,7 +241,7 @@ def operations() -> list[Operation]:
     found = []
     for definition in workers.control.WORKFLOWS:
         name = getattr(definition, DEFINITION).name
-        if name in OF_OPERATIONS:
+        if name in WITHOUT_END:
             continue
         hints = get_type_hints(definition.run)  # type: ignore[attr-defined]  # each has one
         model = next((hint for key, hint in hints.items() if key != "return"), None)
@@ -232,19 +274,25 @@ def plain_operations() -> dict[str, Operation]:
 
 
 def _disks(scene: Scene) -> list[BlockDeviceMapping]:
-    """The root disk on the host, a new volume that goes with the server, and one that was there before."""
-    return [
+    """The root disk on the host, a new volume that goes with the server, and one that was there before.
+
+    The last is one server's: another beside it goes without.
+    """
+    disks = [
         BlockDeviceMapping(source_type="image", destination_type="local", uuid=scene.id("image"), boot_index=0),
         BlockDeviceMapping(source_type="blank", destination_type="volume", volume_size=1, delete_on_termination=True),
-        BlockDeviceMapping(source_type="volume", destination_type="volume", uuid=scene.made_by(CREATE_VOLUME)),
     ]
+    if scene.name == SERVER:
+        there = scene.made_by(CREATE_VOLUME)
+        disks.append(BlockDeviceMapping(source_type="volume", destination_type="volume", uuid=there))
+    return disks
 
 
 # By "workflow.field", else by "field". Optional fields are here where they make an operation richer.
 FILLERS: dict[str, Callable[[Scene], Any]] = {
-    "server_id": lambda scene: scene.id("server"),
+    "server_id": lambda scene: scene.server_id,
     "request_id": lambda scene: scene.id("request"),
-    "name": lambda scene: "web",
+    "name": lambda scene: scene.name,
     "flavor": lambda scene: FLAVOR,
     "image": lambda scene: scene.id("image"),
     "networks": lambda scene: [NetworkRequest(network=name) for name in NETWORKS],
@@ -268,6 +316,8 @@ FILLERS: dict[str, Callable[[Scene], Any]] = {
     "later.subject": lambda scene: scene.id("a move that is over"),
     "later.at": lambda scene: datetime(2020, 1, 1, tzinfo=UTC),
     "project": lambda scene: DEFAULT_PROJECT,
+    "drain-host.host_id": lambda scene: scene.host_id,
+    "host-failure.host_id": lambda scene: scene.host_id,
     "delete-volume.ref": lambda scene: scene.made_by(CREATE_VOLUME),
 }
 

@@ -5,6 +5,7 @@ The sites differ in their hosts alone. `simulated` has three, of which the last 
 
 import asyncio
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ JOBS = 8
 TIMEOUTS = TimeoutSettings(
     host_answer=timedelta(seconds=60), vif_plugged=timedelta(seconds=60), stop=timedelta(seconds=1)
 )
+SWITCH_OFF = r"""find "$0/$1" -path '*/guests/*.json' -exec sed -i 's/"running"/"shutdown"/' {} +"""
+"""A shell's script that cuts the power of a simulated host, guests and all, by the cell's directory and its name."""
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBnpsIvMRkxmYT8JfSrGzPVTBpFzbPQhLhTbdrzcBUSz matrix"
 
 
@@ -124,6 +127,8 @@ class Cell:
     dead: set[str] = field(default_factory=set)
     _watching: "asyncio.Task[None] | None" = None
     deaths: list[str] = field(default_factory=list)
+    by_name: bool = False
+    """Whether it has several servers, and all go by their names."""
 
     @property
     def temporal(self) -> temporalio.client.Client:
@@ -134,6 +139,11 @@ class Cell:
     def workers(self) -> list[Worker]:
         """All processes that there are."""
         return [*self.controls, *self.hosts.values()]
+
+    @property
+    def subject(self) -> str:
+        """The UUID of the server that is looked at, if it is one."""
+        return "" if self.by_name else self.scene.server_id
 
     def host_ids(self) -> dict[str, str]:
         """The hosts' names, by UUID."""
@@ -213,6 +223,12 @@ class Cell:
                 self.hosts[name].start()
                 self.dead.discard(name)
 
+    async def switch_off(self, name: str) -> None:
+        """Cut the power of a simulated host, as the fence command does. Its worker is dead already."""
+        command = self.settings.host_failure.fence_command
+        assert command is not None
+        await asyncio.to_thread(subprocess.run, [*command, name], check=True)
+
     async def quiet(self, *, owing: bool = False) -> None:
         """Return when nothing goes on any more: no workflow, no late effect, and (unless `owing`) no owed work.
 
@@ -268,7 +284,7 @@ class Cell:
         directories = {name: self.directory / name for name in self.hosts}
         store, project = self.settings.images_dir, self.settings.project
         world, roles = await asyncio.to_thread(
-            look, self.database, self.scene.id("server"), directories, store, project, self.roles
+            look, self.database, self.subject, directories, store, project, self.roles
         )
         hosts = self.host_ids()
         for what, on in [*await self.running(), *await self.calls()]:
@@ -310,7 +326,9 @@ async def _make_cell(site: Site, address: str, directory: Path, slot: int, contr
         "scheduler": SchedulerSettings(spread=1),
         "timeouts": TIMEOUTS,
         "audit": AuditSettings(interval=timedelta(0)),
-        "host_failure": HostFailureSettings(interval=timedelta(0)),
+        "host_failure": HostFailureSettings(
+            interval=timedelta(0), evacuate=True, fence_command=["sh", "-c", SWITCH_OFF, str(directory)]
+        ),
         "operations": site.settings,
     }
     settings = Settings(state_dir=directory, **shared)

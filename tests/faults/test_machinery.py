@@ -10,18 +10,23 @@ from pydantic import BaseModel
 from temporalio import workflow
 
 import workers.control
+from hostler.contract.errors import OperationFailed
+from hostler.contract.host_work import HostOutcome, HostProgress, MoveState, ServerMove
 from tests.faults import defects
 from tests.faults.case import Case, Faultless, Result, has_orphaned_images, left_off, run_case
 from tests.faults.files import held, stored
+from tests.faults.host_work import half_way, of_failure, of_outcome, where_they_run
 from tests.faults.machine import rules
 from tests.faults.matrix import Matrix, of_steps, of_undos, sample
-from tests.faults.operations import OF_OPERATIONS, NoFiller, Scene, operations
+from tests.faults.operations import BESIDE, SERVER, WITHOUT_END, NoFiller, Scene, operations
 from tests.faults.plan import OF_STEPS, OF_UNDOS, Fault, Plan, Step, Strike
 from tests.faults.report import render
 from tests.faults.site import Site
 from tests.faults.world import Roles, World, has_failed, is_gone
 
-BOOT, IMPORT = (next(one for one in operations() if one.name == name) for name in ("boot", "create-image"))
+BOOT, IMPORT, FAILURE = (
+    next(one for one in operations() if one.name == name) for name in ("boot", "create-image", "host-failure")
+)
 WORLD = World({})
 
 
@@ -73,6 +78,61 @@ async def test_a_file_that_stays_in_the_image_store_is_found(site: Site, tmp_pat
     assert not result.problems
     [line] = result.differences
     assert line.startswith(f"+ image store: {Scene(site.name, '').id(IMPORT.name)}: ")
+
+
+async def test_a_server_that_runs_on_two_hosts_is_found(site: Site, tmp_path: Path) -> None:
+    broken = replace(site, defect=defects.hosts_are_not_fenced)
+
+    result = await run_case(broken, tmp_path / "case", 0, FAILURE, Case(FAILURE.name, "", ""))
+
+    assert "+ web runs on first-1, second-1" in result.differences
+
+
+def test_work_on_a_host_leaves_each_server_as_before_or_as_afterwards() -> None:
+    on = {
+        (name, host): [f"guests/<{name}>.json: {power}", f"ports/<port 0 of {name}>.json: {host}"]
+        for name, power in ((SERVER, '"running"'), (BESIDE, '"shutdown"'))
+        for host in ("first", "second")
+    }
+
+    def world(one: str, other: str, row: str = "enabled=False") -> World:
+        sections: dict[str, list[str]] = {"host": [row]}
+        for name, host in ((SERVER, one), (BESIDE, other)):
+            sections.setdefault(f"<{host}>: files", []).extend(on[name, host])
+        return World(sections)
+
+    former, ended, between = (
+        world("first", "first", "enabled=True"),
+        world("second", "second"),
+        world("first", "second"),
+    )
+    doubled = World({where: [*between.sections[where], *ended.sections.get(where, [])] for where in between.sections})
+    assert half_way(between, former, ended, complete=False) == []
+    assert half_way(between, former, ended, complete=True) == between.differences(ended) != []
+    assert half_way(world("second", "first", "enabled=maybe"), former, ended, complete=False) == [
+        "+ host: enabled=maybe"
+    ]
+    assert half_way(World({}), former, former, complete=False)
+    assert where_they_run(between, ["first", "second"], complete=True) == []
+    assert half_way(doubled, former, ended, complete=False)
+    assert where_they_run(doubled, ["first", "second"], complete=False) == [f"+ {SERVER} runs on first, second"]
+    assert where_they_run(World({}), ["first"], complete=True) == [f"+ {SERVER} runs on no host"]
+
+
+def test_work_on_a_host_that_has_failed_says_why_to_whoever_follows_it() -> None:
+    error, silent = OperationFailed("no power"), HostProgress(host_id="1", stage="moves the servers")
+
+    assert len(of_failure(error, silent).problems) == 2
+    assert of_failure(error, silent.model_copy(update={"done": True, "stopped": "no power"})).problems == []
+    assert of_failure(error, silent.model_copy(update={"stage": "refused: no power"})).problems == []
+
+
+def test_a_server_that_stays_on_its_host_says_why() -> None:
+    stays = ServerMove(server_id="1", name=SERVER, project="default", state=MoveState.FAILED)
+    outcome = HostOutcome(host_id="1", host="first", failed=[stays])
+
+    assert of_outcome(outcome).problems == [f"nobody says why {SERVER} stays"]
+    assert of_outcome(outcome.model_copy(update={"stopped": "no power"})).problems == []
 
 
 async def test_a_fault_that_strikes_nothing_is_a_failure(site: Site, faultless: Faultless, tmp_path: Path) -> None:
@@ -253,7 +313,7 @@ def test_every_operation_of_the_control_worker_can_be_asked_for() -> None:
             operation.way(scene)
     assert {one.workflow for one in operations()} == {
         workflow._Definition.must_from_class(one).name for one in workers.control.WORKFLOWS
-    } - OF_OPERATIONS
+    } - WITHOUT_END
 
 
 def test_a_field_that_it_cannot_fill_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,8 @@ def look(
 ) -> tuple[World, Roles]:
     """The database, the directories of the hosts by their names, the image store. What is under way the runner knows.
 
-    `known` remembers what identifiers were of: what is left of a port keeps its role when the row has gone.
+    `known` remembers what identifiers were of: what is left of a port keeps its role when the row has gone. Without a
+    `server_id` all servers go by their names.
     """
     server = None
     sections: dict[str, list[str]] = {}
@@ -111,8 +112,16 @@ def look(
 
 
 def roles_of(session: Session, server_id: str, *, moving: bool = True) -> Roles:
-    """What the identifiers in the database are of. With `moving` the server's host is "its host", whichever it is."""
+    """What the identifiers in the database are of. With `moving` the server's host is "its host", whichever it is.
+
+    What is of another server says so.
+    """
     roles = Roles()
+    others = {row.id: row.name for row in session.exec(select(Server)) if row.id != server_id}
+
+    def of(owner: str | None) -> str:
+        return f" of {others[owner]}" if owner in others else ""
+
     server = session.get(Server, server_id)
     home = server.host_id if server is not None and moving else None
     for host in session.exec(select(Host)):
@@ -124,22 +133,26 @@ def roles_of(session: Session, server_id: str, *, moving: bool = True) -> Roles:
         roles.add(network.cidr.rpartition(".")[0] + ".", f"{network.name}.")
         roles.add(bridge_name(network.id), f"bridge {network.name}")
     for port in session.exec(select(Port)):
-        label = f"port {port.position}"
-        roles.add(port.id, label)
-        roles.add(tap_name(port.id), f"tap {port.position}")
-        roles.add(port.mac, f"mac {port.position}")
-    named = [*session.exec(select(Image)), *session.exec(select(models.Flavor)), *session.exec(select(Volume))]
-    for row in named:
+        position = f"{port.position}{of(port.server_id)}"
+        roles.add(port.id, f"port {position}")
+        roles.add(tap_name(port.id), f"tap {position}")
+        roles.add(port.mac, f"mac {position}")
+    for row in [*session.exec(select(Image)), *session.exec(select(models.Flavor))]:
         roles.add(row.id, f"{type(row).__name__.lower()} {row.name or 'of the server'}")
+    for volume in session.exec(select(Volume)):
+        roles.add(volume.id, f"volume {volume.name or 'of the server'}{of(volume.server_id)}")
     for device in session.exec(select(models.BlockDevice)):
-        roles.add(device.id, f"device {device.position}")
+        roles.add(device.id, f"device {device.position}{of(device.server_id)}")
         if device.image_id is not None and device.image_id not in roles.names:
             roles.add(device.image_id, f"former image of device {device.position}")
     for work in session.exec(select(OwedWork)):
-        roles.add(work.id, f"owed {work.activity}")
+        roles.add(work.id, f"owed {work.activity}{of(work.server_id)}")
     for event in session.exec(select(ServerEvent)):
-        roles.add(event.run_id, f"run of {event.operation}")
-    roles.add(server_id, "server")
+        roles.add(event.run_id, f"run of {event.operation}{of(event.server_id)}")
+    for other, name in others.items():
+        roles.add(other, name)
+    if server_id:
+        roles.add(server_id, "server")
     return roles
 
 

@@ -22,7 +22,7 @@ from drivers.hypervisor.libvirt.standstill import Standstill
 from hostler.contract.errors import Unavailable
 from hostler.contract.guests import Incoming, MigrationLimits
 
-FIRST_DOWNTIME, DOWNTIME_STEP = 0.5, 0.1
+FIRST_DOWNTIME, DOWNTIME_STEP = 0.6, 0.1
 """Of what is allowed at most: in the first pass over a guest's memory, and more in each that follows."""
 
 
