@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import libvirt
 from lxml import etree
@@ -20,8 +21,10 @@ REMEDY = "install qemu-guest-agent in the guest and let it run, or make the snap
 
 
 @contextmanager
-def frozen(domain: libvirt.virDomain, must: bool) -> Iterator[None]:
+def frozen(domain: libvirt.virDomain, must: bool, mark: Path) -> Iterator[None]:
     """Freeze the guest's file systems for the block if there is an agent that does it; whatever happens, thaw them.
+
+    While they may be frozen the file `mark` is there: for the worker that comes after one that dies meanwhile.
 
     Raises:
         InvalidState: it `must` be, and cannot.
@@ -32,11 +35,25 @@ def frozen(domain: libvirt.virDomain, must: bool) -> Iterator[None]:
         _refuse(domain, reason, must)
         yield
         return
+    mark.touch()
     try:
         _freeze(domain, must)
         yield
     finally:
-        _thaw(domain)  # also when it said no: an agent that was too slow may have done it since
+        thaw(domain, mark)  # also when it said no: an agent that was too slow may have done it since
+
+
+def thaw(domain: libvirt.virDomain, mark: Path) -> None:
+    """Thaw the guest's file systems; `mark` stays when nobody can say that they are."""
+    for last in [False] * (THAWS - 1) + [True]:
+        try:
+            domain.agentSetResponseTimeout(ANSWER_SECONDS)
+            domain.fsThaw()
+            mark.unlink(missing_ok=True)
+            return
+        except libvirt.libvirtError as error:
+            if last:
+                logger.error("the file systems of guest %s may be frozen: %s", domain.UUIDString(), one_line(error))
 
 
 def _unfit(domain: libvirt.virDomain) -> str:
@@ -60,16 +77,6 @@ def _freeze(domain: libvirt.virDomain, must: bool) -> None:
         domain.fsFreeze()
     except libvirt.libvirtError as error:
         _refuse(domain, f"the guest agent does not freeze the file systems: {one_line(error)}", must)
-
-
-def _thaw(domain: libvirt.virDomain) -> None:
-    for last in [False] * (THAWS - 1) + [True]:
-        try:
-            domain.fsThaw()
-            return
-        except libvirt.libvirtError as error:
-            if last:
-                logger.error("the file systems of guest %s may be frozen: %s", domain.UUIDString(), one_line(error))
 
 
 def _refuse(domain: libvirt.virDomain, reason: str, must: bool) -> None:

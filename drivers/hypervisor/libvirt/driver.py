@@ -1,6 +1,7 @@
 """The hypervisor driver for libvirt: what `HypervisorDriver` asks, step by step, each blocking step on a thread."""
 
 import asyncio
+import logging
 import platform
 import shutil
 import time
@@ -33,7 +34,7 @@ from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.snapshots import Snapshots
 from drivers.hypervisor.libvirt.spawning import kept_disks, make_files
 from drivers.hypervisor.power import PowerNews
-from hostler.contract.errors import NotFound, Unavailable
+from hostler.contract.errors import HostlerError, NotFound, Unavailable
 from hostler.contract.guests import (
     Arrival,
     DisksOffer,
@@ -52,6 +53,8 @@ GIB = 1 << 30
 MIB = 1 << 20
 BUTTON_INTERVAL = timedelta(seconds=10)  # a guest that is still booting does not hear the first press
 POLL_INTERVAL = timedelta(seconds=0.5)
+
+logger = logging.getLogger(__name__)
 
 
 class LibvirtHypervisor:
@@ -224,6 +227,17 @@ class LibvirtHypervisor:
         async with self._turn(server_id):
             return await self._snapshots.take(files, target, quiesce, report)
 
+    async def restore(self) -> None:
+        """Put right what a worker that died has left half done in guests that run: file systems are thawed."""
+        for guest in await self.held():
+            if guest.host_id == self._host_id:
+                files = self._files(guest.server_id)
+                async with self._turn(guest.server_id):
+                    try:
+                        await self._blocking.run(self._snapshots.thaw, files)
+                    except HostlerError as error:
+                        logger.warning("guest %s: %s", guest.server_id, error)
+
     async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
         """See `HypervisorDriver.offer_disks`.
 
@@ -355,6 +369,7 @@ class LibvirtHypervisor:
     async def close(self) -> None:
         """See `HypervisorDriver.close`."""
         self._power.close()
+        await self._leaving.close()
         await self._blocking.close()
         self._connection.close()
 

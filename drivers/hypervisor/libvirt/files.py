@@ -83,6 +83,11 @@ class GuestFiles:
         return written if is_uuid(written) else None
 
     @property
+    def freezing(self) -> Path:
+        """There while the file systems in the guest are frozen, or may be."""
+        return self.directory / "freezing"
+
+    @property
     def config_drive(self) -> Path:
         """The config drive, an ISO 9660 image."""
         return self.directory / CONFIG_DRIVE

@@ -65,6 +65,14 @@ class Snapshots:
             raise
         return DiskFormat.QCOW2
 
+    def thaw(self, files: GuestFiles) -> None:
+        """Let a guest go on whose file systems a worker that died has left frozen. One that is off has none; blocks."""
+        server_id = files.directory.name
+        if files.freezing.exists() and not self._domains.is_off(server_id):
+            agent.thaw(self._domains.get(server_id), files.freezing)
+        else:
+            files.freezing.unlink(missing_ok=True)
+
     async def _convert(self, files: GuestFiles, target: Path, report: Report) -> None:
         size = await self._blocking.run(virtual_size, files.root_disk)
         done = Progress(0, size)
@@ -90,7 +98,7 @@ class Snapshots:
             await self._blocking.run(_check_room, target, files.root_disk)
             await self._blocking.run(_make_anew, target, size)
             try:
-                await self._blocking.run(_begin, domain, disk, target, quiesce)
+                await self._blocking.run(_begin, domain, disk, target, quiesce, files.freezing)
                 while progress := await self._blocking.run(_progress, domain):
                     said = str(progress)
                     report(said)
@@ -142,7 +150,7 @@ def _root_disk(domain: libvirt.virDomain, files: GuestFiles) -> tuple[str, int]:
     raise NotFound("the guest has no root disk on this host", field="server_id", value=files.directory.name)
 
 
-def _begin(domain: libvirt.virDomain, disk: str, target: Path, quiesce: bool) -> None:
+def _begin(domain: libvirt.virDomain, disk: str, target: Path, quiesce: bool, freezing: Path) -> None:
     """Begin the copy; what the guest writes from now on is not in it.
 
     The file systems are frozen for this moment only, and on one thread: nothing but the worker's death comes between.
@@ -153,7 +161,7 @@ def _begin(domain: libvirt.virDomain, disk: str, target: Path, quiesce: bool) ->
         ),
         mode="push",
     )
-    with agent.frozen(domain, must=quiesce), libvirt_errors(RescheduleError):
+    with agent.frozen(domain, must=quiesce, mark=freezing), libvirt_errors(RescheduleError):
         with suppress(libvirt.libvirtError):
             domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)  # forgets that of an earlier job
         flags = libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL
