@@ -1,6 +1,7 @@
 """Sends a guest to another host while it runs; how the hand-over is kept safe, see `migration_call`."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +24,8 @@ from drivers.hypervisor.reporting import reporting
 from hostler.contract.errors import HostlerError, NotFound, OperationFailed, RescheduleError, Unavailable
 from hostler.contract.guests import Incoming, MigrationLimits, MigrationReport, Whereabouts
 
+logger = logging.getLogger(__name__)
+
 POLL_INTERVAL = timedelta(seconds=0.3)
 END_LIMIT = timedelta(seconds=50)
 """How long libvirt may take to end a migration: it gives up a silent host after half a minute."""
@@ -37,6 +40,7 @@ class Leaving:
         self._uri = uri
         self._domains = domains
         self._blocking = blocking
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def migrate(
         self, server_id: str, incoming: Incoming, limits: MigrationLimits, report: Report
@@ -48,18 +52,20 @@ class Leaving:
             at = Place.AWAY
         if at is Place.OFF:
             raise NotFound("the guest is off", field="server_id", value=server_id, remedy="migrate it as one that is")
-        began, still = time.monotonic(), Standstill()
+        began, still, gone = time.monotonic(), Standstill(), asyncio.Event()
         peer = Peer(incoming.address)
         try:
             await self._blocking.run(peer.open, RescheduleError if at is Place.RUNNING else Unavailable)
             if at is not Place.AWAY:
-                move = partial(migration_call.migrate, self._uri, incoming, limits, peer, still)
+                tell = partial(asyncio.get_running_loop().call_soon_threadsafe, gone.set)
+                move = partial(migration_call.migrate, self._uri, incoming, limits, peer, still, tell)
                 async with severing(self._blocking, domain, lambda: peer.lost):
-                    await self._move(domain, incoming, limits, report, move)
-            await whatever_happens(self._cross(domain, report))
-            await whatever_happens(self._blocking.run(peer.let_run, server_id))
-            await whatever_happens(self._blocking.run(self._domains.note_handed_over, server_id))
-            known = await self._blocking.run(migration_job.completed, domain)
+                    await self._move(domain, incoming, limits, report, move, gone)
+            if not gone.is_set():
+                await whatever_happens(self._cross(domain, report))
+                await whatever_happens(self._blocking.run(peer.let_run, server_id))
+                await whatever_happens(self._blocking.run(self._domains.note_handed_over, server_id))
+            known = await self._blocking.run(peer.report, server_id)
             return still.corrected(known, timedelta(seconds=time.monotonic() - began), limits)
         finally:
             peer.close()
@@ -106,6 +112,10 @@ class Leaving:
             return
         await self._blocking.run(migration_job.abort, domain)
 
+    async def close(self) -> None:
+        """Wait until libvirt is through with the guests that have left."""
+        await asyncio.gather(*self._ending)
+
     async def force(self, server_id: str) -> None:
         """See `HypervisorDriver.force_complete`."""
         domain = await self._blocking.run(self._domains.get, server_id)
@@ -118,8 +128,9 @@ class Leaving:
         limits: MigrationLimits,
         report: Report,
         move: Callable[[], None],
+        gone: asyncio.Event,
     ) -> None:
-        """Returns when the guest is gone from here."""
+        """Returns when the guest is gone from here: when `gone` is set, libvirt has yet to see that."""
         # A thread of its own: it is held up until the end.
         threads = BlockingCalls("migration", 1)
         if await self._blocking.run(migration_job.under_way, domain) is not None:
@@ -129,21 +140,40 @@ class Leaving:
             call = asyncio.create_task(threads.run(move))
         moved = False
         try:
-            moved = await self._follow(domain, call, limits, report)
+            moved = await self._follow(domain, call, gone, limits, report)
         except BaseException as reason:
             await whatever_happens(self._give_up(domain, call, report))
             if await whatever_happens(self._blocking.run(migration_job.place, domain)) is not Place.AWAY:
                 await whatever_happens(self._run_on(domain))
                 raise reason from None
         finally:
-            await threads.close()
-        if await self._blocking.run(migration_job.place, domain) is not Place.AWAY:
+            if gone.is_set():
+                ending = asyncio.create_task(self._end(domain.UUIDString(), call, threads), name="end of a migration")
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+            else:
+                await threads.close()
+        if not gone.is_set() and await self._blocking.run(migration_job.place, domain) is not Place.AWAY:
             failure = await self._failure(domain, call, incoming, moved)
             await whatever_happens(self._run_on(domain))
             raise failure
 
+    async def _end(self, server_id: str, call: asyncio.Task[None], threads: BlockingCalls) -> None:
+        """Until libvirt is through with a guest that runs on its next host, whose migration does not wait for that."""
+        await asyncio.wait({call})
+        await threads.close()
+        if error := call.exception():
+            logger.warning("guest %s has left, and libvirt says: %s", server_id, error)
+        with suppress(HostlerError):  # libvirt itself says so, too
+            await self._blocking.run(self._domains.note_handed_over, server_id)
+
     async def _follow(
-        self, domain: libvirt.virDomain, call: asyncio.Task[None], limits: MigrationLimits, report: Report
+        self,
+        domain: libvirt.virDomain,
+        call: asyncio.Task[None],
+        gone: asyncio.Event,
+        limits: MigrationLimits,
+        report: Report,
     ) -> bool:
         """Until it has ended, whatever its outcome; whether anything was seen to move.
 
@@ -152,7 +182,7 @@ class Leaving:
         """
         began, moved, said, forced = time.monotonic(), False, "migrating", ""
         async with reporting(report, lambda: said):
-            while not (await asyncio.wait({call}, timeout=POLL_INTERVAL.total_seconds()))[0]:
+            while not await _ended(call, gone):
                 progress = await self._blocking.run(migration_job.under_way, domain)
                 if progress is None:
                     continue
@@ -215,6 +245,16 @@ class Leaving:
         if here is not None or moved or error.get_error_code() in LOST - {libvirt.VIR_ERR_NO_CONNECT}:
             return Unavailable(text, remedy="see that both hosts run and that the network between them does")
         return RescheduleError(text, remedy="see the logs of libvirt and QEMU on that host")
+
+
+async def _ended(call: asyncio.Task[None], gone: asyncio.Event) -> bool:
+    """Whether one of them has come about before it is time to look again."""
+    left = asyncio.create_task(gone.wait())
+    try:
+        wait = asyncio.wait({call, left}, timeout=POLL_INTERVAL.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+        return bool((await wait)[0])
+    finally:
+        left.cancel()
 
 
 def _goes_on(server_id: str, *, crossing: bool) -> Unavailable:

@@ -9,6 +9,9 @@ again, whatever happens, and is lost if the network is. A migration that ends be
 libvirt does it: if the network is cut within that moment, the guest may run twice.
 """
 
+import threading
+from collections.abc import Callable
+
 import libvirt
 
 from drivers.hypervisor.libvirt import migration_job
@@ -44,17 +47,27 @@ def allow_downtime(domain: libvirt.virDomain, limits: MigrationLimits, *, passes
         domain.migrateSetMaxDowntime(max(1, int(1000 * share * limits.downtime.total_seconds())))
 
 
-def migrate(uri: str, incoming: Incoming, limits: MigrationLimits, peer: Peer, still: Standstill) -> None:
-    """Blocks until the end, on a connection of its own: libvirtd serves few calls of one at a time."""
-    domain = still.open(uri, incoming.server_id)
+def migrate(
+    uri: str, incoming: Incoming, limits: MigrationLimits, peer: Peer, still: Standstill, gone: Callable[[], object]
+) -> None:
+    """Blocks until the end, on a connection of its own: libvirtd serves few calls of one at a time.
+
+    `gone` is called, on another thread, when the guest runs there, if that is known before the end.
+    """
+    domain, told = still.open(uri, incoming.server_id), threading.Event()
 
     def let_run() -> None:  # at once: the guest stands still
         peer.let_run(incoming.server_id)
         still.runs()
 
-    with watching(domain.name(), let_run):
+    def left() -> None:
+        let_run()
+        told.set()
+        gone()
+
+    with watching(domain.name(), left):
         domain.migrateToURI3(migration_uri(incoming.address), parameters(incoming, limits), flags(incoming, limits))
-    if migration_job.place(domain) is Place.AWAY:
+    if not told.is_set() and migration_job.place(domain) is Place.AWAY:
         let_run()
 
 

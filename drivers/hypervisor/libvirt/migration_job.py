@@ -13,6 +13,7 @@ from hostler.contract.guests import MigrationReport
 
 MIB = 1 << 20
 KEEP = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
+INCOMING = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
 HANDED_OVER_BY = (libvirt.VIR_DOMAIN_PAUSED_POSTCOPY, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
 
 
@@ -143,11 +144,11 @@ def forget_completed(domain: libvirt.virDomain) -> None:
 
 
 def completed(domain: libvirt.virDomain) -> MigrationReport | None:
-    """How the last migration went, until the guest was there, if libvirt still knows."""
+    """How the last migration went, until the guest was there, if libvirt still knows, be it there or here."""
     job: dict[str, Any] = {}
     with libvirt_errors(Unavailable), ignoring(*GONE):
         job = domain.jobStats(KEEP)
-    if not _is_migration(job):
+    if job.get("operation") not in (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, INCOMING):
         return None
     return MigrationReport(
         duration=timedelta(milliseconds=job.get("time_elapsed", 0)),

@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 
 import libvirt
 
+from drivers.hypervisor.libvirt import migration_job
 from drivers.hypervisor.libvirt.connection import one_line
 from drivers.hypervisor.libvirt.events import run_event_loop
 from hostler.contract.errors import HostlerError, RescheduleError, Unavailable
+from hostler.contract.guests import MigrationReport
 
 TLS_PORT = 16514
 CONNECT_SECONDS = 5
@@ -104,6 +106,13 @@ class Peer:
                 f"the guest was handed over, and {self._uri} does not let it run: {one_line(error)}",
                 remedy=f"look at it there: virsh domstate --reason {server_id}",
             ) from error
+
+    def report(self, server_id: str) -> MigrationReport | None:
+        """How the guest came there, if that libvirt says so."""
+        with suppress(libvirt.libvirtError, HostlerError):
+            if self._connection is not None:
+                return migration_job.completed(self._connection.lookupByUUIDString(server_id))
+        return None
 
     @property
     def lost(self) -> bool:

@@ -4,6 +4,7 @@ Post-copy is what no other test reaches: the guest runs on its next host, and it
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ import libvirt
 import pytest
 
 from drivers.blocking import BlockingCalls
-from drivers.hypervisor.libvirt import leaving, severing
+from drivers.hypervisor.libvirt import leaving, migration_call, severing
 from drivers.hypervisor.libvirt.leaving import Leaving
 from drivers.hypervisor.libvirt.peers import Peer, _let_run
 from hostler.contract.errors import RescheduleError, Unavailable
@@ -84,6 +85,7 @@ class Domains:
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
+        self.noted: list[str] = []
 
     def get(self, server_id: str) -> Domain:
         return self._domain
@@ -95,7 +97,7 @@ class Domains:
         return not self._domain.isActive()
 
     def note_handed_over(self, server_id: str) -> None:
-        pass
+        self.noted.append(server_id)
 
 
 class Stage:
@@ -117,6 +119,9 @@ class Stage:
 
             def let_run(self, server_id: str) -> None:
                 stage.let_run.append(stage.domain.crosses)
+
+            def report(self, server_id: str) -> None:
+                pass
 
             @property
             def lost(self) -> bool:
@@ -221,12 +226,39 @@ async def test_a_migration_that_is_given_up_after_all_has_crossed_over_goes_on(
     await giving_up
 
 
+@pytest.mark.parametrize("complaint", [None, libvirt.libvirtError("the guest has gone")])
+async def test_a_guest_that_runs_on_its_next_host_does_not_wait_until_libvirt_has_seen_that_it_is_gone_here(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch, complaint: Exception | None
+) -> None:
+    through = threading.Event()
+
+    def migrate(*arguments: Any) -> None:
+        tell_gone = arguments[-1]
+        tell_gone()
+        through.wait(10)
+        if complaint is not None:
+            raise complaint
+
+    monkeypatch.setattr(migration_call, "migrate", migrate)
+    domain = Domain(0, RUNNING)
+    domains = Domains(domain)
+    here = Leaving("", domains, blocking)  # type: ignore[arg-type]  # it is played
+    await here.migrate(domain.uuid, incoming(domain), LIMITS, ignore)
+
+    closing = asyncio.create_task(here.close())
+    await asyncio.sleep(10 * MOMENT.total_seconds())
+    assert (closing.done(), domains.noted) == (False, [])
+    through.set()
+    await closing
+    assert domains.noted == [domain.uuid]
+
+
 async def test_no_time_is_too_long_for_a_guest_that_has_crossed_over(stage: Stage, blocking: BlockingCalls) -> None:
     domain = Domain(float("inf"))
     here = stage.leaves(domain, blocking)
     call = asyncio.create_task(here._end_of_other(domain))
     limits = MigrationLimits(completion_timeout=timedelta(microseconds=1))
-    following = asyncio.create_task(here._follow(domain, call, limits, ignore))
+    following = asyncio.create_task(here._follow(domain, call, asyncio.Event(), limits, ignore))
     await asyncio.sleep(20 * MOMENT.total_seconds())
     assert not following.done()
     domain.arrives()
