@@ -1,5 +1,5 @@
 """All tests but the slow ones, in groups that run side by side, as most tests wait most of the time: those that use
-this machine's own guests; those that use a lab or the like; and, in two processes, the others.
+this machine's own guests; those that use a lab, or a cloud of many processes; and, in two processes, the others.
 """
 
 import os

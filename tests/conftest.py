@@ -27,8 +27,8 @@ pytest_plugins = ["tests.databases"]
 TEMPORAL = Path(sys.executable).with_name("temporal")
 TESTS = Path(__file__).parent
 GROUPS = {
-    "machine": ("drivers/hypervisor/libvirt", "end_to_end", "runbooks"),
-    "lab": ("drivers/network", "faults", "lab"),
+    "machine": ("drivers/hypervisor/libvirt", "end_to_end", "observability", "runbooks"),
+    "lab": ("drivers/network", "faults", "lab", "neighbours", "upgrades"),
 }
 # Below those that the kernel chooses, a part for each of the processes that run tests at once: see tests/__main__.py.
 PORTS_EACH = 1000
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark those of a group that has something of which there is only one: this machine's guests, or much of it."""
+    """Mark those of the groups whose tests are not to run beside each other: see tests/__main__.py."""
     folder = item.path.relative_to(TESTS)
     groups = [name for name, parts in GROUPS.items() if any(folder.is_relative_to(part) for part in parts)]
     for name in groups or (["machine"] if item.get_closest_marker("real") else []):

@@ -109,12 +109,12 @@ async def libvirt_machine(settings: Settings) -> Machine:
 
     directory, host = settings.state_dir, settings.host
     hypervisor = LibvirtHypervisor(host.libvirt, host, directory, host_id(directory))
-    await hypervisor.restore()
     volumes = LocalVolumes(directory / "volumes", host.volume_address)
     await volumes.restart_exports()
     underlay = Underlay(host.overlay_address, host.overlay_group) if host.overlay_address else None
     network = LocalNetwork(directory / "network", host_id(directory), underlay)
     await network.restore()
+    await hypervisor.restore()
     store = LocalImageStore(settings.images_dir)
     return Machine(
         id=host_id(directory),

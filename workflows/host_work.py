@@ -175,6 +175,10 @@ class ServersOfHost:
         except ServerBusy as error:
             server.reason = str(error)
             return False
+        except asyncio.CancelledError:  # before the operation had begun
+            if not _goes_on(course):
+                raise
+            return False
         except HostlerError as error:
             if isinstance(error, Cancelled) and _goes_on(course):
                 return True
@@ -194,7 +198,11 @@ class ServersOfHost:
         if workflow.now() - course.began >= self.patience:
             return self._cannot(course.server, f"busy for too long: {course.server.reason}", MoveState.SKIPPED)
         self.tell()
-        await workflow.sleep(course.pause, summary=f"{course.server.name} is busy")
+        try:
+            await workflow.sleep(course.pause, summary=f"{course.server.name} is busy")
+        except asyncio.CancelledError:
+            if not _goes_on(course):
+                raise
         course.pause = min(2 * course.pause, LONGEST_PAUSE)
 
     def _cannot(self, server: ServerMove, reason: str, state: MoveState) -> None:

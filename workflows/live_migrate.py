@@ -11,7 +11,7 @@
 | prepare_incoming | target | empty disks, config drive | destroy_guest |
 | migrate_guest | source | a guest that runs on the target, and is off on the source | - : from here on it only goes forward |
 | take_over | target | - | - |
-| destroy_guest, unbind_ports, drop_claim | source, at the same time; owed when it is silent | - | - |
+| destroy_guest, drop_claim; beside them unbind_ports | source; owed when it is silent | - | - |
 | finish_live_migration | control: allocation and host, by one change | ACTIVE | - |
 
 For migrate_guest see workflows/sending.py: whatever becomes of it, workflows/handing_over.py finds out where the guest

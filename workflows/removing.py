@@ -30,10 +30,11 @@ async def remove_from(operation: Operation[Any], host: HostRef, ref: ServerRef, 
 
 
 async def remove_handed_over(operation: Operation[Any], host: HostRef, ref: ServerRef, port_ids: Sequence[str]) -> None:
-    """All at once: the guest runs elsewhere, and uses nothing here any more."""
+    """The ports at the same time: the guest runs elsewhere, and uses none here any more."""
     ports = PortIds(server_id=ref.server_id, port_ids=list(port_ids))
-    await asyncio.gather(
-        operation.ensure(DESTROY, ref, on=host),
-        operation.ensure(UNBIND_PORTS, ports, on=host),
-        operation.ensure(DROP_CLAIM, ref, on=host),
-    )
+
+    async def guest() -> None:
+        await operation.ensure(DESTROY, ref, on=host)
+        await operation.ensure(DROP_CLAIM, ref, on=host)
+
+    await asyncio.gather(guest(), operation.ensure(UNBIND_PORTS, ports, on=host))

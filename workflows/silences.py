@@ -23,7 +23,7 @@ def note(state: WatchState, look: HostsLook, now: datetime) -> None:
     """
     unseen = state.looked_at is None or now - state.looked_at > 2 * look.interval + GAP
     state.looked_at, state.limit = now, look.silence
-    state.failed = [host for host in state.failed if now - host.begun < look.window]
+    state.failed = [host for host in state.failed if now - host.begun < look.window and host.id not in look.spared]
     known = {host.id: host for host in state.silent}
     state.silent = []
     for missing in look.missing:
@@ -120,7 +120,7 @@ def _alarm(state: WatchState, look: HostsLook, lost: list[str]) -> str:
     some = ", ".join(lost[:10]) + (", …" if len(lost) > 10 else "")
     when, cause = "at once", "the network"
     if state.failed:
-        when, cause = f"within {look.window}", "what was evacuated that takes its hosts along"
+        when, cause = f"within {look.window}", "the network, or what was evacuated that takes its hosts along"
     return (
         f"{len(lost)} hosts are lost {when} ({some}), and at most {look.max_hosts} may be: nothing is evacuated. "
         f"See whether it is rather {cause}; hostler host evacuate HOST evacuates one"

@@ -54,7 +54,8 @@ class WatchHosts:
         workflow.continue_as_new(self.state)
 
     async def _look(self) -> HostsLook:
-        dealt_with = [host.id for host in self.state.silent if host.begun is not None]
+        silent = {host.id for host in self.state.silent if host.begun is not None}
+        dealt_with = sorted(silent | {host.id for host in self.state.failed})
         look = await workflow.execute_activity_method(
             HostWatch.look_at_hosts,
             LookAtHosts(begun=dealt_with),

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 from uuid import uuid4
 
 from sqlmodel import col, select
@@ -22,11 +23,19 @@ from activities.interfaces.host_watch import Fencing, HostsLook, Left, LookAtHos
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.evacuation import evacuated
-from hostler.contract.host_work import HOST_FAILURE
+from hostler.contract.host_work import HOST_FAILURE, HostFailureResult
 from hostler.contract.names import host_failure_workflow_id, host_queue
 from hostler.settings import Settings
 from models import Database, Host, Server
 from scheduler.liveness import Alive
+
+
+class _Outcome(NamedTuple):
+    """How dealing with a host's failure ended: why it came to nothing; whether the host turned out to be there."""
+
+    reason: str = ""
+    spared: bool = False
+
 
 MISSES = 3
 """So many heartbeats may pass until a control worker that has just begun has heard of every host."""
@@ -46,7 +55,7 @@ class HostWatch(interface.HostWatch):
         settings = self._settings.host_failure
         alive = self._alive()
         missing, left, heard = await asyncio.to_thread(self._seen, alive)
-        under_way, ended = [], {}
+        under_way, ended, spared = [], {}, []
         asked = {*call.begun, *(host.id for host in missing), *(host.id for host in left)}
         asked |= await self._being_failed_over()
         for host_id in sorted(asked):
@@ -54,13 +63,15 @@ class HostWatch(interface.HostWatch):
             if outcome is None:
                 under_way.append(host_id)
             elif host_id in call.begun:
-                ended[host_id] = outcome
+                ended[host_id] = outcome.reason
+                spared += [host_id] if outcome.spared else []
         return HostsLook(
             missing=missing,
             heard=heard,
             left=left,
             under_way=under_way,
             ended=ended,
+            spared=spared,
             interval=settings.interval,
             silence=max(settings.silence, MISSES * self._settings.temporal.heartbeat_interval),
             max_hosts=settings.max_hosts,
@@ -100,22 +111,21 @@ class HostWatch(interface.HostWatch):
         prefix = host_failure_workflow_id("")
         return {workflow_id.removeprefix(prefix) async for workflow_id in self._temporal.listed(query)}
 
-    async def _outcome(self, host_id: str) -> str | None:
-        """None while the host's failure is being dealt with; else why that came to nothing, or nothing."""
-        handle = self._temporal.client.get_workflow_handle(host_failure_workflow_id(host_id))
+    async def _outcome(self, host_id: str) -> "_Outcome | None":
+        """None while the host's failure is being dealt with."""
+        workflow_id = host_failure_workflow_id(host_id)
+        handle = self._temporal.client.get_workflow_handle(workflow_id, result_type=HostFailureResult)
         try:
-            status = (await handle.describe()).status
-            if status is WorkflowExecutionStatus.RUNNING:
+            if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
                 return None
-            if status is not WorkflowExecutionStatus.COMPLETED:
-                await handle.result()
+            return _Outcome(spared=(await handle.result()).spared)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
         except WorkflowFailureError as failure:
             cause = failure.cause
-            return cause.message if isinstance(cause, FailureError) else str(cause)
-        return ""
+            return _Outcome(cause.message if isinstance(cause, FailureError) else str(cause))
+        return _Outcome()
 
     @activity.defn(name="host_answers")
     async def host_answers(self, call: HostRef) -> bool:

@@ -16,7 +16,7 @@ from hostler.contract.errors import InvalidRequest, InvalidState, NotFound
 from hostler.contract.evacuation import evacuated, priority
 from hostler.contract.host_work import DrainRequest, HostFailureRequest, ServerMove
 from hostler.contract.servers import MigrationStatus, OperationName
-from hostler.contract.states import VmState, status
+from hostler.contract.states import TaskState, VmState, status
 from hostler.settings import Settings
 from models import OPEN_MIGRATIONS, Allocation, Database, Host, Migration, Server, bump_generation
 from scheduler.liveness import Alive
@@ -165,7 +165,8 @@ def _to_evacuate(session: Session, host_id: str) -> list[Server]:
     query = select(Server).join(Allocation, col(Allocation.server_id) == Server.id)
     arriving = query.where(
         Allocation.host_id == host_id,
-        col(Allocation.former).is_(False),
+        # What a revert brings back stands there as the former one.
+        (col(Allocation.former).is_(False) | (col(Server.task_state) == TaskState.RESIZE_REVERTING)),
         col(Server.operation_id).is_not(None),
         col(Server.deleted_at).is_(None),
     )
@@ -177,7 +178,8 @@ def _arrives(session: Session, row: Server, host: Host) -> bool:
     """Whether an operation may yet bring the server to the host."""
     if row.host_id == host.id or row.operation_id is None:
         return False
-    return session.get(Allocation, (row.id, host.id, False)) is not None
+    kinds = (False, True) if row.task_state is TaskState.RESIZE_REVERTING else (False,)
+    return any(session.get(Allocation, (row.id, host.id, former)) for former in kinds)
 
 
 def _of(session: Session, host_id: str) -> list[Server]:

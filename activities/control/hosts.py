@@ -104,9 +104,10 @@ def _settle(session: Session, call: OwedId) -> None:
 
 def _let_follow(session: Session, server: Server, call: OwedId) -> bool:
     """Let the server follow its guest, where that is due; False if it is, but an operation has the server."""
-    elsewhere = server.deleted_at is not None or server.host_id != call.host_id
-    if elsewhere or _is_switched_again(session, call):
+    if server.deleted_at is not None or _is_switched_again(session, call):
         return True
+    if server.host_id != call.host_id:  # a revert may be about to bring it here
+        return server.task_state is not TaskState.RESIZE_REVERTING
     if call.power_state is not None and agrees(server, call.power_state):
         return True
     if is_busy(server):

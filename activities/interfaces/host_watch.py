@@ -39,7 +39,8 @@ class HostsLook(BaseModel):
     `missing` are hosts that are not heard, and of which nobody has said that they are down or disabled; so many are
     `heard` (None: a control worker of an older version has looked). `under_way` are hosts whose failure is being dealt
     with; `ended` says of those that were begun and are over why they came to nothing, or nothing. `left` are hosts
-    that are down for sure, where something is still to be evacuated.
+    that are down for sure, where something is still to be evacuated. `spared` are those begun that turned out to be
+    there, and were left alone.
     """
 
     missing: list[Missing] = []
@@ -47,6 +48,7 @@ class HostsLook(BaseModel):
     left: list[Left] = []
     under_way: list[str] = []
     ended: dict[str, str] = {}
+    spared: list[str] = []
     interval: timedelta
     silence: timedelta
     max_hosts: int

@@ -119,6 +119,11 @@ class HostFailureResult(HostOutcome):
 
     fenced: bool = False
 
+    @property
+    def spared(self) -> bool:
+        """Whether nothing was done to the host, nor to its servers."""
+        return bool(self.stopped) and not (self.fenced or self.moved or self.skipped or self.failed or self.left)
+
 
 class SilentHost(BaseModel):
     """A host that is not heard, as the watch remembers it.

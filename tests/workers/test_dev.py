@@ -86,9 +86,15 @@ def supervised(ready: str = "pass", first: str = "pass") -> Iterator[Run]:
 def gone(processes: list[psutil.Process], within: float = 5) -> bool:
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+        if not any(lives(process) for process in processes):
             return True
         time.sleep(0.05)
+    return False
+
+
+def lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

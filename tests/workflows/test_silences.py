@@ -239,6 +239,15 @@ def test_a_failure_that_came_to_nothing_is_none() -> None:
     assert watch.sees("b", times=5, window=HOUR)[-1] == ["b"]
 
 
+def test_nor_is_one_whose_host_turned_out_to_be_there() -> None:
+    watch = Watch()
+    watch.sees("a", times=5, window=HOUR)
+    watch.looks(window=HOUR, under_way=["a"])  # it is heard again
+    assert [host.id for host in watch.state.failed] == ["a"]
+    watch.looks(window=HOUR, ended={"a": ""}, spared=["a"])
+    assert watch.state.failed == []
+
+
 def test_who_failed_of_late_survives_the_wire() -> None:
     watch = Watch()
     watch.sees("a", times=5, window=HOUR)

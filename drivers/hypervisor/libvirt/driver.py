@@ -144,9 +144,14 @@ class LibvirtHypervisor:
             self._power.told(server_id, PowerState.RUNNING)
 
     async def destroy(self, server_id: str) -> None:
-        """See `HypervisorDriver.destroy`."""
+        """See `HypervisorDriver.destroy`.
+
+        Raises:
+            Unavailable: the guest is on its way to another host by post-copy, which goes on.
+        """
         files = self._files(server_id)
         async with self._turn(server_id):
+            await self._leaving.refuse_crossing(server_id)
             await self._blocking.run(self._holdings.remove, files)
             await self._blocking.run(self._holdings.remove_incoming, files)
             self._power.told(server_id, PowerState.NOSTATE)

@@ -31,6 +31,7 @@ END_LIMIT = timedelta(seconds=50)
 """How long libvirt may take to end a migration: it gives up a silent host after half a minute."""
 PATIENCE = timedelta(seconds=5)
 """How long a migration that was aborted may take to end before the connections are broken."""
+NOTE_PAUSES = [timedelta(seconds=seconds) for seconds in (0, 1, 5, 20)]
 
 
 class Leaving:
@@ -113,8 +114,20 @@ class Leaving:
         await self._blocking.run(migration_job.abort, domain)
 
     async def close(self) -> None:
-        """Wait until libvirt is through with the guests that have left."""
-        await asyncio.gather(*self._ending)
+        """Wait until libvirt is through with the guests that have left, though not for ever."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=END_LIMIT.total_seconds())
+
+    async def refuse_crossing(self, server_id: str) -> None:
+        """See that the guest is not on its way by post-copy: it would be lost on both hosts.
+
+        Raises:
+            Unavailable: its next host still fetches memory from here.
+        """
+        with suppress(NotFound):
+            domain = await self._blocking.run(self._domains.get, server_id)
+            if await self._blocking.run(migration_job.crossing, domain):
+                raise _goes_on(server_id, crossing=True)
 
     async def force(self, server_id: str) -> None:
         """See `HypervisorDriver.force_complete`."""
@@ -143,7 +156,10 @@ class Leaving:
             moved = await self._follow(domain, call, gone, limits, report)
         except BaseException as reason:
             await whatever_happens(self._give_up(domain, call, report))
-            if await whatever_happens(self._blocking.run(migration_job.place, domain)) is not Place.AWAY:
+            if (
+                not gone.is_set()
+                and await whatever_happens(self._blocking.run(migration_job.place, domain)) is not Place.AWAY
+            ):
                 await whatever_happens(self._run_on(domain))
                 raise reason from None
         finally:
@@ -164,8 +180,10 @@ class Leaving:
         await threads.close()
         if error := call.exception():
             logger.warning("guest %s has left, and libvirt says: %s", server_id, error)
-        with suppress(HostlerError):  # libvirt itself says so, too
-            await self._blocking.run(self._domains.note_handed_over, server_id)
+        for pause in NOTE_PAUSES:  # libvirt itself says so, too, while it is not restarted
+            await asyncio.sleep(pause.total_seconds())
+            with suppress(HostlerError):
+                return await self._blocking.run(self._domains.note_handed_over, server_id)
 
     async def _follow(
         self,

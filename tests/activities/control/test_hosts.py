@@ -294,6 +294,21 @@ def test_a_guest_of_a_server_that_is_elsewhere_or_deleted_by_now_says_nothing_ab
         assert (one.owes, one.notes) == ([], [])
 
 
+def test_a_server_that_a_revert_brings_back_follows_once_it_is_there(database: Database) -> None:
+    other = a_host(name="other")
+    add(database, other)
+    one = Settling(database, "start_guest")
+    here = one.server.host_id
+    one.is_now(host_id=other.id, operation_id=uuid(), task_state=TaskState.RESIZE_REVERTING)
+    one.settle(RUNNING)
+    assert one.owes == ["start_guest"]
+
+    one.is_now(host_id=here, operation_id=None, task_state=None, power_state=SHUTDOWN)
+    one.settle(RUNNING)
+    assert one.state == ("active", "running")
+    assert one.owes == []
+
+
 def test_without_knowing_what_the_guest_is_the_server_stays_what_it_was(database: Database) -> None:
     one = Settling(database, "stop_guest")
     one.settle(None)

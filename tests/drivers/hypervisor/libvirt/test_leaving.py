@@ -192,7 +192,10 @@ async def test_a_guest_of_which_some_is_left_here_is_not_cut_off(
         await stage.leaves(domain, blocking).end(domain.uuid)
     assert "let nothing end it" in str(refusal.value.remedy)
     assert stage.severed == []
+    with pytest.raises(Unavailable, match="still fetches memory from here"):
+        await stage.leaves(domain, blocking).refuse_crossing(domain.uuid)
     domain.arrives()
+    await stage.leaves(domain, blocking).refuse_crossing(domain.uuid)
     assert await Leaving("", Domains(domain), blocking).end(domain.uuid) is Whereabouts.HANDED_OVER  # type: ignore[arg-type]  # it is played
 
 
@@ -250,6 +253,27 @@ async def test_a_guest_that_runs_on_its_next_host_does_not_wait_until_libvirt_ha
     assert (closing.done(), domains.noted) == (False, [])
     through.set()
     await closing
+    assert domains.noted == [domain.uuid]
+
+
+async def test_that_a_guest_has_left_is_noted_as_soon_as_libvirt_can_be_asked(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "NOTE_PAUSES", [MOMENT, MOMENT, MOMENT])
+    monkeypatch.setattr(migration_call, "migrate", lambda *arguments: arguments[-1]())
+    domain = Domain(0, RUNNING)
+    domains, complaints = Domains(domain), [Unavailable("it is being started again")] * 2
+    note = domains.note_handed_over
+
+    def note_later(server_id: str) -> None:
+        if complaints:
+            raise complaints.pop()
+        note(server_id)
+
+    monkeypatch.setattr(domains, "note_handed_over", note_later)
+    here = Leaving("", domains, blocking)  # type: ignore[arg-type]  # it is played
+    await here.migrate(domain.uuid, incoming(domain), LIMITS, ignore)
+    await here.close()
     assert domains.noted == [domain.uuid]
 
 

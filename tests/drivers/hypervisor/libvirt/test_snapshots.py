@@ -237,3 +237,19 @@ def monitor(spec: GuestSpec, command: str) -> str:
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stdout, done.stdout
     return done.stdout
+
+
+async def test_a_worker_that_starts_sees_to_file_systems_that_another_left_frozen(
+    hypervisor: LibvirtHypervisor, off: GuestSpec, state_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = state_dir / "guests" / off.server_id / "freezing"
+    mark.touch()
+    await hypervisor.start(off.server_id)
+
+    await hypervisor.restore()
+    assert f"guest {off.server_id} may be frozen" in caplog.text, "no agent runs in it"
+    assert mark.exists()
+
+    await hypervisor.stop(off.server_id, AT_ONCE, ignore)
+    await hypervisor.restore()
+    assert not mark.exists()
