@@ -1,12 +1,18 @@
-"""What has been tried with one of a host's servers."""
+"""What has been tried with one of a host's servers, and what follows from that."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from temporalio import workflow
+from temporalio.exceptions import is_cancelled_exception
+
+from activities.interfaces.host_work import Move
 from hostler.contract.errors import HostlerError
 from hostler.contract.host_work import ServerMove
 from hostler.contract.servers import OperationName
+from workflows.failures import judge
 
+ONE_BY_ONE = "host-work-one-by-one"
 BUSY_PAUSE = timedelta(seconds=2)
 
 
@@ -27,6 +33,20 @@ class Course:
     def last(self) -> OperationName | None:
         """The operation before."""
         return self.done[-1] if self.done else None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a move has been made and nobody has confirmed it yet: that is done whoever cancels the whole."""
+        return self.migrated and self.last is OperationName.MIGRATE and workflow.patched(ONE_BY_ONE)
+
+
+def unseen(course: Course, failure: BaseException) -> Move:
+    """What is to be done with a server when nobody could say."""
+    if course.goes_on:
+        return Move(operation=OperationName.CONFIRM_RESIZE)
+    if is_cancelled_exception(failure) or not workflow.patched(ONE_BY_ONE):
+        raise failure
+    return Move(reason=in_full(judge(failure, host=None).error))
 
 
 def in_full(error: HostlerError) -> str:

@@ -21,14 +21,13 @@ from hostler.contract.servers import OperationName
 from workflows.asking import operate
 from workflows.concurrency import together
 from workflows.failures import judge
-from workflows.host_course import Course, in_full
+from workflows.host_course import Course, in_full, unseen
 from workflows.host_details import markdown
 from workflows.steps import CONTROL_RETRY, QUICK_STEP
 
 LONGEST_PAUSE = timedelta(seconds=30)
 MOST_OPERATIONS = 4
 """A server that is still there after so many will not leave."""
-ONE_BY_ONE = "host-work-one-by-one"
 
 
 class ServersOfHost:
@@ -131,12 +130,12 @@ class ServersOfHost:
     async def _move(self, server: ServerMove) -> None:
         course = Course(server, began=workflow.now())
         while server.state in (MoveState.PENDING, MoveState.MOVING):
-            if workflow.cancellation_reason() is not None and not _goes_on(course):
+            if workflow.cancellation_reason() is not None and not course.goes_on:
                 raise asyncio.CancelledError
             try:
                 move = await self._look(course)
             except (ActivityError, asyncio.CancelledError) as failure:
-                move = _unseen(course, failure)
+                move = unseen(course, failure)
             if move.halt:
                 return self._halt(server, move.halt)
             if move.done:
@@ -176,11 +175,11 @@ class ServersOfHost:
             server.reason = str(error)
             return False
         except asyncio.CancelledError:  # before the operation had begun
-            if not _goes_on(course):
+            if not course.goes_on:
                 raise
             return False
         except HostlerError as error:
-            if isinstance(error, Cancelled) and _goes_on(course):
+            if isinstance(error, Cancelled) and course.goes_on:
                 return True
             # Its state may have changed between the look and the operation; twice it has not.
             if isinstance(error, InvalidState) and not again:
@@ -201,7 +200,7 @@ class ServersOfHost:
         try:
             await workflow.sleep(course.pause, summary=f"{course.server.name} is busy")
         except asyncio.CancelledError:
-            if not _goes_on(course):
+            if not course.goes_on:
                 raise
         course.pause = min(2 * course.pause, LONGEST_PAUSE)
 
@@ -213,17 +212,3 @@ class ServersOfHost:
     def _halt(self, server: ServerMove, why: str) -> None:
         server.state = MoveState.PENDING
         self.stop(why)
-
-
-def _goes_on(course: Course) -> bool:
-    """Whether a move has been made and nobody has confirmed it yet: that is done whoever cancels the whole."""
-    return course.migrated and course.last is OperationName.MIGRATE and workflow.patched(ONE_BY_ONE)
-
-
-def _unseen(course: Course, failure: BaseException) -> Move:
-    """What is to be done with a server when nobody could say."""
-    if _goes_on(course):
-        return Move(operation=OperationName.CONFIRM_RESIZE)
-    if is_cancelled_exception(failure) or not workflow.patched(ONE_BY_ONE):
-        raise failure
-    return Move(reason=in_full(judge(failure, host=None).error))

@@ -29,16 +29,15 @@ from hostler.settings import Settings
 from models import Database, Host, Server
 from scheduler.liveness import Alive
 
+MISSES = 3
+"""So many heartbeats may pass until a control worker that has just begun has heard of every host."""
+
 
 class _Outcome(NamedTuple):
     """How dealing with a host's failure ended: why it came to nothing; whether the host turned out to be there."""
 
     reason: str = ""
     spared: bool = False
-
-
-MISSES = 3
-"""So many heartbeats may pass until a control worker that has just begun has heard of every host."""
 
 
 class HostWatch(interface.HostWatch):

@@ -82,18 +82,12 @@ def place(domain: libvirt.virDomain) -> Place:
 
 def post_copy_failed(domain: libvirt.virDomain) -> bool:
     """Whether some of the guest is there, some here, and nothing between them any more: libvirt keeps such a job."""
-    failed: bool = False
-    with libvirt_errors(Unavailable), ignoring(libvirt.VIR_ERR_NO_DOMAIN):
-        failed = bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED])
-    return failed
+    return _stands_still(domain, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
 
 
 def crossing(domain: libvirt.virDomain) -> bool:
     """Whether the guest runs on its next host, which still fetches memory from here: it is lost if that breaks off."""
-    post_copy: bool = False
-    with libvirt_errors(Unavailable), ignoring(libvirt.VIR_ERR_NO_DOMAIN):
-        post_copy = bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY])
-    return post_copy and under_way(domain) is not None
+    return _stands_still(domain, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY) and under_way(domain) is not None
 
 
 def under_way(domain: libvirt.virDomain) -> Progress | None:
@@ -156,6 +150,14 @@ def completed(domain: libvirt.virDomain) -> MigrationReport | None:
         memory_bytes=job.get("memory_processed", 0),
         disk_bytes=job.get("disk_processed", 0),
     )
+
+
+def _stands_still(domain: libvirt.virDomain, reason: int) -> bool:
+    """Whether the guest is paused for this reason."""
+    found: bool = False
+    with libvirt_errors(Unavailable), ignoring(libvirt.VIR_ERR_NO_DOMAIN):
+        found = bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, reason])
+    return found
 
 
 def _is_migration(job: dict[str, Any]) -> bool:
