@@ -18,6 +18,7 @@ from sqlmodel import col, select
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
+from activities.control.temporal import Temporal
 from drivers.image.local import LocalImageStore
 from drivers.network.records import PortRecords
 from drivers.volume.local import LocalVolumes
@@ -117,6 +118,11 @@ class Cloud:
     def machine(self, name: str) -> Machine:
         """The host of this name."""
         return next(machine for machine in self.machines if machine.name == name)
+
+    @property
+    def asking(self) -> Temporal:
+        """What activities of the control plane ask with."""
+        return Temporal(self.temporal, self.settings.timeouts.host_answer)
 
     async def start_control(self) -> None:
         """Start the control worker."""

@@ -44,6 +44,7 @@ from activities.control.servers import Servers
 from activities.control.shelves import Shelves
 from activities.control.snapshots import Snapshots
 from activities.control.temporal import Temporal
+from activities.interfaces.servers import HostRef
 from activities.telemetry import ActivityTelemetry
 from drivers.image.local import LocalImageStore
 from hostler.contract.calls import REGISTER_HOST
@@ -193,7 +194,7 @@ async def run(settings: Settings) -> None:
     async with liveness, control_worker(client, settings, database, liveness.alive):
         logger.info("control worker ready")
         duties = [
-            asyncio.create_task(nudge(client, database, liveness.alive)),
+            asyncio.create_task(nudge(Temporal(client, settings.timeouts.host_answer), database, liveness.alive)),
             asyncio.create_task(keep_watched(client, settings.host_failure)),
         ]
         if settings.metrics.control_port:
@@ -220,25 +221,35 @@ async def _check(database: Database) -> None:
             await asyncio.sleep(RETRY_SECONDS)
 
 
-async def nudge(client: Client, database: Database, alive: Alive, every: timedelta = NUDGE) -> None:
+async def nudge(temporal: Temporal, database: Database, alive: Alive, every: timedelta = NUDGE) -> None:
     """Let hosts that owe work and answer again do it: one that was only slow does not register anew by itself."""
     while True:
         await asyncio.sleep(every.total_seconds())
         try:
-            for host in await asyncio.to_thread(_owing, database):
-                if host.id in alive():
-                    await client.start_workflow(
-                        REGISTER_HOST,
-                        host,
-                        id=host_workflow_id(host.id),
-                        task_queue=CONTROL_QUEUE,
-                        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                        static_summary=f"host {host.name} does what it owes",
-                    )
-        except (RPCError, WorkflowAlreadyStartedError) as error:
-            logger.warning("could not ask a host to do what it owes: %s", error)
+            hosts = [host for host in await asyncio.to_thread(_owing, database) if host.id in alive()]
+            await asyncio.gather(*(_ask_again(temporal, host) for host in hosts))
         except Exception:
             logger.exception("could not look for hosts that owe work")
+
+
+async def _ask_again(temporal: Temporal, host: HostRegistration) -> None:
+    """Register it as it registered last, if it answers: one that has just died is taken to be up for a while.
+
+    To register lifts the word that it is down.
+    """
+    try:
+        if not await temporal.answers(HostRef(id=host.id, name=host.name)):
+            return
+        await temporal.client.start_workflow(
+            REGISTER_HOST,
+            host,
+            id=host_workflow_id(host.id),
+            task_queue=CONTROL_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            static_summary=f"host {host.name} does what it owes",
+        )
+    except (RPCError, WorkflowAlreadyStartedError) as error:
+        logger.warning("could not ask host %s to do what it owes: %s", host.name, error)
 
 
 def _owing(database: Database) -> list[HostRegistration]:

@@ -5,26 +5,23 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
-from uuid import uuid4
 
 from sqlmodel import col, select
 from temporalio import activity
-from temporalio.client import ActivityFailureError, WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import FailureError, TimeoutError, TimeoutType
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.exceptions import FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.control.aggregates import metadata_of
 from activities.control.fencing import fence
 from activities.control.temporal import Temporal
 from activities.interfaces import host_watch as interface
-from activities.interfaces.holdings import Holdings, HoldingsQuery, HostHoldings
 from activities.interfaces.host_watch import Fencing, HostsLook, Left, LookAtHosts, Missing
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.evacuation import evacuated
 from hostler.contract.host_work import HOST_FAILURE, HostFailureResult
-from hostler.contract.names import host_failure_workflow_id, host_queue
+from hostler.contract.names import host_failure_workflow_id
 from hostler.settings import Settings
 from models import Database, Host, Server
 from scheduler.liveness import Alive
@@ -128,22 +125,7 @@ class HostWatch(interface.HostWatch):
 
     @activity.defn(name="host_answers")
     async def host_answers(self, call: HostRef) -> bool:
-        try:
-            await self._temporal.client.execute_activity(
-                HostHoldings.list_holdings.__name__,
-                HoldingsQuery(),
-                id=f"{HostHoldings.list_holdings.__name__}:{uuid4()}",
-                task_queue=host_queue(call.id),
-                result_type=Holdings,
-                schedule_to_start_timeout=self._settings.timeouts.host_answer,
-                schedule_to_close_timeout=2 * self._settings.timeouts.host_answer,
-                retry_policy=RetryPolicy(maximum_attempts=1),
-                summary=f"is {call.name} there?",
-            )
-        except ActivityFailureError as failure:
-            cause = failure.cause
-            return not (isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START)
-        return True
+        return await self._temporal.answers(call)
 
     @activity.defn(name="fence_host")
     async def fence_host(self, call: HostRef) -> Fencing:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from temporalio.client import ActivityFailureError, Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import TimeoutError
+from temporalio.exceptions import TimeoutError, TimeoutType
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.interfaces.holdings import Holdings, HoldingsQuery, HostHoldings
@@ -78,17 +78,7 @@ class Temporal:
             Unavailable: it does not say.
         """
         try:
-            holdings: Holdings = await self.client.execute_activity(
-                HostHoldings.list_holdings.__name__,
-                HoldingsQuery(),
-                id=f"{HostHoldings.list_holdings.__name__}:{uuid4()}",
-                task_queue=host_queue(host.id),
-                result_type=Holdings,
-                schedule_to_start_timeout=self.host_answer,
-                schedule_to_close_timeout=LISTING,
-                retry_policy=RetryPolicy(maximum_attempts=2),
-                summary=f"what {host.name} has",
-            )
+            holdings = await self._ask(host, LISTING, tries=2, why=f"what {host.name} has")
         except ActivityFailureError as failure:
             cause = failure.cause
             reason = "does not answer" if isinstance(cause, TimeoutError) else f"does not say what it has: {cause}"
@@ -98,3 +88,26 @@ class Temporal:
                 f"who answers for host {host.name} is host {holdings.host_id}", field="host", value=host.id
             )
         return holdings
+
+    async def answers(self, host: HostRef) -> bool:
+        """Whether the host's worker takes a question, be it that it has no answer."""
+        try:
+            await self._ask(host, 2 * self.host_answer, tries=1, why=f"is {host.name} there?")
+        except ActivityFailureError as failure:
+            cause = failure.cause
+            return not (isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START)
+        return True
+
+    async def _ask(self, host: HostRef, limit: timedelta, *, tries: int, why: str) -> Holdings:
+        answer: Holdings = await self.client.execute_activity(
+            HostHoldings.list_holdings.__name__,
+            HoldingsQuery(),
+            id=f"{HostHoldings.list_holdings.__name__}:{uuid4()}",
+            task_queue=host_queue(host.id),
+            result_type=Holdings,
+            schedule_to_start_timeout=self.host_answer,
+            schedule_to_close_timeout=limit,
+            retry_policy=RetryPolicy(maximum_attempts=tries),
+            summary=why,
+        )
+        return answer

@@ -151,11 +151,14 @@ class Cell:
             return dict(session.exec(select(Host.id, Host.name)).all())
 
     async def start(self) -> None:
-        """Start all processes; returns when every host takes servers."""
-        for worker in self.workers:
+        """Start all processes; returns when every host takes servers, by the word of every control worker."""
+        first, *more = self.controls
+        for worker in (first, *self.hosts.values()):
             worker.start()
         await self.until(self.registered, "the hosts to register")
         await self.until_up(*self.hosts)
+        for worker in more:
+            worker.start()
 
     def registered(self) -> bool:
         """Whether all hosts are known.
@@ -163,7 +166,7 @@ class Cell:
         Raises:
             NotQuiet: a worker has ended.
         """
-        if ended := [worker.name for worker in self.workers if not worker.alive]:
+        if ended := [worker.name for worker in self.workers if worker.starts and not worker.alive]:
             raise NotQuiet(f"{', '.join(ended)} did not start")
         return len(self.host_ids()) == len(self.hosts)
 

@@ -97,7 +97,7 @@ async def never_twice(cloud: Cloud, server_id: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def nudging(cloud: Cloud) -> AsyncIterator[None]:
     """As the control worker does, only sooner: hosts that owe and are up are asked to do it."""
-    task = asyncio.create_task(nudge(cloud.temporal, cloud.database, lambda: frozenset(cloud.alive), SOON))
+    task = asyncio.create_task(nudge(cloud.asking, cloud.database, lambda: frozenset(cloud.alive), SOON))
     try:
         yield
     finally:
@@ -246,6 +246,16 @@ async def test_many_at_once(cloud: Cloud) -> None:
 
 
 # The declaration.
+
+
+async def test_a_control_worker_that_has_yet_to_notice_does_not_take_it_back(cloud: Cloud) -> None:
+    await declared_down(cloud)
+    cloud.alive.add(cloud.machine("sim-1").id)
+
+    async with nudging(cloud):
+        await asyncio.sleep(20 * SOON.total_seconds())
+
+    assert (await cloud.client.hosts.show("sim-1")).down_since is not None
 
 
 async def test_a_host_that_answers_is_not_declared_down(cloud: Cloud) -> None:

@@ -119,7 +119,7 @@ async def test_it_is_asked_again_and_then_removes_it(cloud: Cloud) -> None:
     cloud.stage.fail("list_holdings", Unavailable("libvirt does not answer"), times=2)
     await cloud.start_host("sim-1")
 
-    nudging = asyncio.create_task(nudge(cloud.temporal, cloud.database, lambda: frozenset(cloud.alive), SOON))
+    nudging = asyncio.create_task(nudge(cloud.asking, cloud.database, lambda: frozenset(cloud.alive), SOON))
     await eventually(lambda: cloud.stage.names().count("destroy_guest") == 1)
     await cloud.registered("sim-1")
     nudging.cancel()
@@ -185,7 +185,7 @@ async def test_a_host_that_was_only_slow_does_what_it_owes_once_it_is_heard_agai
     assert (await owes(cloud, "sim-1"))[0] == ("destroy_guest", "too slow")
 
     cloud.alive.discard(cloud.machine("sim-1").id)
-    nudging = asyncio.create_task(nudge(cloud.temporal, cloud.database, lambda: frozenset(cloud.alive), SOON))
+    nudging = asyncio.create_task(nudge(cloud.asking, cloud.database, lambda: frozenset(cloud.alive), SOON))
     await asyncio.sleep(5 * SOON.total_seconds())
     assert cloud.registered_at("sim-1") == before, "nobody asks a host that is down"
     cloud.alive.add(cloud.machine("sim-1").id)
