@@ -138,7 +138,12 @@ class LiveMigrate(SendingOperation):
     async def prepare(self, host: HostRef) -> Incoming:
         """Its disks, without what is on them."""
         guest = await connected_guest(self, self.plan.plan)
-        call = PrepareIncoming(**dict(self.ref), guest=guest, description=self.description)
+        call = PrepareIncoming(
+            **dict(self.ref),
+            guest=guest,
+            description=self.description,
+            post_copy=self.plan.migration.post_copy,
+        )
         return await self.step(PREPARE, call, on=host, saga=self.attempt, undo=self.ref)
 
     async def finish(self, host: HostRef, power_state: PowerState) -> Server:

@@ -26,7 +26,9 @@ class Migrating(interface.Migrating):
     @activity.defn(name="prepare_incoming")
     async def prepare_incoming(self, call: PrepareIncoming) -> Incoming:
         base = await base_image(self._images, call.guest.disks)
-        return await self._hypervisor.prepare_incoming(call.guest, call.description, base, activity.heartbeat)
+        return await self._hypervisor.prepare_incoming(
+            call.guest, call.description, base, activity.heartbeat, post_copy=call.post_copy
+        )
 
     @activity.defn(name="migrate_guest")
     async def migrate_guest(self, call: MigrateGuest) -> MigrationReport:

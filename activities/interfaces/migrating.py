@@ -18,10 +18,11 @@ from hostler.contract.states import PowerState
 
 
 class PrepareIncoming(ServerRef):
-    """A guest that is to come."""
+    """A guest that is to come; with `post_copy` it may have to run before all of it is there."""
 
     guest: GuestSpec
     description: GuestDescription
+    post_copy: bool = False
 
 
 class MigrateGuest(ServerRef):

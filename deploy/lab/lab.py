@@ -25,7 +25,7 @@ from deploy.lab.site import DIRECTORY, HOSTS, MOST_HOSTS, NAME, SUBNET, Refused,
 from hostler.cli.failures import show
 from hostler.cli.output import console, note, table
 from hostler.client import Client
-from hostler.contract.errors import HostlerError
+from hostler.contract.errors import HostlerError, Unavailable
 from hostler.encryption import keys_file
 from workers import dev, dev_secrets
 from workers.preflight import COMMANDS, check_commands
@@ -108,7 +108,7 @@ def wait_until_registered(site: Site, hosts: Sequence[Host]) -> None:
 async def _until_up(site: Site, names: set[str]) -> None:
     """Until the cloud has noticed: it takes a moment, in which it gives them no servers."""
     try:
-        async with asyncio.timeout(READY_SECONDS), await Client.connect(control.settings_of(site)) as client:
+        async with asyncio.timeout(READY_SECONDS), await _connected(site) as client:
             while not names <= {host.name for host in await client.hosts.list() if host.up}:  # noqa: ASYNC110 - Temporal knows
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
@@ -116,6 +116,15 @@ async def _until_up(site: Site, names: set[str]) -> None:
             f"the hosts run, and the cloud does not hear of them:\n{control.last_words(site)}",
             f"see {site.directory / control.LOG}",
         ) from None
+
+
+async def _connected(site: Site) -> Client:
+    """A client, as soon as the control plane takes one: hosts that were up all the time do not wait for it."""
+    while True:
+        try:
+            return await Client.connect(control.settings_of(site))
+        except Unavailable:
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def status(site: Site) -> None:

@@ -146,13 +146,14 @@ class HypervisorDriver(Protocol):
         """
 
     async def prepare_incoming(
-        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report
+        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report, *, post_copy: bool
     ) -> Incoming:
         """Make ready for a guest that runs elsewhere: empty disks, over the image file `base`, and its config drive.
 
         Disks that hosts share are not empty, but the guest's own, under another name; `destroy` removes that.
 
-        Checked is all that can be before: processor, hypervisor, whether migrations can come in. `destroy` removes it.
+        Checked is all that can be before: processor, hypervisor, whether migrations can come in, and with `post_copy`
+        whether the guest can run here before all of it has come. `destroy` removes it.
 
         Raises:
             RescheduleError: this host cannot take it in, and why.

@@ -65,7 +65,7 @@ class SimulatedMigrations(ABC):
         return GuestDescription(server_id=server_id, live=record, persistent=record, virt_type=VIRT_TYPE)
 
     async def prepare_incoming(
-        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report
+        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report, *, post_copy: bool
     ) -> Incoming:
         """Remember that the guest may come.
 

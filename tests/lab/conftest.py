@@ -26,6 +26,7 @@ from tests.lab.guests import is_up, until
 
 CANDIDATES = [ipaddress.IPv4Network(f"198.18.{number}.0/24") for number in range(100, 250)]
 UP_LIMIT = 240
+SLOW = "rate 40mbit burst 128kb latency 100ms"
 
 
 def lab(command: str, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -146,3 +147,12 @@ async def other(the_lab: Lab, client: Client) -> AsyncIterator[Host]:
     yield host
     the_lab("up")
     await until(lambda: is_up(client, host))
+
+
+@pytest.fixture
+def slow(the_lab: Lab, other: Host) -> Iterator[None]:
+    """What goes to the other host goes slowly: a guest takes some 20 s."""
+    wire = f"{the_lab.site.name}-{other.number}"
+    run("tc", "qdisc", "add", "dev", wire, "root", "tbf", *SLOW.split())
+    yield
+    run("tc", "qdisc", "del", "dev", wire, "root")

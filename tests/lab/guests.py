@@ -7,6 +7,7 @@ from time import monotonic
 
 from deploy.lab.host import Host
 from hostler import Client
+from hostler.client import Operation
 from hostler.contract.servers import BlockDeviceMapping, Server
 
 LIMIT = 180
@@ -22,6 +23,19 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
 
 async def is_up(client: Client, host: Host) -> bool:
     return {known.name: known.up for known in await client.hosts.list()}[host.name]
+
+
+def qemus(hosts: list[Host]) -> list[int]:
+    """How many guests each host has."""
+    return [host.guests() for host in hosts]
+
+
+async def on_its_way(operation: Operation, said: str = "to go") -> None:
+    """Return when a live migration says this, at first that some of the guest has been sent."""
+    async for progress in operation.follow():
+        if any(step.name == "migrate_guest" and said in (step.note or "") for step in progress.steps):
+            return
+    raise AssertionError("it has ended")
 
 
 async def boot(

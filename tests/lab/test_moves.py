@@ -1,42 +1,16 @@
 """Moves for real: guests whose counter on the serial console shows that they went on, and hosts that fail meanwhile."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from deploy.lab.host import Host
 from hostler import Client
-from hostler.client import Operation
 from hostler.contract.errors import Cancelled
 from hostler.contract.servers import BlockDeviceMapping
-from tests.lab.conftest import Lab, run
-from tests.lab.guests import COUNTS, boot, console, counted, is_up, until
+from tests.lab.conftest import Lab
+from tests.lab.guests import COUNTS, boot, console, counted, is_up, on_its_way, qemus, until
 
 pytestmark = pytest.mark.real
-SLOW = "rate 40mbit burst 128kb latency 100ms"
 BOOTED = "=== source"
-
-
-@pytest.fixture
-def slow(the_lab: Lab, other: Host) -> Iterator[None]:
-    """What goes to the other host goes slowly: a guest takes some 20 s."""
-    wire = f"{the_lab.site.name}-{other.number}"
-    run("tc", "qdisc", "add", "dev", wire, "root", "tbf", *SLOW.split())
-    yield
-    run("tc", "qdisc", "del", "dev", wire, "root")
-
-
-def qemus(hosts: list[Host]) -> list[int]:
-    """How many guests each host has."""
-    return [host.guests() for host in hosts]
-
-
-async def on_its_way(operation: Operation) -> None:
-    """Return when some of the guest has been sent."""
-    async for progress in operation.follow():
-        if any(step.name == "migrate_guest" and "to go" in (step.note or "") for step in progress.steps):
-            return
-    raise AssertionError("it has ended")
 
 
 class TestLiveMigrate:

@@ -23,6 +23,7 @@ from drivers.hypervisor.libvirt.files import GuestFiles, is_disk
 from drivers.hypervisor.libvirt.holdings import Holdings
 from drivers.hypervisor.libvirt.migration_xml import local_disks, machine, processor, rewritten
 from drivers.hypervisor.libvirt.peers import connect, migration_uri
+from drivers.hypervisor.libvirt.qemu_user import refuse_no_post_copy
 from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.spawning import make_directory
 from hostler.contract.errors import NotFound, RescheduleError, Unavailable
@@ -53,8 +54,8 @@ class Arriving:
         self._host = host
         self._host_id = host_id
 
-    def check(self, description: GuestDescription, virt_type: str, files: GuestFiles) -> None:
-        """Make sure that the guest can run here, and can come.
+    def check(self, description: GuestDescription, virt_type: str, files: GuestFiles, *, post_copy: bool) -> None:
+        """Make sure that the guest can run here, and can come; with `post_copy`, in that way.
 
         Raises:
             RescheduleError: it cannot.
@@ -76,6 +77,8 @@ class Arriving:
         self._compare_processor(description)
         self._check_room(description, files)
         self._check_way()
+        if post_copy:
+            refuse_no_post_copy(self._connection)
 
     def prepare(
         self, guest: GuestSpec, description: GuestDescription, base: Path | None, files: GuestFiles

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -277,7 +278,7 @@ class LibvirtHypervisor:
         return await self._blocking.run(describe, self._domains, self._shared, self._files(server_id), self._host_id)
 
     async def prepare_incoming(
-        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report
+        self, guest: GuestSpec, description: GuestDescription, base: Path | None, report: Report, *, post_copy: bool
     ) -> Incoming:
         """See `HypervisorDriver.prepare_incoming`. What an earlier call made is made anew, for it may be written to."""
         files = self._files(guest.server_id)
@@ -285,7 +286,8 @@ class LibvirtHypervisor:
         async with self._turn(guest.server_id):
             await self._blocking.run(self._shared.make_home)
             report("checking whether the guest can run here")
-            await self._blocking.run(self._arriving.check, description, virt_type.type, files)
+            check = partial(self._arriving.check, post_copy=post_copy)
+            await self._blocking.run(check, description, virt_type.type, files)
             report("making the disks")
             return await self._blocking.run(self._arriving.prepare, guest, description, base, files)
 

@@ -15,13 +15,13 @@ from drivers.hypervisor.base import Report
 from drivers.hypervisor.libvirt import migration_call, migration_job
 from drivers.hypervisor.libvirt.connection import LOST, one_line
 from drivers.hypervisor.libvirt.domains import Domains
-from drivers.hypervisor.libvirt.migration_job import Place
+from drivers.hypervisor.libvirt.migration_job import Forced, Place
 from drivers.hypervisor.libvirt.peers import Peer
 from drivers.hypervisor.libvirt.severing import severing
 from drivers.hypervisor.libvirt.standstill import Standstill
 from drivers.hypervisor.libvirt.uncancelled import whatever_happens
 from drivers.hypervisor.reporting import reporting
-from hostler.contract.errors import HostlerError, NotFound, OperationFailed, RescheduleError, Unavailable
+from hostler.contract.errors import HostlerError, InvalidState, NotFound, OperationFailed, RescheduleError, Unavailable
 from hostler.contract.guests import Incoming, MigrationLimits, MigrationReport, Whereabouts
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Leaving:
         self._domains = domains
         self._blocking = blocking
         self._ending: set[asyncio.Task[None]] = set()
+        self._forced: dict[str, Forced] = {}
 
     async def migrate(
         self, server_id: str, incoming: Incoming, limits: MigrationLimits, report: Report
@@ -67,9 +68,12 @@ class Leaving:
                 await whatever_happens(self._blocking.run(peer.let_run, server_id))
                 await whatever_happens(self._blocking.run(self._domains.note_handed_over, server_id))
             known = await self._blocking.run(peer.report, server_id)
+            if limits.post_copy:  # the other host was at work when this one had sent all, and has not counted it
+                known = await self._blocking.run(migration_job.completed, domain) or known
             return still.corrected(known, timedelta(seconds=time.monotonic() - began), limits)
         finally:
             peer.close()
+            self._forced.pop(server_id, None)
 
     async def end(self, server_id: str) -> Whereabouts:
         """See `HypervisorDriver.end_migration`.
@@ -132,7 +136,7 @@ class Leaving:
     async def force(self, server_id: str) -> None:
         """See `HypervisorDriver.force_complete`."""
         domain = await self._blocking.run(self._domains.get, server_id)
-        await self._blocking.run(migration_job.force, domain)
+        self._forced[server_id] = await self._blocking.run(migration_job.force, domain)
 
     async def _move(
         self,
@@ -198,7 +202,7 @@ class Leaving:
         Raises:
             OperationFailed: it took too long.
         """
-        began, moved, said, forced = time.monotonic(), False, "migrating", ""
+        began, moved, said, server_id = time.monotonic(), False, "migrating", domain.UUIDString()
         async with reporting(report, lambda: said):
             while not await _ended(call, gone):
                 progress = await self._blocking.run(migration_job.under_way, domain)
@@ -206,14 +210,18 @@ class Leaving:
                     continue
                 moved = moved or progress.moved > 0
                 await self._blocking.run(partial(migration_call.allow_downtime, domain, limits, passes=progress.passes))
-                said = f"{progress}{forced}"
+                forced = self._forced.get(server_id)
+                said = f"{progress}; {forced}" if forced else str(progress)
                 report(said)
                 took = max(progress.elapsed, timedelta(seconds=time.monotonic() - began))
                 late = limits.completion_timeout and took > limits.completion_timeout
                 if late and not forced and not await self._blocking.run(migration_job.crossing, domain):
                     if not limits.force_complete:
                         raise _too_long(limits.completion_timeout, progress)
-                    forced = f"; {await self._blocking.run(migration_job.force, domain)}"
+                    forced = Forced.SOON
+                if forced is Forced.SOON:
+                    with suppress(InvalidState):  # it has just ended
+                        await self.force(server_id)
         return moved
 
     async def _cross(self, domain: libvirt.virDomain, report: Report) -> None:

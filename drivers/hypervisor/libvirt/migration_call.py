@@ -11,6 +11,7 @@ libvirt does it: if the network is cut within that moment, the guest may run twi
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import libvirt
 
@@ -52,7 +53,8 @@ def migrate(
 ) -> None:
     """Blocks until the end, on a connection of its own: libvirtd serves few calls of one at a time.
 
-    `gone` is called, on another thread, when the guest runs there, if that is known before the end.
+    `gone` is called, on another thread, when the guest runs there, if that is known before the end. With post-copy
+    nobody waits for that: libvirt itself lets the guest run there.
     """
     domain, told = still.open(uri, incoming.server_id), threading.Event()
 
@@ -65,7 +67,7 @@ def migrate(
         told.set()
         gone()
 
-    with watching(domain.name(), left):
+    with nullcontext() if limits.post_copy else watching(domain.name(), left):
         domain.migrateToURI3(migration_uri(incoming.address), parameters(incoming, limits), flags(incoming, limits))
     if not told.is_set() and migration_job.place(domain) is Place.AWAY:
         let_run()

@@ -1,7 +1,7 @@
 """A migration as libvirt counts it on the host that the guest leaves: how far it is, how it ended. All calls block."""
 
 from datetime import timedelta
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple
 
 import libvirt
@@ -25,6 +25,14 @@ class Place(Enum):
     AWAY = auto()
     """Another host has it; it cannot run here again."""
     OFF = auto()
+
+
+class Forced(StrEnum):
+    """What was done so that a migration ends soon."""
+
+    POST_COPY = "the guest goes on at its next host, and fetches the rest of its memory"
+    SOON = "the guest goes on at its next host as soon as its disks are there"
+    STILL = "the guest stands still until it is there"
 
 
 class Progress(NamedTuple):
@@ -107,22 +115,27 @@ def abort(domain: libvirt.virDomain) -> bool:
     return True
 
 
-def force(domain: libvirt.virDomain) -> str:
-    """Let the guest run on its next host from now on where the migration can do that, else pause it; what was done.
+def force(domain: libvirt.virDomain) -> Forced:
+    """Let the guest run on its next host from now on where the migration can do that, else pause it.
+
+    QEMU cannot do that while only the disks travel: whoever is told SOON asks again.
 
     Raises:
         InvalidState: no migration is under way.
     """
-    if under_way(domain) is None:
+    progress = under_way(domain)
+    if progress is None:
         raise InvalidState("no migration is under way", remedy="see how it ended: hostler server show")
     with libvirt_errors(InvalidState):
         try:
             domain.migrateStartPostCopy()
-            return "the guest goes on at its next host, and fetches the rest of its memory"
-        except libvirt.libvirtError:  # it was not begun with the flag for that, or is not that far
-            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
-                domain.suspend()
-            return "the guest stands still until it is there"
+            return Forced.POST_COPY
+        except libvirt.libvirtError as error:  # OPERATION_INVALID: it was not begun with the flag for that
+            if error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR and not progress.memory_left:
+                return Forced.SOON
+        if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+            domain.suspend()
+        return Forced.STILL
 
 
 def resume(domain: libvirt.virDomain) -> None:

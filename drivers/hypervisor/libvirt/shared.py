@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lxml import etree
-
 from drivers.directories import first_closed
-from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
+from drivers.hypervisor.libvirt.connection import Connection
 from drivers.hypervisor.libvirt.disks import backing_file, disk_format, supports_direct_io
 from drivers.hypervisor.libvirt.files import FORMER, GuestFiles, movable_disk
 from drivers.hypervisor.libvirt.migration_xml import LocalDisk, local_disks
+from drivers.hypervisor.libvirt.qemu_user import qemu_user
 from hostler.contract.errors import HostlerError, InvalidRequest, RescheduleError, Unavailable
 from hostler.contract.guests import GuestDescription, GuestDisk, GuestSpec
 from hostler.contract.names import is_uuid
@@ -138,7 +137,7 @@ class SharedDisks:
         Raises:
             RescheduleError: the storage does not let this host.
         """
-        owner = self._qemu() if files.is_shared else None
+        owner = qemu_user(self._connection) if files.is_shared else None
         if owner is None:
             return
         for path in filter(lambda path: movable_disk(path.name), files.disk_directory.iterdir()):
@@ -187,22 +186,12 @@ class SharedDisks:
                 )
 
     def _check_owner(self, path: Path) -> None:
-        owner, found = self._qemu(), path.stat()
+        owner, found = qemu_user(self._connection), path.stat()
         if owner is not None and owner != (found.st_uid, found.st_gid):
             raise self._refusal(
                 f"{path} belongs to {found.st_uid}:{found.st_gid}, and QEMU runs as {owner[0]}:{owner[1]} here",
                 "give QEMU's user and group the same numbers on all hosts",
             )
-
-    def _qemu(self) -> tuple[int, int] | None:
-        """As whom libvirt runs QEMU; None where that is its own user."""
-        with libvirt_errors(Unavailable):
-            capabilities = etree.fromstring(self._connection.get().getCapabilities())
-        label = capabilities.findtext("host/secmodel[model='dac']/baselabel[@type='qemu']")
-        if label is None:
-            return None
-        user, _, group = label.strip().partition(":")
-        return int(user), int(group)
 
     @contextmanager
     def _refusing(self, trouble: str, remedy: str, kind: type[HostlerError] = RescheduleError) -> Iterator[None]:

@@ -74,7 +74,7 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def prepare(spec: GuestSpec, one: Host, other: Host) -> Incoming:
     description = await one.driver.describe(spec.server_id)
-    return await other.driver.prepare_incoming(spec, description, None, ignore)
+    return await other.driver.prepare_incoming(spec, description, None, ignore, post_copy=False)
 
 
 async def send(spec: GuestSpec, one: Host, incoming: Incoming) -> MigrationReport:
@@ -240,7 +240,7 @@ class TestPrepare:
     async def test_refuses_what_is_no_simulated_guest(self, one: Host, other: Host, running: GuestSpec) -> None:
         description = (await one.driver.describe(running.server_id)).model_copy(update={"virt_type": "kvm"})
         with pytest.raises(RescheduleError, match="kvm"):
-            await other.driver.prepare_incoming(running, description, None, ignore)
+            await other.driver.prepare_incoming(running, description, None, ignore, post_copy=False)
         assert await traces(other) == []
 
     async def test_leaves_alone_what_another_host_expects_or_has(
@@ -276,7 +276,7 @@ class TestPrepare:
         description = await one.driver.describe(running.server_id)
         incoming = await prepare(running, one, other)
         await send(running, one, incoming)
-        assert await other.driver.prepare_incoming(running, description, None, ignore) == incoming
+        assert await other.driver.prepare_incoming(running, description, None, ignore, post_copy=False) == incoming
         assert await states(running, other) == [RUNNING]
         assert not list((other.directory / "arriving").iterdir())
 

@@ -88,7 +88,7 @@ class TestRefusals:
     ) -> None:
         other = guest(root_disk())
         with pytest.raises(RescheduleError, match=reason) as refusal:
-            await hypervisor.prepare_incoming(other, changed(described), None, ignore)
+            await hypervisor.prepare_incoming(other, changed(described), None, ignore, post_copy=False)
         assert refusal.value.remedy
         assert other.server_id not in await hypervisor.guests()
 
@@ -96,7 +96,7 @@ class TestRefusals:
         self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
     ) -> None:
         with pytest.raises(RescheduleError, match="on this host already, running"):
-            await hypervisor.prepare_incoming(tiny, described, None, ignore)
+            await hypervisor.prepare_incoming(tiny, described, None, ignore, post_copy=False)
 
 
 class TestWithoutMigration:

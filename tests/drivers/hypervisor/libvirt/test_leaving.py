@@ -14,8 +14,9 @@ import libvirt
 import pytest
 
 from drivers.blocking import BlockingCalls
-from drivers.hypervisor.libvirt import leaving, migration_call, severing
+from drivers.hypervisor.libvirt import leaving, migration_call, migration_job, severing
 from drivers.hypervisor.libvirt.leaving import Leaving
+from drivers.hypervisor.libvirt.migration_job import Forced
 from drivers.hypervisor.libvirt.peers import Peer, _let_run
 from hostler.contract.errors import RescheduleError, Unavailable
 from hostler.contract.guests import Incoming, MigrationLimits, Whereabouts
@@ -246,7 +247,7 @@ async def test_a_guest_that_runs_on_its_next_host_does_not_wait_until_libvirt_ha
     domain = Domain(0, RUNNING)
     domains = Domains(domain)
     here = Leaving("", domains, blocking)  # type: ignore[arg-type]  # it is played
-    await here.migrate(domain.uuid, incoming(domain), LIMITS, ignore)
+    await here.migrate(domain.uuid, incoming(domain), MigrationLimits(), ignore)
 
     closing = asyncio.create_task(here.close())
     await asyncio.sleep(10 * MOMENT.total_seconds())
@@ -272,7 +273,7 @@ async def test_that_a_guest_has_left_is_noted_as_soon_as_libvirt_can_be_asked(
 
     monkeypatch.setattr(domains, "note_handed_over", note_later)
     here = Leaving("", domains, blocking)  # type: ignore[arg-type]  # it is played
-    await here.migrate(domain.uuid, incoming(domain), LIMITS, ignore)
+    await here.migrate(domain.uuid, incoming(domain), MigrationLimits(), ignore)
     await here.close()
     assert domains.noted == [domain.uuid]
 
@@ -287,6 +288,27 @@ async def test_no_time_is_too_long_for_a_guest_that_has_crossed_over(stage: Stag
     assert not following.done()
     domain.arrives()
     await following
+
+
+async def test_whoever_forces_it_while_only_disks_travel_has_it_forced_as_soon_as_that_can_be(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, said = [Forced.POST_COPY, Forced.SOON, Forced.SOON], list[str]()
+    monkeypatch.setattr(migration_job, "force", lambda _domain: answers.pop())
+    monkeypatch.setattr(migration_job, "crossing", lambda _domain: False)
+    domain = Domain(float("inf"))
+    here = stage.leaves(domain, blocking)
+    call = asyncio.create_task(here._end_of_other(domain))
+    await here.force(domain.uuid)
+
+    def report(words: str) -> None:
+        said.append(words)
+        if "fetches the rest" in words:
+            domain.arrives()
+
+    await here._follow(domain, call, asyncio.Event(), LIMITS, report)
+    assert answers == []
+    assert any("as soon as its disks are there" in words for words in said)
 
 
 @pytest.mark.parametrize(("state", "runs"), [(RUNNING, True), (BROKEN, False)])

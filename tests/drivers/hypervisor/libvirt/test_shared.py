@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from drivers.hypervisor.libvirt import LibvirtHypervisor
+from drivers.hypervisor.libvirt import LibvirtHypervisor, shared
 from drivers.hypervisor.libvirt.boot_sector import boot_disk
 from drivers.hypervisor.libvirt.connection import Connection
 from drivers.hypervisor.libvirt.files import GuestFiles
@@ -286,7 +286,7 @@ class TestLiveMigration:
     async def test_qemu_with_another_number(
         self, alive: LibvirtHypervisor, described: GuestDescription, image: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(alive._shared, "_qemu", lambda: (1, 1))
+        monkeypatch.setattr(shared, "qemu_user", lambda _connection: (1, 1))
         with pytest.raises(RescheduleError, match="QEMU runs as 1:1"):
             alive._shared.seen(described, image)
 
