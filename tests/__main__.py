@@ -1,5 +1,5 @@
 """All tests but the slow ones, in groups that run side by side, as most tests wait most of the time: those that use
-this machine's own guests; those that use a lab, or a cloud of many processes; and, in two processes, the others.
+this machine's own guests; those that use a lab, or the matrix of faults; and, in some processes, the others.
 """
 
 import os
@@ -11,7 +11,8 @@ from typing import IO
 
 PYTEST = [sys.executable, "-m", "pytest"]
 ONE_BY_ONE = ("machine", "lab")
-OTHERS = [*PYTEST, "-m", " and ".join(f"not {group}" for group in (*ONE_BY_ONE, "slow"))]
+OTHERS = " and ".join(f"not {group}" for group in (*ONE_BY_ONE, "slow"))
+AT_ONCE = ("-n", "3", "--dist", "loadfile")
 PARTS = "TESTS_PORTS"
 """Which part of the ports is whose: see `free_port` in tests/conftest.py."""
 
@@ -26,7 +27,7 @@ def main() -> int:
             at_the_end.callback(process.wait)
             at_the_end.callback(process.terminate)
             beside.append((process, told))
-        codes = [subprocess.run([*OTHERS, "-n", "2", "--dist", "loadfile"], env=environment(len(beside))).returncode]
+        codes = [subprocess.run([*PYTEST, "-m", OTHERS, *AT_ONCE], env=environment(len(beside))).returncode]
         for process, told in beside:
             codes.append(process.wait())
             told.seek(0)
