@@ -127,11 +127,17 @@ class DiskOffer(BaseModel):
 
 
 class DisksOffer(BaseModel):
-    """All that a guest's host serves of it. `key` is the TLS pre-shared key, hexadecimal: a secret."""
+    """All that a guest's host serves of it. `key` is the TLS pre-shared key, hexadecimal: a secret.
+
+    Where the disks are on shared storage, `host_id` is that host, and `probe` the name of a file beside them: whoever
+    sees it need not fetch them.
+    """
 
     server_id: str
     disks: list[DiskOffer]
     key: str
+    host_id: str | None = None
+    probe: str | None = None
 
     def __repr_args__(self) -> list[tuple[str | None, object]]:
         return [(k, "***" if k in SECRETS and v else v) for k, v in super().__repr_args__()]

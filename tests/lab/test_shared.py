@@ -2,6 +2,7 @@
 
 import pwd
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,8 @@ from tests.lab.conftest import Lab, a_lab
 from tests.lab.guests import COUNTS, boot, console, counted, is_up, until
 
 pytestmark = pytest.mark.real
-MARK = "#!/bin/sh\nhead -c 5000000 /dev/urandom >/data/marker\nsync\necho marked >/dev/console\n"
+MARKER_BYTES = 5_000_000
+MARK = f"#!/bin/sh\nhead -c {MARKER_BYTES} /dev/urandom >/data/marker\nsync\necho marked >/dev/console\n"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,26 @@ async def test_a_guest_keeps_its_disks_there_and_back_and_when_its_host_is_lost(
     await client.hosts.enable(other.name)
     await until(lambda: only(the_lab, server, ids[one.name]))
     assert root_disk(the_lab, server) == ([ids[one.name]], same)
+    assert not (await client.audit(heal=False)).findings
+
+
+async def test_a_cold_migration_copies_them_on_the_storage(
+    the_lab: Lab, client: Client, one: Host, other: Host
+) -> None:
+    ids = {host.name: host.id for host in await client.hosts.list()}
+    server = await boot(client, "mover", one, MARK)
+    await console(client, server, "marked")
+
+    sent = Path("/sys/class/net") / f"{the_lab.site.name}-{other.number}" / "statistics" / "tx_bytes"
+    before = int(sent.read_text())
+
+    moved = await (await client.servers.migrate(server.id, host=other.name)).result()
+
+    assert moved.host == other.name
+    assert int(sent.read_text()) - before < MARKER_BYTES / 2, "the disk has come from host to host"
+    assert "first_boot=no boots=2" in await console(client, server, r"=== source.*")
+    await (await client.servers.confirm_resize(server.id)).result()
+    assert root_disk(the_lab, server)[0] == [ids[other.name]]
     assert not (await client.audit(heal=False)).findings
 
 

@@ -33,7 +33,7 @@ from drivers.hypervisor.libvirt.probe import VirtType, probe_virt_type
 from drivers.hypervisor.libvirt.receiving import Receiving
 from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.snapshots import Snapshots
-from drivers.hypervisor.libvirt.spawning import kept_disks, make_files
+from drivers.hypervisor.libvirt.spawning import as_they_are, kept_disks, make_files
 from drivers.hypervisor.power import PowerNews
 from hostler.contract.errors import HostlerError, NotFound, Unavailable
 from hostler.contract.guests import (
@@ -120,6 +120,7 @@ class LibvirtHypervisor:
             if await self._blocking.run(self._domains.mark, guest.server_id) != mark:
                 await self._blocking.run(self._holdings.refuse_foreign, files)
                 kept = await self._blocking.run(kept_disks, guest, files)
+                guest = await self._blocking.run(as_they_are, guest, kept)
                 guest, taken_over = await self._blocking.run(self._shared.taken_over, guest, base)
                 await self._blocking.run(self._holdings.remove, files)
                 report("making the disks")
@@ -257,7 +258,9 @@ class LibvirtHypervisor:
             if flatten:
                 await self._offers.flatten(files.former, server_id, report)
                 await self._blocking.run(self._formers.stands_alone, files)
-            return await self._offers.make(files.former, server_id, report)
+            offer = await self._offers.make(files.former, server_id, report)
+            probe = await self._blocking.run(self._shared.make_probe, files.former)
+            return offer if probe is None else offer.model_copy(update={"host_id": self._host_id, "probe": probe})
 
     async def withdraw_offer(self, server_id: str) -> None:
         """See `HypervisorDriver.withdraw_offer`."""
@@ -271,7 +274,8 @@ class LibvirtHypervisor:
         async with self._turn(offer.server_id):
             await self._blocking.run(self._shared.make_home)
             await self._blocking.run(self._holdings.refuse_foreign, files.incoming)
-            await self._receiving.receive(files.incoming, offer, report)
+            seen = await self._blocking.run(self._shared.offered, offer)
+            await self._receiving.receive(files.incoming, offer, report, seen)
 
     async def describe(self, server_id: str) -> GuestDescription:
         """See `HypervisorDriver.describe`."""

@@ -1,7 +1,8 @@
 """Fetches the disks that another host offers, in pieces: a call that was ended goes on with the next one.
 
-They arrive in the server's incoming directory. For each file there are `<file>.part` while it is not whole, and
-`<file>.progress`, which says of which content it is and how much has arrived. `complete` says that all have.
+From shared storage they are copied there, and nothing goes from host to host. They arrive in the server's incoming
+directory. For each file there are `<file>.part` while it is not whole, and `<file>.progress`, which says of which
+content it is and how much has arrived. `complete` says that all have.
 """
 
 import errno
@@ -53,8 +54,11 @@ class Receiving:
         self._host_id = host_id
         self._blocking = blocking
 
-    async def receive(self, incoming: GuestFiles, offer: DisksOffer, report: Report) -> None:
-        """See `HypervisorDriver.receive_disks`. One call at a time for a server."""
+    async def receive(self, incoming: GuestFiles, offer: DisksOffer, report: Report, seen: Path | None = None) -> None:
+        """See `HypervisorDriver.receive_disks`. One call at a time for a server.
+
+        `seen` is the directory in which this host sees what is offered, if it does.
+        """
         _check(offer)
         try:
             await self._blocking.run(self._prepare, incoming, offer)
@@ -63,7 +67,8 @@ class Receiving:
             keys = await self._blocking.run(_lay_out, incoming, offer.key)
             try:
                 for disk in offer.disks:
-                    await self._fetch(incoming.directory, disk, keys, report)
+                    source = _served(disk, keys) if seen is None else _on_storage(seen / disk.file)
+                    await self._fetch(incoming.directory, disk, source, report)
             finally:
                 await self._blocking.run(shutil.rmtree, keys)
             await self._blocking.run(write_text, incoming.directory / COMPLETE, "")
@@ -72,7 +77,7 @@ class Receiving:
                 raise RescheduleError(f"no room for the disks: {error}", remedy="free space on the host") from error
             raise
 
-    async def _fetch(self, directory: Path, disk: DiskOffer, keys: Path, report: Report) -> None:
+    async def _fetch(self, directory: Path, disk: DiskOffer, source: "_Source", report: Report) -> None:
         final, part = directory / disk.file, _part(directory, disk)
         if await self._blocking.run(final.exists):
             return  # of this checksum: the others have been removed
@@ -81,7 +86,7 @@ class Receiving:
 
         def tell(count: int) -> None:
             nonlocal said
-            now = f"receiving {disk.file}: {100 * count // max(disk.size_bytes, 1)} % of {disk.size_bytes} bytes"
+            now = f"{source.how} {disk.file}: {100 * count // max(disk.size_bytes, 1)} % of {disk.size_bytes} bytes"
             if said != now:
                 said = now
                 report(said)
@@ -93,12 +98,12 @@ class Receiving:
                 size = min(PIECE_BYTES, _rounded(disk.size_bytes) - done)
                 began = done
                 complaint = await convert(
-                    *_piece(disk, part, keys, done, size),
+                    *_piece(source, part, done, size),
                     progress=lambda percent: tell(began + size * percent // 100),  # noqa: B023, it ends with the call
                     silence=SILENCE,
                 )
                 if complaint:
-                    raise _failure(disk, complaint)
+                    raise _failure(disk, source, complaint)
                 done += size
                 await self._blocking.run(_note, directory, disk, done)
             said = f"comparing {disk.file}"
@@ -185,27 +190,53 @@ def _begin(directory: Path, disk: DiskOffer) -> int:
     return offset
 
 
-def _piece(disk: DiskOffer, part: Path, keys: Path, offset: int, size: int) -> list[str]:
-    """What makes qemu-img copy these bytes. It leaves holes where there are only zeros."""
+class _Source(NamedTuple):
+    """Where a disk is copied from: how one says that, what qemu-img opens, and with which options of its own."""
+
+    how: str
+    place: str
+    remedy: str
+    image: str
+    options: tuple[str, ...] = ()
+
+
+def _served(disk: DiskOffer, keys: Path) -> _Source:
     server = f"file.server.type=inet,file.server.host={option(disk.host)},file.server.port={disk.port}"
-    source = f"file.driver=nbd,{server},file.export={option(disk.export)},file.tls-creds={TLS_ID}"
+    return _Source(
+        how="receiving",
+        place=f"{disk.host} port {disk.port}",
+        remedy="see that the host which offers it runs, and that its host.migration_address can be reached from here",
+        image=f"file.driver=nbd,{server},file.export={option(disk.export)},file.tls-creds={TLS_ID}",
+        options=("--object", psk_credentials(keys, "client")),
+    )
+
+
+def _on_storage(file: Path) -> _Source:
+    return _Source(
+        how="copying, on the shared storage,",
+        place=str(file),
+        remedy="see that the shared storage is mounted here, and that root may read there (NFS: no_root_squash)",
+        # Unlocked: its host serves it at the same time.
+        image=f"file.driver=file,file.filename={option(str(file))},file.locking=off",
+    )
+
+
+def _piece(source: _Source, part: Path, offset: int, size: int) -> list[str]:
+    """What makes qemu-img copy these bytes. It leaves holes where there are only zeros."""
     # Unlocked, since one of a worker that died may still be writing, the same bytes.
     target = f"file.driver=file,file.filename={option(str(part))},file.locking=off"
     piece = f"driver=raw,offset={offset},size={size}"
     return [
-        *("-n", "--target-is-zero", "--object", psk_credentials(keys, "client")),
-        *("--image-opts", f"{piece},{source}", "--target-image-opts", f"{piece},{target}"),
+        *("-n", "--target-is-zero", *source.options),
+        *("--image-opts", f"{piece},{source.image}", "--target-image-opts", f"{piece},{target}"),
     ]
 
 
-def _failure(disk: DiskOffer, complaint: str) -> HostlerError:
+def _failure(disk: DiskOffer, source: _Source, complaint: str) -> HostlerError:
     complaint = OPTIONS.sub("", complaint)
     if OURS.search(complaint):
         return RescheduleError(f"cannot write {disk.file}: {complaint}", remedy="free space on the host")
-    return Unavailable(
-        f"cannot fetch {disk.file} from {disk.host} port {disk.port}: {complaint}",
-        remedy="see that the host which offers it runs, and that its host.migration_address can be reached from here",
-    )
+    return Unavailable(f"cannot fetch {disk.file} from {source.place}: {complaint}", remedy=source.remedy)
 
 
 def _note(directory: Path, disk: DiskOffer, done: int) -> None:

@@ -18,7 +18,7 @@ from drivers.hypervisor.libvirt.files import FORMER, GuestFiles, movable_disk
 from drivers.hypervisor.libvirt.migration_xml import LocalDisk, local_disks
 from drivers.hypervisor.libvirt.qemu_user import qemu_user
 from hostler.contract.errors import HostlerError, InvalidRequest, RescheduleError, Unavailable
-from hostler.contract.guests import GuestDescription, GuestDisk, GuestSpec
+from hostler.contract.guests import DisksOffer, GuestDescription, GuestDisk, GuestSpec
 from hostler.contract.names import is_uuid
 from hostler.contract.resources import DiskFormat
 
@@ -97,6 +97,13 @@ class SharedDisks:
                 _check_base(of_domain[name], found[name], base)
         return found
 
+    def offered(self, offer: DisksOffer) -> Path | None:
+        """Where this host sees the disks that another offers; None where it must fetch them."""
+        if self._root is None or not is_uuid(offer.host_id or "") or not is_uuid(offer.server_id):
+            return None
+        directory = self._root / str(offer.host_id) / f"{offer.server_id}{FORMER}"
+        return directory if _is_probe(offer.probe) and (directory / str(offer.probe)).exists() else None
+
     def link(self, disks: dict[str, Path], files: GuestFiles) -> None:
         """Give these disks names among the guest's own.
 
@@ -151,10 +158,10 @@ class SharedDisks:
                 "the guest's disks are on shared storage, of which this host has none",
                 f"set {SETTING} on all hosts of the cloud, or migrate it powered off",
             )
-        host_id, server_id, probe = description.host_id or "", description.server_id, description.probe or ""
+        host_id, server_id, probe = description.host_id or "", description.server_id, description.probe
         directory = self._root / host_id / server_id
-        known = is_uuid(host_id) and is_uuid(server_id) and probe.startswith(PROBE) and "/" not in probe
-        if not known or not (directory / probe).exists():
+        known = is_uuid(host_id) and is_uuid(server_id) and _is_probe(probe)
+        if not known or not (directory / str(probe)).exists():
             raise self._refusal(
                 f"host {host_id} has the guest's disks on shared storage, and they are not in {directory} here",
                 "mount the same storage on all hosts, each at its own setting",
@@ -204,6 +211,10 @@ class SharedDisks:
     def _refusal(self, message: str, remedy: str, kind: type[HostlerError] = RescheduleError) -> HostlerError:
         """Somebody must look after the storage, or after the setting that says where it is."""
         return kind(message, field=SETTING, value=self._root, remedy=remedy)
+
+
+def _is_probe(name: str | None) -> bool:
+    return name is not None and name.startswith(PROBE) and "/" not in name
 
 
 def _check_cache(disk: LocalDisk, path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from drivers.durable import write_text
-from drivers.hypervisor.libvirt.disks import make_disks
+from drivers.hypervisor.libvirt.disks import has_backing_file, make_disks
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.libvirt.receiving import is_whole
 from hostler.contract.errors import RescheduleError
@@ -42,6 +42,21 @@ def kept_disks(guest: GuestSpec, files: GuestFiles) -> dict[str, Path]:
                     remedy="find out what became of it before a new one is made in its place",
                 )
     return kept
+
+
+def as_they_are(guest: GuestSpec, kept: dict[str, Path]) -> GuestSpec:
+    """The guest without the image of a disk that stands alone by now: laid over one, what it does not hold would show.
+
+    An image may be there again that was gone when the disk was last moved; a server's root disk may once have been made
+    of another one than the server's.
+    """
+    disks = [
+        disk.model_copy(update={"image": None})
+        if disk.image is not None and disk.device in kept and not has_backing_file(kept[disk.device])
+        else disk
+        for disk in guest.disks
+    ]
+    return guest.model_copy(update={"disks": disks})
 
 
 def _must_be_kept(guest: GuestSpec, disk: GuestDisk) -> bool:

@@ -212,6 +212,27 @@ async def test_a_guest_whose_image_is_gone_moves_with_all_of_its_disk_and_can_st
     assert holds(state_dir / "guests" / received.server_id / "disk", *MARKED)
 
 
+async def test_a_disk_that_stands_alone_is_not_laid_over_the_image_that_its_server_is_said_to_be_of(
+    hypervisor: LibvirtHypervisor,
+    next_host: LibvirtHypervisor,
+    received: GuestSpec,
+    next_dir: Path,
+    next_image: Path,
+) -> None:
+    await next_host.receive_disks(await hypervisor.offer_disks(received.server_id, True, ignore), ignore)
+
+    await next_host.spawn(resized(received, 8 * MIB, 8 * MIB), next_image, ignore)
+
+    disk = next_dir / "guests" / received.server_id / "disk"
+    info = image_info(disk)
+    assert (info["virtual-size"], "backing-filename" in info) == (8 * MIB, False)
+    assert str(next_image) not in domain_of(received).XMLDesc()
+    await next_host.resume(received.server_id)
+    await greeted(next_host, received)
+    await next_host.stop(received.server_id, AT_ONCE, ignore)
+    assert holds(disk, *MARKED)
+
+
 async def test_a_disk_over_an_image_that_nobody_names_is_refused(
     next_host: LibvirtHypervisor, received: GuestSpec
 ) -> None:

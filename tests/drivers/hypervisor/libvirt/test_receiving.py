@@ -221,6 +221,26 @@ async def test_what_was_changed_after_it_was_offered_is_noticed_and_not_kept(
     assert names(incoming.directory) == ["host"]
 
 
+async def test_what_is_seen_on_shared_storage_is_copied_there(
+    receiver: Receiving, former: GuestFiles, incoming: GuestFiles, offer: DisksOffer, tmp_path: Path
+) -> None:
+    kill_servers(tmp_path)
+    reports: list[str] = []
+    await receiver.receive(incoming, offer, reports.append, former.directory)
+    assert same(former, incoming, "disk")
+    assert same(former, incoming, "disk.eph0")
+    assert status(incoming, "disk").st_ino != status(former, "disk").st_ino
+    assert "copying, on the shared storage, disk: 0 % of 5243213 bytes" in reports
+
+
+async def test_storage_that_goes_away_meanwhile_is_worth_a_retry(
+    receiver: Receiving, incoming: GuestFiles, offer: DisksOffer, tmp_path: Path
+) -> None:
+    with pytest.raises(Unavailable, match=r"cannot fetch disk from .*elsewhere/disk: .*No such file") as refusal:
+        await receiver.receive(incoming, offer, ignore, tmp_path / "elsewhere")
+    assert "shared storage is mounted" in str(refusal.value.remedy)
+
+
 async def test_a_key_that_is_not_the_offers_gets_nothing(
     receiver: Receiving, incoming: GuestFiles, offer: DisksOffer
 ) -> None:

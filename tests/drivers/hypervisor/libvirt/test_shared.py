@@ -6,6 +6,7 @@ One machine has one libvirt, which knows a server once: a host that is down is o
 import pwd
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from drivers.hypervisor.libvirt.connection import Connection
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.libvirt.shared import SharedDisks
 from hostler.contract.errors import RescheduleError, Unavailable
-from hostler.contract.guests import GuestDescription, GuestSpec
+from hostler.contract.guests import DisksOffer, GuestDescription, GuestSpec
 from hostler.settings import HostSettings, LibvirtSettings
 from tests.drivers.hypervisor.libvirt.conftest import a_host, make_state_dir
 from tests.drivers.hypervisor.libvirt.guests import domain_of, guest, holds, ignore, root_disk, write
@@ -43,8 +44,10 @@ def image(tiny: GuestSpec, tiny_image: Path, state_root: Path) -> Path:
 
 
 @asynccontextmanager
-async def on_storage(state_dir: Path, host_id: str, storage: Path | None) -> AsyncIterator[LibvirtHypervisor]:
-    reachable = HostSettings(migration_address="192.0.2.1")
+async def on_storage(
+    state_dir: Path, host_id: str, storage: Path | None, address: str = "192.0.2.1"
+) -> AsyncIterator[LibvirtHypervisor]:
+    reachable = HostSettings(migration_address=address)
     async with a_host(state_dir, host_id, host=reachable, storage=storage) as driver:
         await driver.inventory()
         yield driver
@@ -289,6 +292,57 @@ class TestLiveMigration:
         monkeypatch.setattr(shared, "qemu_user", lambda _connection: (1, 1))
         with pytest.raises(RescheduleError, match="QEMU runs as 1:1"):
             alive._shared.seen(described, image)
+
+
+class TestColdMigration:
+    @pytest.fixture
+    async def dead(self, state_dir: Path, storage: Path) -> AsyncIterator[LibvirtHypervisor]:
+        """The former host, which serves disks at this machine's own address."""
+        async with on_storage(state_dir, DEAD, storage, "127.0.0.1") as driver:
+            yield driver
+
+    @pytest.fixture
+    async def moving(self, dead: LibvirtHypervisor, tiny: GuestSpec, image: Path, storage: Path) -> GuestSpec:
+        """A guest that was set aside, as it is to be on its next host."""
+        await dead.spawn(tiny, image, ignore)
+        await dead.stop(tiny.server_id, timedelta(0), ignore)
+        write(disk(storage, DEAD, tiny), *MARKED)
+        await dead.set_aside(tiny.server_id)
+        return tiny.model_copy(update={"received": True})
+
+    async def test_its_disk_is_copied_on_the_storage_and_the_former_one_stays_as_it_was(
+        self, dead: LibvirtHypervisor, alive: LibvirtHypervisor, moving: GuestSpec, image: Path, storage: Path
+    ) -> None:
+        said = list[str]()
+        await alive.receive_disks(await dead.offer_disks(moving.server_id, False, ignore), said.append)
+        await dead.withdraw_offer(moving.server_id)
+        await alive.spawn(moving, image, ignore)
+
+        assert any("on the shared storage" in words for words in said)
+        assert not any("receiving" in words for words in said)
+        there, former = disk(storage, ALIVE, moving), disk(storage, DEAD, moving, ".former")
+        assert there.stat().st_ino != former.stat().st_ino
+        await alive.stop(moving.server_id, timedelta(0), ignore)
+        assert holds(there, *MARKED)
+        assert holds(former, *MARKED)
+
+    async def test_a_host_that_does_not_see_it_fetches_it(
+        self, dead: LibvirtHypervisor, next_dir: Path, moving: GuestSpec, storage: Path
+    ) -> None:
+        said = list[str]()
+        offer = await dead.offer_disks(moving.server_id, False, ignore)
+        (disk(storage, DEAD, moving, ".former").parent / str(offer.probe)).unlink()
+        async with on_storage(next_dir, ALIVE, storage) as other:
+            await other.receive_disks(offer, said.append)
+        await dead.withdraw_offer(moving.server_id)
+        assert any("receiving disk" in words for words in said)
+
+    @pytest.mark.parametrize("probe", [None, "probe.", "probe.../../disk", "host"])
+    async def test_a_probe_that_is_none_is_not_looked_for(
+        self, alive: LibvirtHypervisor, moving: GuestSpec, probe: str | None
+    ) -> None:
+        offer = DisksOffer(server_id=moving.server_id, disks=[], key="ab" * 32, host_id=DEAD, probe=probe)
+        assert alive._shared.offered(offer) is None
 
 
 def test_a_guest_without_shared_disks_is_seen_by_all() -> None:
