@@ -33,8 +33,15 @@ class TestCases:
 
         assert cases == [Fault.AFTER, Fault.KILLED, Fault.POWER_CUT, Fault.CABLE_OUT]
 
-    def test_control_has_neither_a_power_switch_nor_a_cable(self) -> None:
-        assert [case.fault for case in of_step("resize", Step("settle", 1, "c"), 9.0)] == [Fault.AFTER, Fault.KILLED]
+    def test_while_control_is_at_work_the_guest_s_host_is_cut_off(self) -> None:
+        cases = [case.fault for case in of_step("resize", Step("settle", 1, "c"), 9.0)]
+
+        assert cases == [Fault.AFTER, Fault.KILLED, Fault.CABLE_OUT_OPPOSITE]
+
+    def test_a_host_that_was_given_up_cannot_be_cut_off(self) -> None:
+        cases = [case.fault for case in of_step("evacuate", Step("settle", 1, "c"), 9.0)]
+
+        assert cases == [Fault.AFTER, Fault.KILLED, Fault.RETURNED]
 
     def test_a_host_that_was_given_up_returns_at_every_step(self) -> None:
         for queue in ("hostler-control", "hostler-host-1"):
