@@ -19,7 +19,7 @@ class Server(Table, table=True):
     where there is a key.
 
     Owner: the run named by `operation_id`. It takes the row by compare-and-set from None (or from a run that is over),
-    and nobody else writes here meanwhile.
+    and nobody else writes here meanwhile, but for the metadata, which its tenants change at any time.
     """
 
     __table_args__ = (

@@ -72,10 +72,15 @@ def wish_filters(request: SchedulingRequest) -> Iterator[Filter]:
         yield zone_filter(request.zone)
     if request.excluded:
         yield excluded_filter(request.excluded)
-    if request.architecture is not None:
-        yield architecture_filter(request.architecture)
-    if request.hypervisor_type is not None:
-        yield hypervisor_filter(request.hypervisor_type)
+    yield from image_filters(request.architecture, request.hypervisor_type)
+
+
+def image_filters(architecture: str | None, hypervisor_type: str | None) -> Iterator[Filter]:
+    """What the image asks for, as far as it asks: of a server's own host too, when it is to get another image."""
+    if architecture is not None:
+        yield architecture_filter(architecture)
+    if hypervisor_type is not None:
+        yield hypervisor_filter(hypervisor_type)
 
 
 def state_filters() -> Iterator[Filter]:

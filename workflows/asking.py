@@ -20,6 +20,7 @@ from hostler.contract.servers import (
     EvacuateRequest,
     LiveMigrateRequest,
     MigrateRequest,
+    OnFailure,
     OperationName,
     OperationRequest,
     Server,
@@ -36,14 +37,22 @@ REQUESTS: dict[OperationName, tuple[type[OperationRequest], dict[str, Any]]] = {
 }
 
 
-async def operate(operation: OperationName, server: ServerMove, by: str) -> Server:
+async def operate(operation: OperationName, server: ServerMove, by: str, on_failure: OnFailure | None) -> Server:
     """Have the operation done; a cancellation cancels it, and waits for its end.
+
+    `on_failure` None is the control worker's setting.
 
     Raises:
         ServerBusy: not now. HostlerError: why it failed, or was refused.
     """
     kind, options = REQUESTS[operation]
-    request = kind(server_id=server.server_id, request_id=str(workflow.uuid4()), project=server.project, **options)
+    request = kind(
+        server_id=server.server_id,
+        request_id=str(workflow.uuid4()),
+        project=server.project,
+        on_failure=on_failure,
+        **options,
+    )
     try:
         result: Server = await workflow.execute_child_workflow(
             operation.value,

@@ -7,7 +7,8 @@
 | next_move, then an operation, for each server, `parallel` at a time | control: live-migrate; migrate and confirm-resize; shelve-offload | the operation's own |
 
 It ends at the first server that cannot be moved, unless it may skip such; operations under way come to their end. So it
-does when the host is enabled, or falls silent. Cancelling it cancels them.
+does when the host is enabled, or falls silent. Cancelling it cancels them. Volumes that the host keeps stay on it: the
+result has those that servers use.
 """  # noqa: E501 - a table
 
 import asyncio
@@ -41,10 +42,11 @@ class DrainHost(ServersOfHost):
         except (ActivityError, asyncio.CancelledError) as failure:
             raise await self.refuse(failure) from None
         self.title, self.patience = f"drain of host {plan.host.name}", plan.patience
+        self.state.volumes = plan.volumes
         self.accept(plan.host)
         self.stage("moves the servers")
         with self.to_its_end():
             while not self.state.stopped and (servers := await self.servers()):
                 await self.each(servers, plan.parallel)
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return DrainResult(**outcome_of(self.state))
+        return DrainResult(volumes=self.state.volumes, **outcome_of(self.state))

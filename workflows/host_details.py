@@ -23,6 +23,11 @@ def markdown(title: str, progress: HostProgress) -> str:
     lines = [f"**{title}**", "", progress.stage]
     if progress.stopped:
         lines += ["", f"**Stopped**: {_cell(progress.stopped)}"]
+    if progress.volumes:
+        kept = ", ".join(
+            f"{volume.name or volume.volume_id} of {volume.server}" for volume in progress.volumes[:LISTED]
+        )
+        lines += ["", f"**It must stay on**: it keeps {len(progress.volumes)} volumes in use ({_cell(kept)})"]
     if progress.servers:
         lines += ["", ", ".join(f"{counts[state]} {state}" for state in MoveState if counts[state])]
         lines += ["", "| | server | operation | to | why |", "|:-:|---|---|---|---|"]

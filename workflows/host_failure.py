@@ -21,6 +21,7 @@ from temporalio.exceptions import ActivityError
 from activities.interfaces.host_work import FailurePlan, HostWork
 from hostler.contract.errors import HostlerError, InvalidState
 from hostler.contract.host_work import HOST_FAILURE, HostFailureRequest, HostFailureResult
+from hostler.contract.servers import OnFailure
 from workflows.fencing import FencingWork
 from workflows.host_outcome import outcome_of
 from workflows.steps import CONTROL_RETRY, QUICK_STEP
@@ -33,6 +34,7 @@ class HostFailure(FencingWork):
     """See the table above."""
 
     evacuation = True
+    on_failure = OnFailure.GIVE_UP  # one that waited for a decision would have the place of others
 
     @workflow.init
     def __init__(self, request: HostFailureRequest) -> None:

@@ -17,7 +17,7 @@ from activities.interfaces.host_work import HostServers, HostWork, Move, NextMov
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import Cancelled, HostlerError, InvalidState, ServerBusy
 from hostler.contract.host_work import HostProgress, HostWorkAccepted, HostWorkCall, MoveState, ServerMove
-from hostler.contract.servers import OperationName
+from hostler.contract.servers import OnFailure, OperationName
 from workflows.asking import operate
 from workflows.concurrency import together
 from workflows.failures import judge
@@ -34,6 +34,7 @@ class ServersOfHost:
     """The base of both workflows."""
 
     evacuation = False
+    on_failure: OnFailure | None = None
 
     def __init__(self, host_id: str, request_id: str, title: str) -> None:
         self.state = HostProgress(host_id=host_id)
@@ -147,7 +148,7 @@ class ServersOfHost:
             self.tell()
 
     async def _look(self, course: Course) -> Move:
-        return await workflow.execute_activity_method(
+        move = await workflow.execute_activity_method(
             HostWork.next_move,
             NextMove(
                 host_id=self.state.host_id,
@@ -159,6 +160,9 @@ class ServersOfHost:
             retry_policy=CONTROL_RETRY,
             summary=course.server.name,
         )
+        if move.volumes is not None:
+            self.state.volumes = move.volumes
+        return move
 
     async def _perform(self, course: Course, operation: OperationName | None) -> bool:
         """Have the operation done; False if the server is to be asked again later."""
@@ -170,7 +174,7 @@ class ServersOfHost:
         server.state, server.operation, server.reason = MoveState.MOVING, operation, ""
         self.tell()
         try:
-            await operate(operation, server, self.title)
+            await operate(operation, server, self.title, self.on_failure)
         except ServerBusy as error:
             server.reason = str(error)
             return False

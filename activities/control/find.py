@@ -12,8 +12,8 @@ Row = TypeVar("Row", Server, Volume, Image, Network)
 KINDS: dict[type, str] = {Server: "server", Volume: "volume", Image: "image", Network: "network"}
 
 
-def find(session: Session, table: type[Row], ref: str, project: str) -> Row:
-    """The one thing of the project with this UUID, else with this name.
+def find(session: Session, table: type[Row], ref: str, project: str, *, lock: bool = False) -> Row:
+    """The one thing of the project with this UUID, else with this name; locked, where it is to be changed.
 
     Raises:
         NotFound: there is none.
@@ -23,7 +23,8 @@ def find(session: Session, table: type[Row], ref: str, project: str) -> Row:
     query = select(table).where(table.project == project)
     if table is Server:
         query = query.where(col(Server.deleted_at).is_(None))
-    rows = session.exec(query.where(or_(col(table.id) == ref, col(table.name) == ref))).all()
+    query = query.where(or_(col(table.id) == ref, col(table.name) == ref))
+    rows = session.exec(query.with_for_update() if lock else query).all()
     for row in rows:
         if row.id == ref:
             return row

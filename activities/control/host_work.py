@@ -14,11 +14,11 @@ from activities.interfaces.servers import HostRef
 from hostler.contract.checks import check_number, check_optional_text, check_uuid
 from hostler.contract.errors import InvalidRequest, InvalidState, NotFound
 from hostler.contract.evacuation import evacuated, priority
-from hostler.contract.host_work import DrainRequest, HostFailureRequest, ServerMove
+from hostler.contract.host_work import DrainRequest, HostFailureRequest, KeptVolume, ServerMove
 from hostler.contract.servers import MigrationStatus, OperationName
 from hostler.contract.states import TaskState, VmState, status
 from hostler.settings import Settings
-from models import OPEN_MIGRATIONS, Allocation, Database, Host, Migration, Server, bump_generation
+from models import OPEN_MIGRATIONS, Allocation, Database, Host, Migration, Server, Volume, bump_generation
 from scheduler.liveness import Alive
 
 DRAINED = "it is drained"
@@ -64,6 +64,7 @@ class HostWork(interface.HostWork):
                 host=HostRef(id=host.id, name=host.name),
                 parallel=call.parallel or settings.parallel,
                 patience=settings.patience,
+                volumes=_kept(session, host.id),
             )
 
         return self._database.run(change)
@@ -114,17 +115,14 @@ class HostWork(interface.HostWork):
             if not call.migrated and (halt := self._halted(host, call)):
                 return Move(halt=halt)
             if row is None or row.deleted_at is not None:
-                return Move(done=True)
-            if call.evacuation:
-                if _arrives(session, row, host):
-                    return Move(busy=True)
-                return _gone(session, row, host) or Move(
-                    busy=row.operation_id is not None,
-                    operation=OperationName.SHELVE_OFFLOAD
-                    if row.vm_state is VmState.SHELVED
-                    else OperationName.EVACUATE,
-                )
-            return _off(session, row, host, call)
+                move = Move(done=True)
+            elif call.evacuation:
+                move = _built_elsewhere(session, row, host)
+            else:
+                move = _off(session, row, host, call)
+            if move.done and not call.evacuation and not _of(session, host.id):
+                move.volumes = _kept(session, host.id)  # the plan may be of hours ago
+            return move
 
     def _halted(self, host: Host, call: NextMove) -> str:
         """Why nothing more is to be begun on the host."""
@@ -174,6 +172,16 @@ def _to_evacuate(session: Session, host_id: str) -> list[Server]:
     return list({row.id: row for row in rows}.values())
 
 
+def _kept(session: Session, host_id: str) -> list[KeptVolume]:
+    """The volumes whose data is on the host, of servers anywhere."""
+    query = select(Volume, Server).join(Server, col(Server.id) == Volume.server_id)
+    used = query.where(Volume.host_id == host_id, col(Server.deleted_at).is_(None))
+    return [
+        KeptVolume(volume_id=volume.id, name=volume.name, server_id=row.id, server=row.name, project=row.project)
+        for volume, row in session.exec(used.order_by(col(Server.name), col(Server.id), col(Volume.id)))
+    ]
+
+
 def _arrives(session: Session, row: Server, host: Host) -> bool:
     """Whether an operation may yet bring the server to the host."""
     if row.host_id == host.id or row.operation_id is None:
@@ -196,6 +204,16 @@ def _gone(session: Session, row: Server, host: Host) -> Move | None:
         return None
     now_on = session.get(Host, row.host_id) if row.host_id else None
     return Move(done=True, to=now_on.name if now_on else None)
+
+
+def _built_elsewhere(session: Session, row: Server, host: Host) -> Move:
+    """What takes the server off a host that is off."""
+    if _arrives(session, row, host):
+        return Move(busy=True)
+    return _gone(session, row, host) or Move(
+        busy=row.operation_id is not None,
+        operation=OperationName.SHELVE_OFFLOAD if row.vm_state is VmState.SHELVED else OperationName.EVACUATE,
+    )
 
 
 def _off(session: Session, row: Server, host: Host, call: NextMove) -> Move:

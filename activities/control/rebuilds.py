@@ -16,7 +16,7 @@ from activities.control.user_data import seal
 from activities.control.views import image_ref, server_view
 from activities.interfaces import rebuilds as interface
 from activities.interfaces.rebuilds import BeginRebuild, FinishRebuild, RebuildPlan
-from hostler.contract.errors import InvalidState, NotFound
+from hostler.contract.errors import InvalidRequest, InvalidState, NotFound
 from hostler.contract.guests import DiskKind
 from hostler.contract.resources import Flavor
 from hostler.contract.servers import Server
@@ -24,6 +24,8 @@ from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import BlockDevice, Database, Image
 from models import Server as Row
+from scheduler.filters import explain, image_filters
+from scheduler.host_state import read_states
 
 
 class Rebuilds(interface.Rebuilds):
@@ -52,6 +54,7 @@ class Rebuilds(interface.Rebuilds):
         flavor = Flavor.model_validate(row.flavor)
         check_fits(image, flavor.disk_gib, "image")
         check_ram(image, flavor)
+        _check_host(session, row, image)
         if call.key_name:
             find_keypair(session, call.key_name, row.project)
         disks = [
@@ -105,6 +108,22 @@ def _image(session: Session, row: Row, call: BeginRebuild) -> Image:
             remedy="name another: hostler image list",
         )
     return image
+
+
+def _check_host(session: Session, row: Row, image: Image) -> None:
+    """The server's host can run the image, by the rule by which the scheduler finds a host for a new server.
+
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    wanted = image_filters(image.properties.get("architecture"), image.properties.get("hypervisor_type"))
+    for report in explain(read_states(session, [str(row.host_id)]), wanted):
+        raise InvalidRequest(
+            f"host {report.hosts[0]} of server {row.name} cannot run image {image.name}: it is {report.reason}",
+            field="image",
+            value=image.name,
+            remedy="choose another: hostler image list; or boot a server from this one, on a host that can run it",
+        )
 
 
 def _set_root(session: Session, row: Row, call: FinishRebuild) -> None:

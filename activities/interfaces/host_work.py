@@ -7,16 +7,20 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from activities.interfaces.servers import HostRef
-from hostler.contract.host_work import DrainRequest, HostFailureRequest, ServerMove
+from hostler.contract.host_work import DrainRequest, HostFailureRequest, KeptVolume, ServerMove
 from hostler.contract.servers import OperationName
 
 
 class DrainPlan(BaseModel):
-    """A drain that may begin. `patience` is for how long a server that is busy is asked again."""
+    """A drain that may begin. `patience` is for how long a server that is busy is asked again.
+
+    `volumes`: those that the host keeps, and that servers use.
+    """
 
     host: HostRef
     parallel: int
     patience: timedelta
+    volumes: list[KeptVolume] = []
 
 
 class FailurePlan(BaseModel):
@@ -60,7 +64,8 @@ class NextMove(BaseModel):
 class Move(BaseModel):
     """The answer: `done`, it is off the host (`to` where); else the `operation`, or the `reason` why there is none.
 
-    `busy`: not now, another operation has it. `halt`: why nothing more is to be begun on this host.
+    `busy`: not now, another operation has it. `halt`: why nothing more is to be begun on this host. `volumes`: when
+    the last server has left a host that is drained, those that it keeps all the same, and that servers use.
     """
 
     done: bool = False
@@ -69,6 +74,7 @@ class Move(BaseModel):
     busy: bool = False
     reason: str = ""
     halt: str = ""
+    volumes: list[KeptVolume] | None = None
 
 
 class HostWork(ABC):

@@ -1,15 +1,14 @@
 """`hostler aggregate`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hostler.cli.completion import names
 from hostler.cli.output import Columns, Format, FormatOption, column_option, show_list, show_one
-from hostler.cli.pairs import properties
+from hostler.cli.pairs import KeyOption, PropertyOption, changes, properties
 from hostler.cli.session import session
-from hostler.contract.errors import InvalidRequest
 from hostler.contract.resources import Aggregate
 
 if TYPE_CHECKING:
@@ -21,17 +20,6 @@ AggregateArgument = Annotated[
     str, typer.Argument(metavar="AGGREGATE", help="Name or UUID.", autocompletion=names("aggregates"))
 ]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="Name or UUID.", autocompletion=names("hosts"))]
-PropertyOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--property",
-        metavar="KEY=VALUE",
-        help="Metadata, such as hostler:evacuate=true; repeat for more.",
-    ),
-]
-KeyOption = Annotated[
-    list[str] | None, typer.Option("--property", metavar="KEY", help="What to take away; repeat for more.")
-]
 COLUMNS: Columns[Aggregate] = {
     "ID": lambda a: a.id,
     "Name": lambda a: a.name,
@@ -52,7 +40,7 @@ def create(
     columns: Picked = None,
 ) -> None:
     """Make an aggregate, without hosts."""
-    metadata = properties("--property", property or [])
+    metadata = properties(property)
     aggregate = session(ctx).run(
         lambda client: client.aggregates.create(name, metadata=metadata, aggregate_id=aggregate_id)
     )
@@ -110,7 +98,7 @@ def set_(
     columns: Picked = None,
 ) -> None:
     """Set metadata of an aggregate; the rest stays."""
-    _change(ctx, aggregate, {**properties("--property", property or [])}, format, columns)
+    _change(ctx, aggregate, changes(properties(property)), format, columns)
 
 
 @app.command()
@@ -122,12 +110,10 @@ def unset(
     columns: Picked = None,
 ) -> None:
     """Take metadata of an aggregate away."""
-    _change(ctx, aggregate, dict.fromkeys(property or []), format, columns)
+    _change(ctx, aggregate, changes(dict.fromkeys(property or [])), format, columns)
 
 
 def _change(
-    ctx: typer.Context, aggregate: str, metadata: dict[str, str | None], format: Format, columns: list[str] | None
+    ctx: typer.Context, aggregate: str, metadata: Mapping[str, str | None], format: Format, columns: list[str] | None
 ) -> None:
-    if not metadata:
-        raise InvalidRequest("there is nothing to change", field="--property", remedy="give at least one --property")
     show_one(session(ctx).run(lambda client: client.aggregates.set(aggregate, metadata)), FIELDS, format, columns)

@@ -15,6 +15,7 @@ class Exit(IntEnum):
     FAILED = 6
     UNAVAILABLE = 7
     FOUND = 8
+    KEEPS = 9
     INTERRUPTED = 130
 
 
@@ -28,6 +29,7 @@ MEANINGS = {
     Exit.FAILED: "the operation failed (a server that failed to build is in ERROR)",
     Exit.UNAVAILABLE: "a service does not answer",
     Exit.FOUND: "the audit found what it did not heal",
+    Exit.KEEPS: "the host is drained, and must stay on for the volumes that it keeps",
     Exit.INTERRUPTED: "interrupted; what was begun goes on",
 }
 

@@ -7,12 +7,19 @@ import typer
 
 from hostler.cli.completion import names
 from hostler.cli.exits import Exit
-from hostler.cli.host_watching import servers_table, title, watch
-from hostler.cli.output import Format, FormatOption, console, note, show_one
+from hostler.cli.host_watching import servers_table, show_kept, title, watch
+from hostler.cli.output import Columns, Format, FormatOption, console, note, show_one
 from hostler.cli.session import session
 from hostler.client import Client, HostWork
 from hostler.contract.errors import InvalidRequest
-from hostler.contract.host_work import DrainResult, HostFailureResult, HostOutcome, HostProgress, ServerMove
+from hostler.contract.host_work import (
+    DrainResult,
+    HostFailureResult,
+    HostOutcome,
+    HostProgress,
+    KeptVolume,
+    ServerMove,
+)
 
 Outcome = TypeVar("Outcome", DrainResult, HostFailureResult)
 Moved = Annotated[str, typer.Argument(metavar="HOST", help="Name or UUID.", autocompletion=names("hosts"))]
@@ -40,7 +47,8 @@ def drain(
     """Keep new servers off a host, and move all that it has to others: live where they run.
 
     It ends at the first that cannot be moved, unless --skip; those under way come to their end. So it does when the
-    host is enabled again. The host stays disabled. Exits with 6 when a server is left.
+    host is enabled again. The host stays disabled. Exits with 6 when a server is left; with 9 when none is, and the
+    host keeps volumes that servers use: it must stay on for them.
     """
     _check(status=status, cancel=cancel, other=bool(parallel or skip or reason or wait))
     if status or cancel:
@@ -108,7 +116,7 @@ def _begin(
     if result is None:
         return
     _show(result, format)
-    raise typer.Exit(Exit.DONE if result.complete else Exit.FAILED)
+    raise typer.Exit(_exit(result))
 
 
 def _look(
@@ -134,22 +142,35 @@ def _look(
         return
     console().print(title(progress))
     console().print(servers_table(progress.servers))
+    show_kept(progress.host, progress.volumes)
 
 
 def _show(result: HostOutcome, format: Format) -> None:
     if format is not Format.TABLE:
-        show_one(
-            result,
-            {"Moved": lambda r: [one.name for one in r.moved], "Left": lambda r: [one.name for one in _left(r)]},
-            format,
-            None,
-        )
+        fields: Columns[HostOutcome] = {
+            "Moved": lambda r: [one.name for one in r.moved],
+            "Left": lambda r: [one.name for one in _left(r)],
+        }
+        if isinstance(result, DrainResult):
+            fields = {**fields, "Volumes": lambda r: [one.volume_id for one in _kept(r)]}
+        show_one(result, fields, format, None)
         return
     console().print(servers_table([*_left(result), *result.moved]))
     if result.stopped:
         note(f"stopped: {result.stopped}")
     note(f"host {result.host}: {len(result.moved)} servers moved, {len(_left(result))} not")
+    show_kept(result.host, _kept(result))
 
 
 def _left(result: HostOutcome) -> list[ServerMove]:
     return [*result.failed, *result.skipped, *result.left]
+
+
+def _kept(result: HostOutcome) -> list[KeptVolume]:
+    return result.volumes if isinstance(result, DrainResult) else []
+
+
+def _exit(result: HostOutcome) -> Exit:
+    if not result.complete:
+        return Exit.FAILED
+    return Exit.KEEPS if _kept(result) else Exit.DONE

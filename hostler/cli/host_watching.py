@@ -14,7 +14,7 @@ from rich.text import Text
 
 from hostler.cli.output import console, note, printable, table
 from hostler.client import HostWork
-from hostler.contract.host_work import HostOutcome, HostProgress, MoveState, ServerMove
+from hostler.contract.host_work import HostOutcome, HostProgress, KeptVolume, MoveState, ServerMove
 
 Outcome = TypeVar("Outcome", bound=HostOutcome)
 SHOWN = (MoveState.FAILED, MoveState.SKIPPED, MoveState.MOVING, MoveState.PENDING, MoveState.MOVED)
@@ -57,6 +57,18 @@ def servers_table(servers: Sequence[ServerMove]) -> Table:
     ordered = sorted(servers, key=lambda server: SHOWN.index(server.state))
     rows = [[one.server_id, one.name, one.state, one.operation, one.to, one.reason or None] for one in ordered]
     return table(["ID", "Server", "State", "Operation", "To", "Because"], rows)
+
+
+def show_kept(host: str, volumes: Sequence[KeptVolume]) -> None:
+    """The volumes that servers use and that the host keeps, and what that means for whoever wants to switch it off."""
+    if not volumes:
+        return
+    rows = [[one.volume_id, one.name or None, one.server_id, one.server, one.project] for one in volumes]
+    console().print(table(["ID", "Volume", "Server ID", "Server", "Project"], rows))
+    note(
+        f"host {host} keeps {len(volumes)} volumes that servers use, and no drain moves volumes: it must stay on as "
+        "long as these run. Before it goes off stop them: hostler server stop SERVER; start them when it is back"
+    )
 
 
 def _drawn(progress: HostProgress) -> Group:

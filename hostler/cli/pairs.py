@@ -1,11 +1,26 @@
-"""Options whose value needs reading: `key=value` parts, numbers, truths, durations."""
+"""Options whose value needs reading: `key=value` parts, properties, numbers, truths, durations."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Annotated
 
+import typer
 from pydantic import TypeAdapter, ValidationError
 
 from hostler.contract.errors import InvalidRequest
 from hostler.settings import Duration
+
+PropertyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--property",
+        metavar="KEY=VALUE",
+        help="Metadata, such as hostler:evacuate=true; repeat for more.",
+    ),
+]
+KeyOption = Annotated[
+    list[str] | None, typer.Option("--property", metavar="KEY", help="What to take away; repeat for more.")
+]
 
 
 def pairs(option: str, value: str, known: dict[str, str], *, bare: str | None = None) -> dict[str, str]:
@@ -36,19 +51,35 @@ def pairs(option: str, value: str, known: dict[str, str], *, bare: str | None = 
     return found
 
 
-def properties(option: str, values: list[str]) -> dict[str, str]:
-    """The pairs of a repeated option, keys as they are.
+def properties(values: list[str] | None) -> dict[str, str]:
+    """The pairs of `PropertyOption`, keys as they are.
 
     Raises:
         InvalidRequest: a value has no `=`.
     """
     found = {}
-    for value in values:
+    for value in values or []:
         key, equals, content = value.partition("=")
         if not equals:
-            raise InvalidRequest(f"{option}: {value!r} is not key=value", field=option, value=value)
+            raise InvalidRequest(
+                f"--property: {value!r} is not key=value",
+                field="--property",
+                value=value,
+                remedy="write it like role=db",
+            )
         found[key] = content
     return found
+
+
+def changes(metadata: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    """What a command shall change.
+
+    Raises:
+        InvalidRequest: it is nothing.
+    """
+    if not metadata:
+        raise InvalidRequest("there is nothing to change", field="--property", remedy="give at least one --property")
+    return metadata
 
 
 def number(option: str, key: str, value: str) -> int:

@@ -22,6 +22,7 @@ from hostler.cli.server_moves import (
     shelve_offload,
     unshelve,
 )
+from hostler.cli.server_properties import set_, unset
 from hostler.cli.server_views import COLUMNS, EVENT_COLUMNS, FIELDS, LONG_COLUMNS, show_server
 from hostler.cli.session import session
 from hostler.cli.watching import watch
@@ -65,6 +66,10 @@ def show(
 ) -> None:
     """Show a server, the fault of one in ERROR, and what waits: a move to be confirmed, an operation that holds."""
     show_server(session(ctx).run(lambda client: client.servers.show(server)), format, columns)
+
+
+app.command("set")(set_)
+app.command()(unset)
 
 
 @app.command()

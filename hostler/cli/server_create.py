@@ -10,7 +10,7 @@ from hostler.cli.completion import names
 from hostler.cli.failures import fail
 from hostler.cli.operating import OnFailureOption
 from hostler.cli.output import Format, FormatOption, column_option, note
-from hostler.cli.pairs import properties
+from hostler.cli.pairs import PropertyOption, properties
 from hostler.cli.server_views import FIELDS, show_server
 from hostler.cli.session import session
 from hostler.cli.watching import watch
@@ -55,9 +55,7 @@ def create(
     user_data: Annotated[
         Path | None, typer.Option(help="File for the guest, for cloud-init.", exists=True, dir_okay=False)
     ] = None,
-    properties_: Annotated[
-        list[str] | None, typer.Option("--property", metavar="KEY=VALUE", help="Metadata; repeat for more.")
-    ] = None,
+    property: PropertyOption = None,
     availability_zone: Annotated[str | None, typer.Option(help="Only hosts of this zone.")] = None,
     host: Annotated[str | None, typer.Option(help="Only this host.", autocompletion=names("hosts"))] = None,
     server_id: Annotated[
@@ -93,7 +91,7 @@ def create(
             block_devices=[await with_ids(client, device) for device in devices],
             key_name=key_name,
             user_data=user_data.read_bytes() if user_data else None,
-            metadata=properties("--property", properties_ or []),
+            metadata=properties(property),
             availability_zone=availability_zone,
             host=host,
             config_drive=config_drive,

@@ -12,12 +12,14 @@ from hostler.contract.calls import (
     CONSOLE_LOG,
     LIST_EVENTS,
     LIST_SERVERS,
+    SET_SERVER,
     SHOW_SERVER,
     ConsoleRequest,
     Ref,
     ServerFilter,
+    ServerMetadata,
 )
-from hostler.contract.errors import InvalidState
+from hostler.contract.errors import InvalidState, NotFound
 from hostler.contract.names import host_queue
 from hostler.contract.servers import (
     BackupRequest,
@@ -35,7 +37,7 @@ from hostler.contract.servers import (
     StartRequest,
     StopRequest,
 )
-from hostler.contract.validation import check_boot
+from hostler.contract.validation import check_boot, check_metadata
 
 
 class Servers(Moves):
@@ -261,6 +263,22 @@ class Servers(Moves):
         server_id, _ = await identify(self._connection, server)
         return await self._connection.call(SHOW_SERVER, Ref(ref=server_id, project=self._project))
 
+    async def set(self, server: str, metadata: Mapping[str, str | None]) -> Server:
+        """Change the metadata that are given, and keep the others; None takes one away. The server need not be idle.
+
+        Its guest sees them when its config drive is made anew.
+
+        Raises:
+            NotFound: there is no such server, or nothing to take away.
+        """
+        check_metadata({key: value for key, value in metadata.items() if value is not None})
+        server_id, _ = await identify(self._connection, server)
+        if None in metadata.values():
+            # Here, since the call may be done twice: the second time nothing is there any more.
+            _check_known(await self.show(server_id), metadata)
+        change = ServerMetadata(ref=server_id, project=self._project, metadata=dict(metadata))
+        return await self._connection.call(SET_SERVER, change)
+
     async def events(self, server: str) -> Sequence[ServerEvent]:
         """All steps of all its operations that the database remembers, oldest first."""
         server_id, _ = await identify(self._connection, server)
@@ -296,6 +314,17 @@ class Servers(Moves):
         """
         server_id, _ = await identify(self._connection, server)
         return await latest(self._connection, server_id)
+
+
+def _check_known(server: Server, metadata: Mapping[str, str | None]) -> None:
+    for key, value in metadata.items():
+        if value is None and key not in server.metadata:
+            raise NotFound(
+                f"server {server.name} has no property {key!r}",
+                field="metadata",
+                value=key,
+                remedy=f"it has: {', '.join(sorted(server.metadata)) or 'none'}",
+            )
 
 
 def _base64(user_data: bytes | str | None) -> str | None:

@@ -4,6 +4,7 @@ Each is an activity of the control worker that the client starts on its own (a s
 workflow behind. Changes carry their own ID, so a repeated call is the same call.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -77,11 +78,24 @@ class AggregateMember(BaseModel):
     host: str
 
 
-class AggregateMetadata(BaseModel):
-    """What changes in an aggregate's metadata; None takes a key away."""
+class MetadataChange(BaseModel):
+    """What changes in metadata; None takes a key away."""
+
+    metadata: dict[str, str | None]
+
+    def applied(self, before: Mapping[str, str]) -> dict[str, str]:
+        """The metadata as they are to be."""
+        return {key: value for key, value in ({**before} | self.metadata).items() if value is not None}
+
+
+class AggregateMetadata(MetadataChange):
+    """What changes in an aggregate's."""
 
     ref: str
-    metadata: dict[str, str | None]
+
+
+class ServerMetadata(MetadataChange, Ref):
+    """What changes in a server's."""
 
 
 class ConsoleRequest(BaseModel):
@@ -130,6 +144,7 @@ class PowerReceipt(BaseModel):
 
 LIST_SERVERS = Call("list_servers", ServerFilter, list[Server])
 SHOW_SERVER = Call("show_server", Ref, Server)
+SET_SERVER = Call("set_server", ServerMetadata, Server)
 LIST_EVENTS = Call("list_events", Ref, list[ServerEvent])
 
 CREATE_FLAVOR = Call("create_flavor", Flavor, Flavor)

@@ -40,6 +40,16 @@ class ServerMove(BaseModel):
     reason: str = ""
 
 
+class KeptVolume(BaseModel):
+    """A volume whose data is on the host, and the server that uses it, wherever that is."""
+
+    volume_id: str
+    name: str
+    server_id: str
+    server: str
+    project: str
+
+
 class DrainRequest(BaseModel):
     """Move all servers off the host, `parallel` at a time (None is the control worker's setting).
 
@@ -83,13 +93,18 @@ class HostWorkAccepted(BaseModel):
 
 
 class HostProgress(BaseModel):
-    """How far such work is. `stopped` says why nothing more begins."""
+    """How far such work is. `stopped` says why nothing more begins.
+
+    `volumes`, of a drain: those that the host keeps and that servers use, as they were when it began, or when the last
+    server had left.
+    """
 
     host_id: str
     host: str = ""
     stage: str = ""
     servers: list[ServerMove] = []
     stopped: str = ""
+    volumes: list[KeptVolume] = []
     done: bool = False
 
 
@@ -111,7 +126,9 @@ class HostOutcome(BaseModel):
 
 
 class DrainResult(HostOutcome):
-    """What became of a drain."""
+    """What became of a drain. As long as there are `volumes` in use that the host keeps, it must stay on."""
+
+    volumes: list[KeptVolume] = []
 
 
 class HostFailureResult(HostOutcome):

@@ -325,6 +325,11 @@ class Catalogue:
                     return server
             raise NotFound(f"no server {ref.ref!r}", field="server", value=ref.ref).to_application_error()
 
+        async def set_server(change: calls.ServerMetadata) -> Server:
+            server = await show_server(change)
+            server.metadata = change.applied(server.metadata)
+            return server
+
         async def list_events(ref: calls.Ref) -> list[ServerEvent]:
             step = Step(name="spawn", status=StepStatus.DONE, host="node-1", started_at=datetime.now(UTC))
             return [ServerEvent(operation=OperationName.BOOT, run_id="run", step=step)]

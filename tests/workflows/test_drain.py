@@ -6,14 +6,18 @@ import pytest
 
 from hostler.client import HostWork
 from hostler.contract.errors import Cancelled, InvalidRequest, InvalidState, NotFound
-from hostler.contract.host_work import DrainResult, HostOutcome, MoveState, ServerMove
+from hostler.contract.host_work import DrainResult, HostOutcome, HostProgress, MoveState, ServerMove
 from hostler.contract.servers import NEVER, OperationName, Server
 from hostler.contract.states import VmState
 from hostler.settings import DrainSettings
 from models import Server as Row
 from tests.cloud import LIMIT, Cloud
+from tests.workflows.conftest import StartCloud
+from tests.workflows.test_volume import attach
+from workflows.host_details import markdown
 
 Drain = HostWork[DrainResult]
+DATA = "data"
 
 
 async def drained(cloud: Cloud, **options: object) -> DrainResult:
@@ -36,6 +40,17 @@ def in_error(cloud: Cloud, server: Server) -> None:
     """Let the server be in ERROR."""
     with cloud.database.write() as session:
         session.get_one(Row, server.id).vm_state = VmState.ERROR
+
+
+async def with_volume(cloud: Cloud, name: str, volume: str = DATA, **options: object) -> Server:
+    """A server with a volume that sim-1 keeps."""
+    kept = await cloud.client.volumes.create(volume, size_gib=1)
+    return await cloud.booted(name, **attach(kept.id), **options)
+
+
+def kept(result: DrainResult | HostProgress) -> list[tuple[str, str]]:
+    """The volumes that the host keeps, each with the server that uses it."""
+    return [(one.name, one.server) for one in result.volumes]
 
 
 def names(moves: list[ServerMove]) -> list[str]:
@@ -284,3 +299,63 @@ async def test_a_drain_survives_its_control_worker(cloud: Cloud) -> None:
     await cloud.start_control()
 
     assert (await drain.result(LIMIT)).complete
+
+
+async def test_volumes_that_servers_use_are_told_for_the_host_keeps_them(start_cloud: StartCloud) -> None:
+    """Also those of servers that were elsewhere all the time, but none that nobody uses."""
+    cloud = await start_cloud(volumes=True)
+    moved = await with_volume(cloud, "moved", host="sim-1")
+    await with_volume(cloud, "elsewhere", "other", host="sim-2")
+    await cloud.client.volumes.create("free", size_gib=1)
+
+    drain = await cloud.client.hosts.drain("sim-1")
+    result = await drain.result(LIMIT)
+
+    assert (outcome(result), result.complete) == ({"moved": ["moved"]}, True)
+    assert kept(result) == [("other", "elsewhere"), (DATA, "moved")]
+    assert [one.server_id for one in result.volumes][1] == moved.id
+    progress = await drain.progress()
+    assert kept(progress) == kept(result)
+    assert "**It must stay on**: it keeps 2 volumes in use (other of elsewhere, data of moved)" in markdown(
+        "", progress
+    )
+    assert (await cloud.client.volumes.show(DATA)).host == "sim-1"
+
+
+async def test_volumes_of_a_host_without_servers_are_told_too(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(volumes=True)
+    await with_volume(cloud, "elsewhere", host="sim-2")
+    assert kept(await drained(cloud)) == [(DATA, "elsewhere")]
+
+
+async def test_a_host_whose_volumes_nobody_uses_keeps_none_that_matters(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(volumes=True)
+    await cloud.client.volumes.create(DATA, size_gib=1)
+    assert kept(await drained(cloud)) == []
+
+
+async def test_volumes_are_told_as_they_are_when_the_last_server_has_left(start_cloud: StartCloud) -> None:
+    """A drain may take hours, and servers elsewhere come and go meanwhile."""
+    cloud = await start_cloud(volumes=True)
+    goes = await with_volume(cloud, "goes", "former", host="sim-2")
+    await stopped(cloud, "web")
+    late = await cloud.client.volumes.create("late", size_gib=1)
+    held = cloud.stage.hold("receive_disks")
+    drain = await cloud.client.hosts.drain("sim-1")
+    await held.reached.wait()
+    assert kept(await drain.progress()) == [("former", "goes")]
+
+    await cloud.deleted(goes.id)
+    await cloud.booted("comes", host="sim-2", **attach(late.id))
+    held.go_on.set()
+
+    assert kept(await drain.result(LIMIT)) == [("late", "comes")]
+
+
+async def test_a_drain_that_leaves_a_server_tells_of_volumes_too(start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(volumes=True)
+    in_error(cloud, await with_volume(cloud, "broken", host="sim-1"))
+
+    result = await drained(cloud)
+
+    assert (outcome(result), kept(result)) == ({"failed": ["broken"]}, [(DATA, "broken")])

@@ -16,13 +16,14 @@ from hostler.client import HostWork
 from hostler.contract.errors import InvalidRequest, InvalidState, NotFound, Unavailable
 from hostler.contract.host_work import WATCH_HOSTS, HostFailureResult, WatchState
 from hostler.contract.servers import OperationName, Server
-from hostler.settings import HostFailureSettings
+from hostler.settings import HostFailureSettings, OperationSettings
 from models import Allocation, Host, now
 from models import Server as Row
 from tests.cloud import LIMIT, Cloud
 from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_drain import names, outcome
+from tests.workflows.test_hold import BROKEN
 from workers.watch import ensure_watch
 
 FAST = timedelta(seconds=0.2)
@@ -198,6 +199,23 @@ async def test_what_cannot_be_evacuated_is_listed_with_the_reason(cloud: Cloud, 
 
     assert outcome(result) == {"moved": ["fine", "moved"], "failed": ["back"]}
     assert "VERIFY_RESIZE" in result.failed[0].reason
+
+
+async def test_an_evacuation_that_fails_waits_for_no_decision_whatever_the_setting_says(
+    start_cloud: StartCloud, fenced: Path
+) -> None:
+    """Held, it would have the place of the others, and the host would count as lost for a day."""
+    cloud = await start_cloud(operations=OperationSettings(on_failure="hold"))
+    priority = "hostler:evacuation_priority"
+    await servers(cloud, ("stuck", {priority: "2"}), ("fine", {}))
+    configure(cloud, fence_command(fenced))
+    cloud.stage.fail("spawn", BROKEN)
+    await dies(cloud, "sim-1")
+
+    result = await (await cloud.client.hosts.evacuate("sim-1", parallel=1)).result(LIMIT)
+
+    assert outcome(result) == {"failed": ["stuck"], "moved": ["fine"]}
+    assert "no host can take the server" in result.failed[0].reason
 
 
 async def test_servers_of_higher_priority_go_first(cloud: Cloud, fenced: Path) -> None:
@@ -451,6 +469,23 @@ async def test_a_silent_host_is_evacuated_by_policy(cloud: Cloud, fenced: Path) 
     assert {(await cloud.client.servers.show(one.id)).host for one in (goes, follows)} == {"sim-2"}
     await looked(cloud)
     assert (await known(cloud)).silent == []
+
+
+async def test_what_a_server_is_told_after_its_boot_is_policy_too(cloud: Cloud, fenced: Path) -> None:
+    stays, goes, first = await servers(cloud, ("stays", YES), ("goes", {}), ("first", NO))
+    await cloud.client.servers.set(stays.id, {"hostler:evacuate": None})
+    await cloud.client.servers.set(goes.id, YES)
+    await cloud.client.servers.set(first.id, YES | {"hostler:evacuation_priority": "10"})
+    configure(cloud, fence_command(fenced), parallel=1)
+    await watched(cloud)
+    await looked(cloud)
+    await dies(cloud, "sim-1")
+
+    result = await (await begun(cloud, "sim-1")).result(LIMIT)
+
+    assert (names(result.moved), result.complete, result.fenced) == (["first", "goes"], True, True)
+    assert evacuations(cloud) == [first.id, goes.id]
+    assert (await cloud.client.servers.show(stays.id)).host == "sim-1"
 
 
 async def test_nothing_is_done_where_no_policy_says_so(cloud: Cloud, fenced: Path) -> None:

@@ -271,10 +271,14 @@ async def test_what_does_not_suit_the_server_is_refused_and_it_runs_on(cloud: Cl
     cloud.add(
         Image(id=str(uuid4()), name="wide", virtual_size_bytes=2**31, **ready),
         Image(id=str(uuid4()), name="hungry", min_ram_mib=1024, **ready),
+        Image(id=str(uuid4()), name="foreign", properties={"architecture": "sparc64"}, **ready),
+        Image(id=str(uuid4()), name="contained", properties={"hypervisor_type": "lxc"}, **ready),
     )
     refusals: list[tuple[dict[str, str], type[HostlerError], str]] = [
         ({"image": "wide"}, InvalidRequest, "too small for image wide"),
         ({"image": "hungry"}, InvalidRequest, "needs 1024 MiB"),
+        ({"image": "foreign"}, InvalidRequest, "cannot run image foreign: it is not of architecture sparc64"),
+        ({"image": "contained"}, InvalidRequest, "cannot run image contained: it is without hypervisor lxc"),
         ({"image": "nothing"}, NotFound, "no image"),
         ({"key_name": "nobody"}, NotFound, "no key pair"),
     ]

@@ -116,9 +116,9 @@ class AggregateCalls:
 
         def change(session: Session) -> Aggregate:
             row = _find(session, call.ref, lock=True)
-            merged = {key: value for key, value in (row.metadata_ | call.metadata).items() if value is not None}
-            check_aggregate(Aggregate(id=row.id, name=row.name, metadata=merged))
-            row.metadata_ = merged
+            metadata = call.applied(row.metadata_)
+            check_aggregate(Aggregate(id=row.id, name=row.name, metadata=metadata))
+            row.metadata_ = metadata
             session.flush()
             return _view(session, row)
 

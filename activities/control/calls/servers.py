@@ -1,4 +1,4 @@
-"""Servers, read."""
+"""Servers: read, and their metadata changed."""
 
 from sqlmodel import Session, col, select
 from temporalio import activity
@@ -6,14 +6,23 @@ from temporalio import activity
 from activities.control.events import read_events
 from activities.control.find import find, find_host
 from activities.control.views import server_view, server_views
-from hostler.contract.calls import LIST_EVENTS, LIST_SERVERS, SHOW_SERVER, Ref, ServerFilter
+from hostler.contract.calls import (
+    LIST_EVENTS,
+    LIST_SERVERS,
+    SET_SERVER,
+    SHOW_SERVER,
+    Ref,
+    ServerFilter,
+    ServerMetadata,
+)
 from hostler.contract.servers import Server, ServerEvent
+from hostler.contract.validation import check_metadata
 from models import Database
 from models import Server as Row
 
 
 class ServerCalls:
-    """What `hostler server list`, `show` and `events` answer with."""
+    """What `hostler server list`, `show` and `events` answer with, and what `set` and `unset` do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -41,6 +50,19 @@ class ServerCalls:
         """One server; a deleted one by UUID."""
         with self._database.read() as session:
             return server_view(session, _find(session, call))
+
+    @activity.defn(name=SET_SERVER.name)
+    def set_server(self, call: ServerMetadata) -> Server:
+        """Change its metadata, key by key. They are no operation's, so it need not be idle."""
+
+        def change(session: Session) -> Server:
+            row = find(session, Row, call.ref, call.project, lock=True)
+            metadata = call.applied(row.metadata_)
+            check_metadata(metadata)
+            row.metadata_ = metadata
+            return server_view(session, row)
+
+        return self._database.run(change)
 
     @activity.defn(name=LIST_EVENTS.name)
     def list_events(self, call: Ref) -> list[ServerEvent]:

@@ -7,7 +7,7 @@ from sqlmodel import col, select
 
 from activities.control.rebuilds import Rebuilds
 from activities.interfaces.rebuilds import BeginRebuild, FinishRebuild
-from hostler.contract.errors import Conflict, InvalidState, NotFound
+from hostler.contract.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.contract.servers import OperationName
 from hostler.contract.states import PowerState, TaskState, VmState
@@ -63,8 +63,9 @@ def row(database: Database, server: Server) -> Server:
         return session.get_one(Server, server.id)
 
 
-def an_image(database: Database, status: ImageStatus = ImageStatus.ACTIVE) -> Image:
+def an_image(database: Database, status: ImageStatus = ImageStatus.ACTIVE, properties: Any = None) -> Image:
     image = Image(id=uuid(), name="next", disk_format=DiskFormat.RAW, status=status, virtual_size_bytes=5 * MIB)
+    image.properties = properties or {}
     add(database, image)
     return image
 
@@ -92,6 +93,50 @@ def test_what_is_refused_leaves_the_server_free(
     with pytest.raises(error):
         rebuilds.begin_rebuild(begin(server, image=image))
     assert (row(database, server).operation_id, row(database, server).task_state) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"architecture": "aarch64"}, "not of architecture aarch64"),
+        ({"hypervisor_type": "lxc"}, "without hypervisor lxc"),
+        ({"architecture": "AMD64", "hypervisor_type": "LXC"}, "without hypervisor lxc"),
+    ],
+    ids=["architecture", "hypervisor", "one of both"],
+)
+def test_an_image_that_the_servers_host_cannot_run_is_refused(
+    rebuilds: Rebuilds, database: Database, server: Server, wanted: dict[str, str], reason: str
+) -> None:
+    an_image(database, properties=wanted)
+    before = row(database, server)
+
+    with pytest.raises(InvalidRequest, match=f"host host of server server cannot run .*: it is {reason}") as refusal:
+        rebuilds.begin_rebuild(begin(server, image="next"))
+
+    assert (refusal.value.detail.field, refusal.value.detail.value) == ("image", "next")
+    assert refusal.value.remedy
+    assert row(database, server) == before
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"architecture": "AMD64", "hypervisor_type": "kvm"}, {"architecture": None}, {}], ids=str
+)
+def test_an_image_is_for_the_servers_host_where_the_scheduler_would_say_so(
+    rebuilds: Rebuilds, database: Database, server: Server, wanted: dict[str, str | None]
+) -> None:
+    image = an_image(database, properties=wanted)
+    plan = rebuilds.begin_rebuild(begin(server, image="next")).plan
+    assert plan.image is not None
+    assert plan.image.id == image.id
+
+
+def test_the_image_that_the_server_has_must_be_for_its_host_too(
+    rebuilds: Rebuilds, database: Database, server: Server
+) -> None:
+    with database.write() as session:
+        session.get_one(Image, server.image_id).properties = {"architecture": "aarch64"}
+    with pytest.raises(InvalidRequest, match="cannot run image base"):
+        rebuilds.begin_rebuild(begin(server))
 
 
 def test_a_shelved_server_is_not_rebuilt(rebuilds: Rebuilds, database: Database) -> None:

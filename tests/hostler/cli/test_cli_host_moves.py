@@ -5,7 +5,8 @@ import json
 from hostler.cli.exits import Exit
 from tests.cloud import LIMIT, Cloud
 from tests.hostler.cli.conftest import Hostler
-from tests.workflows.test_drain import stopped
+from tests.workflows.conftest import StartCloud
+from tests.workflows.test_drain import in_error, stopped, with_volume
 from tests.workflows.test_host_failure import configure, dies
 
 
@@ -29,6 +30,37 @@ async def test_a_drain_that_leaves_a_server_fails(hostler: Hostler, cloud: Cloud
     drained = await hostler("host", "drain", "sim-1", "--skip", "--wait", "-f", "json")
     assert drained.exit_code == Exit.FAILED, drained.output
     assert json.loads(drained.stdout)["skipped"][0]["name"] == "web"
+
+
+async def test_a_host_that_keeps_volumes_in_use_is_drained_and_must_stay_on(
+    hostler: Hostler, start_cloud: StartCloud
+) -> None:
+    cloud = await start_cloud(volumes=True)
+    server = await with_volume(cloud, "web", host="sim-1")
+    volume = await cloud.client.volumes.show("data")
+
+    drained = await hostler("host", "drain", "sim-1", "--wait")
+
+    assert drained.exit_code == Exit.KEEPS, drained.output
+    assert "host sim-1: 1 servers moved, 0 not" in drained.stderr
+    assert "host sim-1 keeps 1 volumes that servers use" in drained.stderr
+    assert "it must stay on" in drained.stderr
+    [line] = [line for line in drained.stdout.splitlines() if volume.id in line]
+    assert line.split() == [volume.id, "data", server.id, "web", volume.project]
+    status = await hostler("host", "drain", "sim-1", "--status")
+    assert (volume.id in status.stdout, "it must stay on" in status.stderr) == (True, True)
+    again = await hostler("host", "drain", "sim-1", "--wait", "-f", "value")
+    assert (again.exit_code, again.stdout.split()) == (Exit.KEEPS, ["-", "-", volume.id])
+    as_json = await hostler("host", "drain", "sim-1", "--wait", "-f", "json")
+    assert [one["volume_id"] for one in json.loads(as_json.stdout)["volumes"]] == [volume.id]
+
+
+async def test_a_server_that_is_left_decides_over_volumes_that_are(hostler: Hostler, start_cloud: StartCloud) -> None:
+    cloud = await start_cloud(volumes=True)
+    in_error(cloud, await with_volume(cloud, "web", host="sim-1"))
+    drained = await hostler("host", "drain", "sim-1", "--wait")
+    assert drained.exit_code == Exit.FAILED, drained.output
+    assert "it must stay on" in drained.stderr
 
 
 async def test_a_drain_is_begun_looked_at_joined_and_cancelled(hostler: Hostler, cloud: Cloud) -> None:

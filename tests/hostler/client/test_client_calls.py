@@ -82,6 +82,8 @@ async def test_what_the_worker_raises_is_typed(client: Client, catalogue: Catalo
 async def test_the_client_refuses_early(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="cidr"):
         await client.networks.create("private", cidr="10.0.0.1/24")
+    with pytest.raises(InvalidRequest, match="hostler:evacuate"):
+        await client.servers.set("web", {"hostler:evacuate": "perhaps", "role": None})
 
 
 async def test_a_server_is_found_by_its_name(client: Client, catalogue: Catalogue) -> None:
@@ -94,6 +96,28 @@ async def test_a_server_is_found_by_its_name(client: Client, catalogue: Catalogu
     assert all(s.id in str(caught.value) for s in catalogue.servers[1:])
     with pytest.raises(NotFound):
         await client.servers.show("mail")
+
+
+async def test_metadata_are_changed_key_by_key(client: Client, catalogue: Catalogue) -> None:
+    catalogue.servers = [server("web"), server("db")]
+
+    assert (await client.servers.set("web", {"role": "web", "rack": "7"})).metadata == {"role": "web", "rack": "7"}
+    changed = await client.servers.set(catalogue.servers[0].id.upper(), {"role": None, "rack": "8"})
+
+    assert changed.metadata == (await client.servers.show("web")).metadata == {"rack": "8"}
+    assert (await client.servers.show("db")).metadata == {}
+
+
+async def test_metadata_that_are_not_there_are_not_taken_away(client: Client, catalogue: Catalogue) -> None:
+    catalogue.servers = [server("web")]
+    await client.servers.set("web", {"role": "web", "rack": "7"})
+
+    with pytest.raises(NotFound, match="server web has no property 'tier'") as caught:
+        await client.servers.set("web", {"role": None, "tier": None})
+
+    assert (caught.value.detail.field, caught.value.detail.value) == ("metadata", "tier")
+    assert caught.value.remedy == "it has: rack, role"
+    assert (await client.servers.show("web")).metadata == {"role": "web", "rack": "7"}
 
 
 async def test_the_console_is_read_from_the_host(client: Client, catalogue: Catalogue) -> None:
