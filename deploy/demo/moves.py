@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from time import monotonic
@@ -23,16 +24,19 @@ from deploy.demo.demo import head, outcomes
 from deploy.lab import control, lab
 from deploy.lab.host import Host, hosts_of
 from deploy.lab.site import DIRECTORY, Refused, Site
-from hostler.cli.output import console, note, table
+from hostler.cli.output import console, note
 from hostler.client import Client, Operation
 from hostler.contract.errors import HostlerError
-from hostler.contract.servers import OperationName, Server
+from hostler.contract.servers import Server
+from workers.dev import hostler
 
 WEB, WATCHER = "moves-web", "moves-watcher"
 SMALL, MEDIUM, NETWORK, PICTURE = "moves-small", "moves-medium", "moves", "moves-demo"
 LIMIT = timedelta(minutes=3)
 POLL_SECONDS = 0.3
-WIDTH = 100  # of the history: what is no terminal would get an operation's steps on one line
+SHOWN = ("Began", "Operation", "Step", "Status", "Host", "Time")
+HISTORY = ("server", "events", WEB, *(word for column in SHOWN for word in ("-c", column)))
+TOLD = ("boot", "resize", "confirm-resize", "live-migrate", "evacuate", "shelve", "unshelve")
 WINDOW, EVERY = 25, 0.2
 # The second guest pings the first all the time, and says on its console how many of each few pings were answered.
 PINGS = f"""#!/bin/sh
@@ -85,6 +89,7 @@ class Story:
 
     def __init__(self, site: Site, client: Client) -> None:
         self.client = client
+        self.config = site.config
         self.hosts = {host.name: host for host in hosts_of(site)}
         self.first, self.second, self.third = list(self.hosts)[:3]
 
@@ -179,15 +184,15 @@ class Story:
         await self.ticks(3)
 
     async def history(self) -> None:
-        """What the command `hostler server events` says, an operation a line."""
-        rows: dict[tuple[OperationName, str], list[str]] = {}
-        for event in await self.client.servers.events(self.web):
-            line = rows.setdefault((event.operation, event.run_id), [])
-            line.append(f"{event.step.name}@{event.step.host}" if event.step.host else event.step.name)
-        history = table(["Operation", "Steps"], [[key[0], " ".join(line)] for key, line in rows.items()])
-        console(stderr=True).print(history, width=WIDTH)
-        wanted = {"boot", "resize", "confirm-resize", "live-migrate", "evacuate", "shelve", "unshelve"}
-        self.expect(wanted <= {operation.value for operation, _ in rows}, "the history does not tell it all")
+        """What the command line says of it."""
+        note(f"$ hostler {' '.join(HISTORY)}")
+        told = await asyncio.create_subprocess_exec(
+            *hostler(*HISTORY), env={**os.environ, "HOSTLER_CONFIG": str(self.config)}, stdout=PIPE, stderr=STDOUT
+        )
+        said = (await told.communicate())[0].decode()
+        console(stderr=True).out(said, highlight=False)
+        self.expect(told.returncode == 0, "the command failed")
+        self.expect(all(operation in said for operation in TOLD), "the history does not tell it all")
 
     # What it sees.
 
