@@ -1,10 +1,16 @@
 """Backup: a snapshot of a kind of which the server keeps the latest few.
 
-| step | where | undo |
-|---|---|---|
-| begin_snapshot ... publish_image | see workflows/imaging.py, also for the point of no return | |
-| rotate_backups | control: those that are too many are removed, the oldest first | - |
-| settle | control | - |
+| step | where | leaves behind | undo |
+|---|---|---|---|
+| begin_snapshot | control | row taken, the image's row, saving | settle, forget_image |
+| snapshot_guest | host | a file that the store can take in | discard_snapshot |
+| import_snapshot | control | the image in the store | forget_image, of begin_snapshot |
+| discard_snapshot | host; owed when it is silent | - | - : from here on it only goes forward |
+| publish_image | control | the image is active | - |
+| rotate_backups | control: those that are too many are removed, the oldest first | - | - |
+| settle | control | - | - |
+
+What it shares with a snapshot and a shelve is in workflows/imaging.py.
 """
 
 from temporalio import workflow

@@ -1,7 +1,26 @@
 """Migrate: move a server, powered off meanwhile, to another host.
 
-Its steps, undos and point of no return are those of a resize, whose table is in workflows/resize.py; source and target
-are never the same.
+| step | where | leaves behind | undo |
+|---|---|---|---|
+| begin_move | control | row taken, the allocation kept as the former one | settle |
+| schedule | control | allocation | release_allocation |
+| set_aside_claim | source | former claim | bring_back_claim |
+| claim_resources | target | claim | drop_claim |
+| fetch_image | target | cached image | none: the cache keeps it |
+| stop_guest | source | a guest that is off | start_guest |
+| set_aside_guest | source | former guest | bring_back_guest |
+| offer_disks | source | disks served, with a key | withdraw_offer |
+| receive_disks | target | disks | destroy_guest |
+| bind_ports | target | bridge, DHCP entry, NAT | unbind_ports |
+| spawn | target | files, domain (paused), taps | destroy_guest |
+| wait_vif_plugged | signal from the target | - | - |
+| resume_guest, or stop_guest | target | - | destroy_guest, of spawn |
+| withdraw_offer | source; owed when it is silent | - | - : from here on it only goes forward |
+| finish_move | control | VERIFY_RESIZE | - |
+
+Then confirm-resize or revert-resize ends it, or the time that was set for the former. A target that fails is left as in
+a boot: see workflows/placing.py; what is set aside on the source stays so meanwhile. What it shares with a resize is in
+workflows/moving.py.
 """
 
 from temporalio import workflow
@@ -14,7 +33,7 @@ from workflows.moving import MoveOperation
 
 @workflow.defn(name=OperationName.MIGRATE.value)
 class Migrate(MoveOperation):
-    """See the table there."""
+    """See the table above."""
 
     operation = OperationName.MIGRATE
     call: MigrateRequest

@@ -4,12 +4,17 @@
 |---|---|---|---|
 | begin_snapshot | control | row taken, the image's row, saving | settle, forget_image |
 | stop_guest | host | a guest that is off | start_guest |
-| snapshot_guest ... publish_image | see workflows/imaging.py, also for the point of no return; not where the root disk is a volume | | |
-| destroy_guest ... withdraw_volume | see workflows/shelving.py; where it gives its host up at once | | |
+| snapshot_guest | host | a file that the store can take in | discard_snapshot |
+| import_snapshot | control | the image in the store | forget_image, of begin_snapshot |
+| discard_snapshot | host; owed when it is silent | - | - : from here on it only goes forward |
+| publish_image | control | the image is active | - |
+| destroy_guest, unbind_ports, drop_claim | host, given up at once; owed when it is silent | - | - |
+| withdraw_volume | each volume's host, likewise | - | - |
 | finish_shelve | control | SHELVED, or SHELVED_OFFLOADED | - |
 
-Where the root disk is a volume, the point of no return is the first step that gives the host up.
-"""  # noqa: E501 - a table
+Where the root disk is a volume, there is no image, and the point of no return is the first step that gives the host up.
+What it shares with others is in workflows/imaging.py and workflows/shelving.py.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta

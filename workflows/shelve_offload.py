@@ -3,7 +3,8 @@
 | step | where | undo |
 |---|---|---|
 | begin | control | - |
-| destroy_guest ... withdraw_volume | see workflows/shelving.py | - |
+| destroy_guest, unbind_ports, drop_claim | its host; owed when it is silent | - |
+| withdraw_volume | each volume's host; owed when it is silent | - |
 | finish_offload | control: SHELVED_OFFLOADED, its allocation given back | - |
 """
 

@@ -1,9 +1,15 @@
 """Snapshot: an image of a server's root disk, of one moment; the server goes on meanwhile.
 
-| step | where | undo |
-|---|---|---|
-| begin_snapshot ... publish_image | see workflows/imaging.py, also for the point of no return | |
-| settle | control | - |
+| step | where | leaves behind | undo |
+|---|---|---|---|
+| begin_snapshot | control | row taken, the image's row, saving | settle, forget_image |
+| snapshot_guest | host | a file that the store can take in | discard_snapshot |
+| import_snapshot | control | the image in the store | forget_image, of begin_snapshot |
+| discard_snapshot | host; owed when it is silent | - | - : from here on it only goes forward |
+| publish_image | control | the image is active | - |
+| settle | control | - | - |
+
+What it shares with a backup and a shelve is in workflows/imaging.py.
 """
 
 from collections.abc import Sequence
