@@ -9,7 +9,7 @@ from hostler.contract import resources
 from hostler.contract.guests import ImageRef
 from hostler.contract.servers import Address, AttachedDevice, Fault, Hold, Migration, Server
 from hostler.contract.states import VmState, status
-from models import OPEN_MIGRATIONS, BlockDevice, Flavor, Host, Image, KeyPair, Network, Port, Volume
+from models import OPEN_MIGRATIONS, Allocation, BlockDevice, Flavor, Host, Image, KeyPair, Network, Port, Volume
 from models import Migration as MigrationRow
 from models import Server as ServerRow
 
@@ -36,34 +36,48 @@ def server_views(session: Session, rows: Sequence[ServerRow]) -> list[Server]:
             )
         )
     hosts = host_names(session, {row.host_id for row in rows})
-    moves = _migrations(session, [row.id for row in rows if row.vm_state in (VmState.RESIZED, VmState.ERROR)])
+    moves = _migrations(session, rows)
     return [
         _server(row, addresses[row.id], devices[row.id], hosts.get(row.host_id or ""), moves.get(row.id))
         for row in rows
     ]
 
 
-def _migrations(session: Session, server_ids: Sequence[str]) -> dict[str, Migration]:
-    """The open moves of the servers."""
+def _migrations(session: Session, rows: Sequence[ServerRow]) -> dict[str, Migration]:
+    """The open moves of the servers: under way, waiting to be decided on, or cut short."""
+    waiting = [row.id for row in rows if row.vm_state in (VmState.RESIZED, VmState.ERROR)]
+    runs = [row.operation_id for row in rows if row.operation_id is not None]
+    if not waiting and not runs:
+        return {}
     query = select(MigrationRow).where(
-        col(MigrationRow.server_id).in_(server_ids), col(MigrationRow.status).in_(OPEN_MIGRATIONS)
+        col(MigrationRow.server_id).in_(waiting) | col(MigrationRow.id).in_(runs),
+        col(MigrationRow.status).in_(OPEN_MIGRATIONS),
     )
-    rows = session.exec(query).all() if server_ids else []
-    hosts = host_names(session, {host for row in rows for host in (row.source_id, row.target_id)})
+    moves = session.exec(query).all()
+    targets = _reserved(session, [move.server_id for move in moves])
+    targets |= {move.server_id: move.target_id for move in moves if move.target_id is not None}
+    hosts = host_names(session, {*(move.source_id for move in moves), *targets.values()})
     return {
-        row.server_id: Migration(
-            id=row.id,
-            kind=row.kind,
-            status=row.status,
-            source=hosts.get(row.source_id, row.source_id),
-            target=hosts.get(row.target_id, row.target_id) if row.target_id else None,
-            old_flavor=row.old_flavor["name"],
-            new_flavor=row.new_flavor["name"],
-            confirms_at=row.confirms_at,
-            created_at=row.created_at,
+        move.server_id: Migration(
+            id=move.id,
+            kind=move.kind,
+            status=move.status,
+            source=hosts.get(move.source_id, move.source_id),
+            target=hosts.get(targets.get(move.server_id, ""), targets.get(move.server_id)),
+            old_flavor=move.old_flavor["name"],
+            new_flavor=move.new_flavor["name"],
+            confirms_at=move.confirms_at,
+            created_at=move.created_at,
         )
-        for row in rows
+        for move in moves
     }
+
+
+def _reserved(session: Session, server_ids: Sequence[str]) -> dict[str, str]:
+    """Where servers that are being moved have reserved, by UUID: of several hosts the one that they try now."""
+    query = select(Allocation).where(col(Allocation.server_id).in_(server_ids), col(Allocation.former).is_(False))
+    found = session.exec(query.order_by(col(Allocation.created_at))).all() if server_ids else []
+    return {allocation.server_id: allocation.host_id for allocation in found}
 
 
 def server_view(session: Session, row: ServerRow) -> Server:

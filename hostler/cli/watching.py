@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -31,6 +32,8 @@ MARKS = {
 }
 UNDER_WAY = (StepStatus.RUNNING, StepStatus.UNDOING)
 UNDO = (StepStatus.UNDOING, StepStatus.UNDONE, StepStatus.OWED)
+NOTE_INTERVAL = timedelta(seconds=5)
+"""Lines: how long a step under way that says something new waits after it said something."""
 
 
 class View(Protocol):
@@ -120,10 +123,12 @@ class Board:
 
 
 class Lines:
-    """A line for each step that began, failed, was tried again, undone or ended."""
+    """A line for each step that began, failed, was tried again, undone or ended, and now and then for what it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._shown: dict[tuple[str, int], tuple[object, ...]] = {}
+        self._said: dict[tuple[str, int], tuple[str, float]] = {}
         self._hold: dict[str, Hold | None] = {}
 
     def __enter__(self) -> Self:
@@ -137,10 +142,12 @@ class Lines:
     def show(self, name: str, progress: Progress) -> None:
         """See `View`."""
         for index, step in enumerate(progress.steps):
-            state = (step.status, step.retries, step.error)
-            if step.status is StepStatus.PENDING or self._shown.get((progress.run_id, index)) == state:
+            key, state = (progress.run_id, index), (step.status, step.retries, step.error)
+            if step.status is StepStatus.PENDING or (self._shown.get(key) == state and not self._says_more(key, step)):
                 continue
-            self._shown[progress.run_id, index] = state
+            self._shown[key] = state
+            if step.note:
+                self._said[key] = step.note, self._clock()
             parts = [
                 f"{progress.operation} {name}: {step.name} {step.status}",
                 f"on {step.host}" if step.host else "",
@@ -155,6 +162,13 @@ class Lines:
         self._hold[progress.run_id] = progress.hold
         if progress.done:
             note(f"{progress.operation} {name}: ended after {total(progress)}")
+
+    def _says_more(self, key: tuple[str, int], step: Step) -> bool:
+        """Whether a step under way says something new, and has been quiet for long enough."""
+        if step.status not in UNDER_WAY or not step.note:
+            return False
+        said, at = self._said.get(key, (None, 0.0))
+        return said is None or (said != step.note and self._clock() - at >= NOTE_INTERVAL.total_seconds())
 
 
 def remark(step: Step, *, with_status: bool = False) -> str:

@@ -367,7 +367,9 @@ class MigrationStatus(StrEnum):
 
 
 class Migration(BaseModel):
-    """A move of a server. `confirms_at` is when it confirms itself, None: not by itself."""
+    """A move of a server. `target` is the host that it tries now, None: none yet; `confirms_at` is when it confirms
+    itself, None: not by itself.
+    """
 
     id: str
     kind: MigrationKind
@@ -381,7 +383,7 @@ class Migration(BaseModel):
 
 
 class Server(BaseModel):
-    """A server. `migration` is the one that waits to be confirmed or reverted."""
+    """A server. `migration` is the one under way, that waits to be confirmed or reverted, or that was cut short."""
 
     id: str
     name: str

@@ -72,6 +72,8 @@ async def test_meanwhile_it_is_migrating_and_held_on_both_hosts(cloud: Cloud) ->
     shown, world = await cloud.client.servers.show(server.id), await cloud.world()
 
     assert (shown.status, shown.host) == ("MIGRATING", "sim-1")
+    assert shown.migration is not None
+    assert (shown.migration.source, shown.migration.target) == ("sim-1", "sim-2")
     assert world.allocations == world.claims == {("sim-1", server.id), ("sim-2", server.id)}
     held.go_on.set()
     await operation.result(LIMIT)

@@ -33,7 +33,7 @@ from hostler.contract.servers import (
     SnapshotRequest,
     UnshelveRequest,
 )
-from hostler.contract.states import VmState
+from hostler.contract.states import TaskState, VmState
 from tests.hostler.cli.conftest import Hostler
 from tests.hostler.peers import MOVED, Catalogue, server_of
 from tests.hostler.sent import sent
@@ -269,6 +269,25 @@ async def test_a_move_that_did_not_finish_can_be_neither_confirmed_nor_reverted(
     shown = (await hostler("server", "show", "web")).stdout
     assert "resize node-1 → ?, tiny → small, migrating" in shown
     assert "Decide" not in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "target", "line"),
+    [
+        (MigrationKind.LIVE_MIGRATION, TaskState.MIGRATING, "node-2", "live-migration node-1 → node-2, migrating"),
+        (MigrationKind.EVACUATION, TaskState.REBUILDING, None, "evacuation node-1 → ?, migrating"),
+    ],
+)
+async def test_a_move_under_way_is_shown_with_where_it_goes_and_nothing_to_decide(
+    hostler: Hostler, catalogue: Catalogue, kind: MigrationKind, task: TaskState, target: str | None, line: str
+) -> None:
+    moving = MOVED.model_copy(
+        update={"kind": kind, "status": MigrationStatus.MIGRATING, "target": target, "new_flavor": MOVED.old_flavor}
+    )
+    catalogue.servers = [server("web", task_state=task, migration=moving)]
+    picked = await hostler("server", "show", "web", "-f", "value", "-c", "migration")
+    assert picked.stdout == f"{line}\n"
+    assert "Decide" not in (await hostler("server", "show", "web")).stdout
 
 
 async def test_who_waited_for_a_resize_is_told_what_comes_next(hostler: Hostler, catalogue: Catalogue) -> None:

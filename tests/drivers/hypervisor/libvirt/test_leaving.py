@@ -18,7 +18,7 @@ from drivers.hypervisor.libvirt import leaving, migration_call, migration_job, s
 from drivers.hypervisor.libvirt.leaving import Leaving
 from drivers.hypervisor.libvirt.migration_job import Forced
 from drivers.hypervisor.libvirt.peers import Peer, _let_run
-from hostler.contract.errors import RescheduleError, Unavailable
+from hostler.contract.errors import OperationFailed, RescheduleError, Unavailable
 from hostler.contract.guests import Incoming, MigrationLimits, Whereabouts
 
 POST_COPY = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY]
@@ -79,6 +79,57 @@ class Paused(Domain):
 
     def isActive(self) -> bool:  # noqa: N802 - libvirt's name
         return self._then != MIGRATED
+
+
+class Sent(Domain):
+    """A guest that runs here and writes faster than its memory travels: it gets across only when it is forced."""
+
+    def __init__(self, *, took: timedelta = timedelta(0), post_copy: bool = False) -> None:
+        super().__init__(0, RUNNING)
+        self._took, self._post_copy = took, post_copy
+        self._travels, self._ended = False, threading.Event()
+        self.asked = self.switched = self.suspended = 0
+
+    @property
+    def crosses(self) -> bool:
+        return False
+
+    def leave(self, *_arguments: object) -> None:
+        """In the place of libvirt's call."""
+        self._travels = True
+        self._ended.wait(10)
+        if self.aborted:
+            raise libvirt.libvirtError("operation aborted: migration out: canceled by client")
+
+    def arrives(self) -> None:
+        self._then = MIGRATED
+        self._stop()
+
+    def jobStats(self, flags: int = 0) -> dict[str, Any]:  # noqa: N802 - libvirt's name
+        job = JOB | {"time_elapsed": int(self._took.total_seconds() * 1000), "memory_remaining": 7 << 20}
+        return job if self._travels and not flags else {}
+
+    def abortJob(self) -> None:  # noqa: N802 - libvirt's name
+        super().abortJob()
+        self._stop()
+
+    def migrateStartPostCopy(self) -> None:  # noqa: N802 - libvirt's name
+        self.asked += 1
+        if not self._post_copy:
+            raise libvirt.libvirtError("the migration was not begun with the flag for that")
+        self.switched += 1
+        self._then = POST_COPY
+
+    def suspend(self) -> None:
+        self.suspended += 1
+        self._then = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
+
+    def isActive(self) -> bool:  # noqa: N802 - libvirt's name
+        return self._then != MIGRATED
+
+    def _stop(self) -> None:
+        self._travels = False
+        self._ended.set()
 
 
 class Domains:
@@ -288,6 +339,60 @@ async def test_no_time_is_too_long_for_a_guest_that_has_crossed_over(stage: Stag
     assert not following.done()
     domain.arrives()
     await following
+
+
+async def test_one_that_takes_too_long_is_ended_and_its_guest_runs_on_here(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = timedelta(minutes=1)
+    domain = Sent(took=timedelta(seconds=61))
+    monkeypatch.setattr(migration_call, "migrate", domain.leave)
+    here = stage.leaves(domain, blocking)
+    with pytest.raises(OperationFailed, match=r"more than 0:01:00; .* 7 MiB of memory") as refusal:
+        await here.migrate(domain.uuid, incoming(domain), MigrationLimits(completion_timeout=limit), ignore)
+    assert (refusal.value.detail.field, refusal.value.detail.value) == ("completion_timeout", str(limit))
+    assert "allow more time" in str(refusal.value.remedy)
+    assert (domain.aborted, domain.state(), stage.let_run, stage.severed) == (1, RUNNING, [], [])
+    assert (domain.asked, domain.suspended) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("post_copy", "done"), [(True, Forced.POST_COPY), (False, Forced.STILL)], ids=["post-copy", "still"]
+)
+async def test_one_that_takes_too_long_is_forced_once_where_that_is_wanted_and_its_notes_say_what_was_done(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch, post_copy: bool, done: Forced
+) -> None:
+    domain, said = Sent(took=timedelta(seconds=61), post_copy=post_copy), list[str]()
+    monkeypatch.setattr(migration_call, "migrate", domain.leave)
+    limits = MigrationLimits(completion_timeout=timedelta(minutes=1), force_complete=True, post_copy=post_copy)
+
+    def report(words: str) -> None:
+        said.append(words)
+        if len(said) == 10:
+            domain.arrives()
+
+    await stage.leaves(domain, blocking).migrate(domain.uuid, incoming(domain), limits, report)
+
+    assert (domain.asked, domain.switched, domain.suspended) == ((1, 1, 0) if post_copy else (1, 0, 1))
+    assert [words.endswith(f"; {done}") for words in said if words.startswith("migrating: ")][-5:] == [True] * 5
+    assert (domain.aborted, stage.let_run) == (0, [False])
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_without_a_limit_no_time_is_too_long(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    domain, said = Sent(took=timedelta(days=365)), list[str]()
+    monkeypatch.setattr(migration_call, "migrate", domain.leave)
+    limits = MigrationLimits(completion_timeout=timedelta(0), force_complete=force)
+
+    def report(words: str) -> None:
+        said.append(words)
+        if len(said) == 10:
+            domain.arrives()
+
+    await stage.leaves(domain, blocking).migrate(domain.uuid, incoming(domain), limits, report)
+    assert (domain.aborted, domain.asked, domain.suspended) == (0, 0, 0)
 
 
 async def test_whoever_forces_it_while_only_disks_travel_has_it_forced_as_soon_as_that_can_be(
