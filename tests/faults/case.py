@@ -147,6 +147,7 @@ class _Course:
         if self.case.strikes:
             workflow_id = self.operation.workflow_id(self.cell.scene)
             self.cell.book.arm(Plan(self.operation.workflow, workflow_id, self.case.strikes))
+            self.cell.stand_by()
             self.cell.watch(restart=self.case.strikes[-1].fault is not Fault.DEAD)
         run = await self.ask()
         try:

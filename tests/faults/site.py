@@ -151,13 +151,15 @@ class Cell:
             return dict(session.exec(select(Host.id, Host.name)).all())
 
     async def start(self) -> None:
-        """Start all processes; returns when every host takes servers, by the word of every control worker."""
-        first, *more = self.controls
-        for worker in (first, *self.hosts.values()):
+        """Start all processes but further control workers; returns when every host takes servers."""
+        for worker in (self.controls[0], *self.hosts.values()):
             worker.start()
         await self.until(self.registered, "the hosts to register")
         await self.until_up(*self.hosts)
-        for worker in more:
+
+    def stand_by(self) -> None:
+        """Start the further control workers: not before, for each notices by itself which hosts have come and gone."""
+        for worker in self.controls[1:]:
             worker.start()
 
     def registered(self) -> bool:
