@@ -109,13 +109,20 @@ async def _until_up(site: Site, names: set[str]) -> None:
     """Until the cloud has noticed: it takes a moment, in which it gives them no servers."""
     try:
         async with asyncio.timeout(READY_SECONDS), await _connected(site) as client:
-            while not names <= {host.name for host in await client.hosts.list() if host.up}:  # noqa: ASYNC110 - Temporal knows
+            while not names <= await _hosts_up(client):  # noqa: ASYNC110 - Temporal knows
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise Refused(
             f"the hosts run, and the cloud does not hear of them:\n{control.last_words(site)}",
             f"see {site.directory / control.LOG}",
         ) from None
+
+
+async def _hosts_up(client: Client) -> set[str]:
+    """The names of the hosts that are up; none as long as no control worker answers."""
+    with contextlib.suppress(Unavailable):
+        return {host.name for host in await client.hosts.list() if host.up}
+    return set()
 
 
 async def _connected(site: Site) -> Client:

@@ -160,6 +160,10 @@ def _show(result: HostOutcome, format: Format) -> None:
         note(f"stopped: {result.stopped}")
     note(f"host {result.host}: {len(result.moved)} servers moved, {len(_left(result))} not")
     show_kept(result.host, _kept(result))
+    if _says_nothing(result):
+        note(
+            f"a control worker of an older release does not say which volumes host {result.host} keeps: drain it again"
+        )
 
 
 def _left(result: HostOutcome) -> list[ServerMove]:
@@ -167,10 +171,14 @@ def _left(result: HostOutcome) -> list[ServerMove]:
 
 
 def _kept(result: HostOutcome) -> list[KeptVolume]:
-    return result.volumes if isinstance(result, DrainResult) else []
+    return (result.volumes or []) if isinstance(result, DrainResult) else []
+
+
+def _says_nothing(result: HostOutcome) -> bool:
+    return isinstance(result, DrainResult) and result.volumes is None
 
 
 def _exit(result: HostOutcome) -> Exit:
     if not result.complete:
         return Exit.FAILED
-    return Exit.KEEPS if _kept(result) else Exit.DONE
+    return Exit.KEEPS if _kept(result) or _says_nothing(result) else Exit.DONE

@@ -126,9 +126,12 @@ class HostOutcome(BaseModel):
 
 
 class DrainResult(HostOutcome):
-    """What became of a drain. As long as there are `volumes` in use that the host keeps, it must stay on."""
+    """What became of a drain. As long as there are `volumes` in use that the host keeps, it must stay on.
 
-    volumes: list[KeptVolume] = []
+    None: it was ended by a control worker of an older release, which does not say.
+    """
+
+    volumes: list[KeptVolume] | None = None
 
 
 class HostFailureResult(HostOutcome):

@@ -75,10 +75,11 @@ def check_boot(request: BootRequest) -> None:
     check_attempts(request.max_attempts)
 
 
-def check_metadata(metadata: dict[str, str]) -> None:
-    """A server's properties, or an aggregate's."""
-    if len(metadata) > MAX_METADATA_ITEMS:
-        reject("metadata", f"{len(metadata)} items", f"has more than {MAX_METADATA_ITEMS} items", "leave some out")
+def check_metadata(metadata: dict[str, str], total: int | None = None) -> None:
+    """A server's properties, or an aggregate's: all of them, or those that are set, with which it has `total`."""
+    count = len(metadata) if total is None else total
+    if count > MAX_METADATA_ITEMS:
+        reject("metadata", f"{count} items", f"has more than {MAX_METADATA_ITEMS} items", "leave some out")
     for key, value in metadata.items():
         if len(key) > MAX_NAME or not METADATA_KEY.fullmatch(key):
             reject(

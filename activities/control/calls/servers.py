@@ -53,12 +53,16 @@ class ServerCalls:
 
     @activity.defn(name=SET_SERVER.name)
     def set_server(self, call: ServerMetadata) -> Server:
-        """Change its metadata, key by key. They are no operation's, so it need not be idle."""
+        """Change its metadata, key by key. They are no operation's, so it need not be idle.
+
+        What it has stays, be it that a boot would refuse it by now.
+        """
+        changed = {key: value for key, value in call.metadata.items() if value is not None}
 
         def change(session: Session) -> Server:
             row = find(session, Row, call.ref, call.project, lock=True)
             metadata = call.applied(row.metadata_)
-            check_metadata(metadata)
+            check_metadata(changed, total=len(metadata))
             row.metadata_ = metadata
             return server_view(session, row)
 

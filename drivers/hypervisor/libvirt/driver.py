@@ -259,7 +259,9 @@ class LibvirtHypervisor:
                 await self._offers.flatten(files.former, server_id, report)
                 await self._blocking.run(self._formers.stands_alone, files)
             offer = await self._offers.make(files.former, server_id, report)
-            probe = await self._blocking.run(self._shared.make_probe, files.former)
+            probe = None
+            with suppress(OSError):  # then they are fetched
+                probe = await self._blocking.run(self._shared.make_probe, files.former)
             return offer if probe is None else offer.model_copy(update={"host_id": self._host_id, "probe": probe})
 
     async def withdraw_offer(self, server_id: str) -> None:

@@ -69,7 +69,8 @@ class Leaving:
                 await whatever_happens(self._blocking.run(self._domains.note_handed_over, server_id))
             known = await self._blocking.run(peer.report, server_id)
             if limits.post_copy:  # the other host was at work when this one had sent all, and has not counted it
-                known = await self._blocking.run(migration_job.completed, domain) or known
+                with suppress(HostlerError):  # they are but figures
+                    known = await self._blocking.run(migration_job.completed, domain) or known
             return still.corrected(known, timedelta(seconds=time.monotonic() - began), limits)
         finally:
             peer.close()
@@ -81,6 +82,7 @@ class Leaving:
         Raises:
             Unavailable: libvirt does not end it.
         """
+        self._forced.pop(server_id, None)
         try:
             domain = await self._blocking.run(self._domains.get, server_id)
         except NotFound:
@@ -134,9 +136,12 @@ class Leaving:
                 raise _goes_on(server_id, crossing=True)
 
     async def force(self, server_id: str) -> None:
-        """See `HypervisorDriver.force_complete`."""
+        """See `HypervisorDriver.force_complete`. Whoever asks twice does not want to wait for the disks."""
+        await self._force(server_id, patient=self._forced.get(server_id) is not Forced.SOON)
+
+    async def _force(self, server_id: str, *, patient: bool) -> None:
         domain = await self._blocking.run(self._domains.get, server_id)
-        self._forced[server_id] = await self._blocking.run(migration_job.force, domain)
+        self._forced[server_id] = await self._blocking.run(partial(migration_job.force, domain, patient=patient))
 
     async def _move(
         self,
@@ -153,6 +158,7 @@ class Leaving:
         if await self._blocking.run(migration_job.under_way, domain) is not None:
             call = asyncio.create_task(self._end_of_other(domain))
         else:
+            self._forced.pop(incoming.server_id, None)
             await self._blocking.run(migration_call.make_ready, domain, limits)
             call = asyncio.create_task(threads.run(move))
         moved = False
@@ -203,6 +209,7 @@ class Leaving:
             OperationFailed: it took too long.
         """
         began, moved, said, server_id = time.monotonic(), False, "migrating", domain.UUIDString()
+        over = False
         async with reporting(report, lambda: said):
             while not await _ended(call, gone):
                 progress = await self._blocking.run(migration_job.under_way, domain)
@@ -215,13 +222,15 @@ class Leaving:
                 report(said)
                 took = max(progress.elapsed, timedelta(seconds=time.monotonic() - began))
                 late = limits.completion_timeout and took > limits.completion_timeout
-                if late and not forced and not await self._blocking.run(migration_job.crossing, domain):
+                if late and not over and not await self._blocking.run(migration_job.crossing, domain):
                     if not limits.force_complete:
                         raise _too_long(limits.completion_timeout, progress)
-                    forced = Forced.SOON
-                if forced is Forced.SOON:
+                    over = True
                     with suppress(InvalidState):  # it has just ended
-                        await self.force(server_id)
+                        await self._force(server_id, patient=False)
+                elif forced is Forced.SOON:
+                    with suppress(InvalidState):
+                        await self._force(server_id, patient=True)
         return moved
 
     async def _cross(self, domain: libvirt.virDomain, report: Report) -> None:

@@ -115,10 +115,10 @@ def abort(domain: libvirt.virDomain) -> bool:
     return True
 
 
-def force(domain: libvirt.virDomain) -> Forced:
+def force(domain: libvirt.virDomain, *, patient: bool) -> Forced:
     """Let the guest run on its next host from now on where the migration can do that, else pause it.
 
-    QEMU cannot do that while only the disks travel: whoever is told SOON asks again.
+    QEMU cannot do that while only the disks travel: whoever is `patient` is told SOON, and asks again.
 
     Raises:
         InvalidState: no migration is under way.
@@ -131,7 +131,7 @@ def force(domain: libvirt.virDomain) -> Forced:
             domain.migrateStartPostCopy()
             return Forced.POST_COPY
         except libvirt.libvirtError as error:  # OPERATION_INVALID: it was not begun with the flag for that
-            if error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR and not progress.memory_left:
+            if patient and error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR and not progress.memory_left:
                 return Forced.SOON
         if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
             domain.suspend()

@@ -8,7 +8,7 @@ links): a file goes with the last of its names. So nothing has to be handed over
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drivers.directories import first_closed
@@ -102,7 +102,10 @@ class SharedDisks:
         if self._root is None or not is_uuid(offer.host_id or "") or not is_uuid(offer.server_id):
             return None
         directory = self._root / str(offer.host_id) / f"{offer.server_id}{FORMER}"
-        return directory if _is_probe(offer.probe) and (directory / str(offer.probe)).exists() else None
+        with suppress(OSError):
+            if _is_probe(offer.probe) and (directory / str(offer.probe)).exists():
+                return directory
+        return None
 
     def link(self, disks: dict[str, Path], files: GuestFiles) -> None:
         """Give these disks names among the guest's own.

@@ -80,6 +80,12 @@ def test_what_a_boot_would_refuse_is_refused(
     assert row(database, server) == server
 
 
+def test_what_it_has_from_before_is_not_held_against_a_change(calls: ServerCalls, database: Database) -> None:
+    server = entered(database, metadata_={"hostler:evacuation_priority": "high"})
+    changed = calls.set_server(ServerMetadata(ref=server.id, metadata={"role": "web"}))
+    assert changed.metadata == {"hostler:evacuation_priority": "high", "role": "web"}
+
+
 def refusal(calls: ServerCalls, call: ServerMetadata) -> HostlerError:
     with pytest.raises(NotFound) as caught:
         calls.set_server(call)

@@ -2,7 +2,12 @@
 
 import json
 
+import pytest
+
+from hostler.cli import host_moves
 from hostler.cli.exits import Exit
+from hostler.cli.output import Format
+from hostler.contract.host_work import DrainResult
 from tests.cloud import LIMIT, Cloud
 from tests.hostler.cli.conftest import Hostler
 from tests.workflows.conftest import StartCloud
@@ -99,3 +104,13 @@ async def test_a_host_that_is_off_is_evacuated(hostler: Hostler, cloud: Cloud) -
     evacuated = await hostler("host", "evacuate", "sim-1", "--force", "--wait")
     assert evacuated.exit_code == Exit.DONE, evacuated.output
     assert "web: moved by evacuate to sim-2" in evacuated.stderr
+
+
+def test_a_drain_that_an_older_release_has_ended_does_not_mean_that_the_host_may_go_off(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = DrainResult.model_validate({"host_id": "h", "host": "sim-1"})
+    host_moves._show(result, Format.TABLE)
+    assert "does not say which volumes host sim-1 keeps" in " ".join(capsys.readouterr().err.split())
+    assert host_moves._exit(result) is Exit.KEEPS
+    assert host_moves._exit(result.model_copy(update={"volumes": []})) is Exit.DONE

@@ -399,7 +399,7 @@ async def test_whoever_forces_it_while_only_disks_travel_has_it_forced_as_soon_a
     stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, said = [Forced.POST_COPY, Forced.SOON, Forced.SOON], list[str]()
-    monkeypatch.setattr(migration_job, "force", lambda _domain: answers.pop())
+    monkeypatch.setattr(migration_job, "force", lambda _domain, patient: answers.pop() if patient else None)
     monkeypatch.setattr(migration_job, "crossing", lambda _domain: False)
     domain = Domain(float("inf"))
     here = stage.leaves(domain, blocking)
@@ -414,6 +414,44 @@ async def test_whoever_forces_it_while_only_disks_travel_has_it_forced_as_soon_a
     await here._follow(domain, call, asyncio.Event(), LIMITS, report)
     assert answers == []
     assert any("as soon as its disks are there" in words for words in said)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether those who forced a migration whose disks still travel were patient."""
+    asked = list[bool]()
+
+    def force(_domain: Domain, patient: bool) -> Forced:
+        asked.append(patient)
+        return Forced.SOON if patient else Forced.STILL
+
+    monkeypatch.setattr(migration_job, "force", force)
+    monkeypatch.setattr(migration_job, "crossing", lambda _domain: False)
+    return asked
+
+
+async def test_whoever_forces_it_twice_does_not_wait_for_the_disks(
+    stage: Stage, blocking: BlockingCalls, asked: list[bool]
+) -> None:
+    domain = Domain(0, RUNNING)
+    here = stage.leaves(domain, blocking)
+    for _ in range(2):
+        await here.force(domain.uuid)
+    await here.end(domain.uuid)  # the next one is another migration
+    await here.force(domain.uuid)
+    assert asked == [True, False, True]
+
+
+async def test_nor_does_one_that_takes_too_long(stage: Stage, blocking: BlockingCalls, asked: list[bool]) -> None:
+    domain = Domain(float("inf"))
+    here = stage.leaves(domain, blocking)
+    call = asyncio.create_task(here._end_of_other(domain))
+    await here.force(domain.uuid)
+    limits = LIMITS.model_copy(update={"completion_timeout": timedelta(microseconds=1), "force_complete": True})
+    await here._follow(
+        domain, call, asyncio.Event(), limits, lambda words: domain.arrives() if "stands still" in words else None
+    )
+    assert asked == [True, False]
 
 
 @pytest.mark.parametrize(("state", "runs"), [(RUNNING, True), (BROKEN, False)])

@@ -50,11 +50,16 @@ class TestForce:
         self, memory_left: int, against: int | None, done: Forced
     ) -> None:
         domain = Domain(memory_left, against)
-        assert force(domain) is done
+        assert force(domain, patient=True) is done
         assert domain.suspended is (done is Forced.STILL)
 
     def test_one_that_is_not_on_its_way_is_refused(self) -> None:
         domain = Domain(0, None)
         domain.jobStats = lambda: {"type": libvirt.VIR_DOMAIN_JOB_NONE}  # type: ignore[method-assign]  # it is played
         with pytest.raises(InvalidState, match="no migration"):
-            force(domain)
+            force(domain, patient=True)
+
+    def test_whoever_does_not_want_to_wait_for_the_disks_has_the_guest_stand_still(self) -> None:
+        domain = Domain(0, NOT_YET)
+        assert force(domain, patient=False) is Forced.STILL
+        assert domain.suspended
