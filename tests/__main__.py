@@ -12,7 +12,7 @@ from typing import IO
 PYTEST = [sys.executable, "-m", "pytest"]
 ONE_BY_ONE = ("machine", "lab")
 OTHERS = " and ".join(f"not {group}" for group in (*ONE_BY_ONE, "slow"))
-AT_ONCE = ("-n", "3", "--dist", "loadfile")
+AT_ONCE = ("-n", "4", "--dist", "loadfile")
 PARTS = "TESTS_PORTS"
 """Which part of the ports is whose: see `free_port` in tests/conftest.py."""
 

@@ -313,11 +313,12 @@ class TestRefusals:
             "take_over": (running.server_id,),
             "force_complete": (running.server_id,),
         }
+        options = {"prepare_incoming": {"post_copy": False}}
         settings = SETTINGS.model_copy(update={"faults": [SimulatedFault(host="*", call=call) for call in arguments]})
         driver = Host(tmp_path / "faulty", ONE, settings).driver
         for call, given in arguments.items():
             with pytest.raises(RescheduleError, match="simulated fault"):
-                await getattr(driver, call)(*given)
+                await getattr(driver, call)(*given, **options.get(call, {}))
 
 
 class TestUnderWay:
