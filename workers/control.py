@@ -226,10 +226,15 @@ async def nudge(temporal: Temporal, database: Database, alive: Alive, every: tim
     while True:
         await asyncio.sleep(every.total_seconds())
         try:
-            hosts = [host for host in await asyncio.to_thread(_owing, database) if host.id in alive()]
-            await asyncio.gather(*(_ask_again(temporal, host) for host in hosts))
+            await nudge_once(temporal, database, alive)
         except Exception:
             logger.exception("could not look for hosts that owe work")
+
+
+async def nudge_once(temporal: Temporal, database: Database, alive: Alive) -> None:
+    """What `nudge` does each time."""
+    hosts = [host for host in await asyncio.to_thread(_owing, database) if host.id in alive()]
+    await asyncio.gather(*(_ask_again(temporal, host) for host in hosts))
 
 
 async def _ask_again(temporal: Temporal, host: HostRegistration) -> None:

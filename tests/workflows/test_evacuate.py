@@ -35,7 +35,7 @@ from tests.workflows.conftest import StartCloud
 from tests.workflows.test_audit import audit
 from tests.workflows.test_cut_short import cut
 from tests.workflows.test_move import FOR_GOOD, power_on
-from workers.control import nudge
+from workers.control import nudge_once
 
 SOON = timedelta(milliseconds=200)
 REMOVED = ("destroy_guest", "unbind_ports", "drop_claim", "drop_former_guest", "drop_former_claim")
@@ -96,12 +96,21 @@ async def never_twice(cloud: Cloud, server_id: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def nudging(cloud: Cloud) -> AsyncIterator[None]:
-    """As the control worker does, only sooner: hosts that owe and are up are asked to do it."""
-    task = asyncio.create_task(nudge(cloud.asking, cloud.database, lambda: frozenset(cloud.alive), SOON))
-    try:
+    """As the control worker does, only sooner: hosts that owe and are up are asked to do it; done when they have."""
+    over = asyncio.Event()
+
+    async def nudge() -> None:
+        while not over.is_set():
+            await nudge_once(cloud.asking, cloud.database, lambda: frozenset(cloud.alive))
+            await asyncio.sleep(SOON.total_seconds())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(nudge())
         yield
-    finally:
-        task.cancel()
+        over.set()
+    for machine in cloud.machines:
+        if machine.id in cloud.alive:
+            await cloud.registered(machine.name)
 
 
 def owing(cloud: Cloud) -> list[str]:

@@ -20,7 +20,6 @@ from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_evacuate import nudging, owe, settled
 from tests.workflows.test_move import FOR_GOOD, power_on
-from workers.control import nudge
 
 SOON = timedelta(milliseconds=200)
 UNKNOWN = "5f0f1f7e-7a30-4c55-8f0e-3a5b0f4c0a01"
@@ -119,12 +118,8 @@ async def test_it_is_asked_again_and_then_removes_it(cloud: Cloud) -> None:
     cloud.stage.fail("list_holdings", Unavailable("libvirt does not answer"), times=2)
     await cloud.start_host("sim-1")
 
-    nudging = asyncio.create_task(nudge(cloud.asking, cloud.database, lambda: frozenset(cloud.alive), SOON))
-    await eventually(lambda: cloud.stage.names().count("destroy_guest") == 1)
-    await cloud.registered("sim-1")
-    nudging.cancel()
-
-    await eventually(lambda: not owing(cloud))
+    await settled(cloud)
+    assert cloud.stage.names().count("destroy_guest") == 1
     assert await cloud.world() == before
 
 
@@ -185,12 +180,11 @@ async def test_a_host_that_was_only_slow_does_what_it_owes_once_it_is_heard_agai
     assert (await owes(cloud, "sim-1"))[0] == ("destroy_guest", "too slow")
 
     cloud.alive.discard(cloud.machine("sim-1").id)
-    nudging = asyncio.create_task(nudge(cloud.asking, cloud.database, lambda: frozenset(cloud.alive), SOON))
-    await asyncio.sleep(5 * SOON.total_seconds())
-    assert cloud.registered_at("sim-1") == before, "nobody asks a host that is down"
-    cloud.alive.add(cloud.machine("sim-1").id)
-    await eventually(lambda: not owing(cloud), within=5)
-    nudging.cancel()
+    async with nudging(cloud):
+        await asyncio.sleep(5 * SOON.total_seconds())
+        assert cloud.registered_at("sim-1") == before, "nobody asks a host that is down"
+        cloud.alive.add(cloud.machine("sim-1").id)
+        await eventually(lambda: not owing(cloud), within=5)
 
     assert (await cloud.world()).guests == frozenset()
 

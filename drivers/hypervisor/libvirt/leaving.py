@@ -222,7 +222,7 @@ class Leaving:
                 report(said)
                 took = max(progress.elapsed, timedelta(seconds=time.monotonic() - began))
                 late = limits.completion_timeout and took > limits.completion_timeout
-                if late and not over and not await self._blocking.run(migration_job.crossing, domain):
+                if late and not over and await self._blocking.run(migration_job.can_be_ended, domain):
                     if not limits.force_complete:
                         raise _too_long(limits.completion_timeout, progress)
                     over = True

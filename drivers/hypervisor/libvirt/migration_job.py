@@ -98,6 +98,11 @@ def crossing(domain: libvirt.virDomain) -> bool:
     return _stands_still(domain, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY) and under_way(domain) is not None
 
 
+def can_be_ended(domain: libvirt.virDomain) -> bool:
+    """Whether a migration is under way of which the guest still runs here."""
+    return not crossing(domain) and under_way(domain) is not None
+
+
 def under_way(domain: libvirt.virDomain) -> Progress | None:
     """How far the migration is; None when there is none."""
     job: dict[str, Any] = {}
