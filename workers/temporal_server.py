@@ -35,6 +35,8 @@ DYNAMIC_CONFIG: dict[str, str] = {
     "history.timerProcessorMaxPollRPS": "2000",
     "history.visibilityProcessorMaxPollRPS": "2000",
     "history.outboundProcessorMaxPollRPS": "2000",
+    # Out of the box no timer is shorter than a second, nor the pause before a step is tried again.
+    "history.timerProcessorMaxTimeShift": '"10ms"',
     # Each host has a queue of its own, which four partitions would make four times as costly.
     "matching.numTaskqueueReadPartitions": "1",
     "matching.numTaskqueueWritePartitions": "1",

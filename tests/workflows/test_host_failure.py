@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +11,7 @@ import pytest
 from temporalio.client import WorkflowHandle
 
 import activities.control.host_work
+import workflows.fencing
 import workflows.silences
 import workflows.watch_hosts
 from hostler.client import HostWork
@@ -28,6 +30,13 @@ from workers.watch import ensure_watch
 
 FAST = timedelta(seconds=0.2)
 YES, NO = {"hostler:evacuate": "true"}, {"hostler:evacuate": "false"}
+
+
+@pytest.fixture(autouse=True)
+def fencing_is_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits two seconds, and then four, learns nothing more."""
+    at_once = replace(workflows.fencing.FENCE_RETRY, initial_interval=FAST)
+    monkeypatch.setattr(workflows.fencing, "FENCE_RETRY", at_once)
 
 
 @pytest.fixture
