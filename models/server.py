@@ -16,7 +16,7 @@ class Server(Table, table=True):
     `flavor` is a contract `Flavor` as it was at boot, `fault` a contract `Fault`, `hold` a contract `Hold`.
     `shelved_image_id` is the image that its root disk became when it was shelved.
     `request_fingerprint` tells a repeated request from another one with the same UUID. `user_data` is base64, encrypted
-    where there is a key.
+    where there is a key. `public_keys` is the key pair `key_name` as it was when the server was given it, by name.
 
     Owner: the run named by `operation_id`. It takes the row by compare-and-set from None (or from a run that is over),
     and nobody else writes here meanwhile, but for the metadata, which its tenants change at any time.
@@ -44,6 +44,7 @@ class Server(Table, table=True):
     host_id: str | None = Field(default=None, foreign_key="host.id", index=True, sa_type=Uuid)
     availability_zone: str | None = None
     key_name: str | None = None
+    public_keys: dict[str, str] | None = Field(default=None, sa_type=Json)
     user_data: str | None = Field(default=None, sa_type=LongText, repr=False)
     metadata_: dict[str, str] = Field(
         default_factory=dict, sa_type=Json, sa_column_kwargs={"name": "metadata"}

@@ -130,7 +130,12 @@ class Operation(FrontDoor[Request]):
         )
 
     async def settle(
-        self, vm_state: VmState | None, *, power_state: PowerState | None = None, error: HostlerError | None = None
+        self,
+        vm_state: VmState | None,
+        *,
+        power_state: PowerState | None = None,
+        error: HostlerError | None = None,
+        keeps_others: bool = False,
     ) -> Server:
         """Give the server back, with the operation's history; the last step of all."""
         call = Settle(
@@ -139,6 +144,7 @@ class Operation(FrontDoor[Request]):
             vm_state=vm_state,
             power_state=power_state,
             error=error.detail if error else None,
+            keeps_others=keeps_others,
             events=self.event_log(SETTLE.name),
         )
         return await to_the_end(self.must(SETTLE, call))

@@ -182,8 +182,9 @@ class RevertResize(Operation[RevertResizeRequest]):
         return off
 
     async def give_up(self, error: HostlerError) -> None:
+        """The next one must still know where a move that was cut short may have a guest."""
         if self.going_back:  # only a delete gets here, which removes all there is
-            await self.settle(VmState.ERROR, error=error)
+            await self.settle(VmState.ERROR, error=error, keeps_others=True)
             return
         await self.unwind(self.saga)
-        await self.settle(self.target.former)
+        await self.settle(self.target.former, keeps_others=True)

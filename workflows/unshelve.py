@@ -35,7 +35,7 @@ from workflows.building import BIND_PORTS, CLAIM, RESUME, SCHEDULE, SPAWN, bind,
 from workflows.concurrency import to_the_end, together
 from workflows.placing import RELEASE_ALLOCATION, PlacedOperation, not_built_twice
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
-from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS
+from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS, remove_from
 from workflows.steps import StepDefinition
 
 BEGIN_UNSHELVE = StepDefinition[BeginUnshelve, UnshelvePlan](Shelves.begin_unshelve)
@@ -59,6 +59,7 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         super().__init__(request, PLANNED)
         self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.connections: dict[str, VolumeConnection] | None = None
+        self.cleared = False
 
     @workflow.run
     async def run(self, request: UnshelveRequest) -> Server:
@@ -66,8 +67,8 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         return await self.conduct()
 
     def allowed(self) -> Sequence[VmState]:
-        """The states from which it is possible."""
-        return (VmState.SHELVED_OFFLOADED, VmState.SHELVED)
+        """Also from an error, if an unshelve has left it."""
+        return (VmState.SHELVED_OFFLOADED, VmState.SHELVED, VmState.ERROR)
 
     async def carry_out(self) -> Server:
         begin = BeginUnshelve(
@@ -97,11 +98,16 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         """Remove what an unshelve that was cut short has left, where it had reserved: it may be running."""
         ports = PortIds(server_id=self.call.server_id, port_ids=self.plan.port_ids)
         for host in self.plan.hosts:
+            if host.id in self.plan.down:  # so the guest is off
+                self.silent.add(host.id)
+                await to_the_end(remove_from(self, host, self.ref, self.plan.port_ids))
+                continue
             await self.step(DESTROY, self.ref, on=host)
             await self.step(UNBIND_PORTS, ports, on=host)
             await self.step(DROP_CLAIM, self.ref, on=host)
         if self.plan.hosts:
             await self.step(RELEASE_ALLOCATION, Allocation(server_id=self.call.server_id))
+        self.cleared = True
 
     async def start(self, host: HostRef) -> PowerState:
         """It is still there, and off."""
@@ -141,13 +147,13 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
     def uncertain(self, host: HostRef) -> HostlerError:
         return not_built_twice(
             host,
-            f"its disk is image {self.plan.shelved_image_id}, which goes with the server: "
-            "before a delete, boot another server from it",
+            f"when that host is back, or declared down: hostler server unshelve {self.call.server_id}; "
+            "do not delete the server before, its disk would go with it",
         )
 
     async def give_up(self, error: HostlerError) -> None:
         """It stays on the shelf; but one that may be running somewhere must not be brought back a second time."""
         if await self.undo_all(error):
-            await self.settle(self.plan.former)
+            await self.settle(self.plan.former, keeps_others=not self.cleared)
         else:
             await self.settle(VmState.ERROR, error=error)

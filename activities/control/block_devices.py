@@ -7,10 +7,18 @@ from temporalio import activity
 
 from activities.control.disks import GIB, check_fits
 from activities.control.find import find
+from activities.control.guest_plans import device_id
 from activities.control.quotas import check_quota
 from activities.control.views import host_names, image_ref, volume_view
 from activities.interfaces import block_devices as interface
-from activities.interfaces.block_devices import AcceptVolume, PrepareDevices, ReleaseDevices, VolumeRef, VolumeWork
+from activities.interfaces.block_devices import (
+    AcceptVolume,
+    HostVolumes,
+    PrepareDevices,
+    ReleaseDevices,
+    VolumeRef,
+    VolumeWork,
+)
 from activities.interfaces.servers import HostRef, Limits
 from hostler.contract import resources
 from hostler.contract.errors import Conflict, NotFound, NoValidHost, Unavailable
@@ -20,7 +28,7 @@ from hostler.contract.servers import DestinationType, SourceType
 from hostler.contract.states import TaskState
 from hostler.contract.validation import check_volume
 from hostler.settings import TimeoutSettings
-from models import BlockDevice, Database, Host, Image, Server, Volume
+from models import BlockDevice, Database, Host, Image, OwedWork, Server, Volume
 from scheduler.liveness import Alive
 
 
@@ -43,8 +51,11 @@ class BlockDevices(interface.BlockDevices):
         if server.operation_id == call.run_id:
             server.task_state = TaskState.BLOCK_DEVICE_MAPPING
         works = []
+        written = session.exec(select(BlockDevice).where(BlockDevice.server_id == call.server_id))
+        ids = {row.position: row.id for row in written}  # by a try before, which may have been the former release's
         for position, disk in enumerate(call.disks):
-            session.merge(_mapping(call.server_id, position, disk))
+            mapping_id = ids.get(position, device_id(call.server_id, position))
+            session.merge(_mapping(mapping_id, call.server_id, position, disk))
             if disk.volume_id is None:
                 continue
             volume = self._new(session, server, disk) if disk.create else _reserve(session, server, disk.volume_id)
@@ -173,14 +184,14 @@ class BlockDevices(interface.BlockDevices):
         return best
 
 
-def _mapping(server_id: str, position: int, disk: GuestDisk) -> BlockDevice:
+def _mapping(mapping_id: str, server_id: str, position: int, disk: GuestDisk) -> BlockDevice:
     source = SourceType.BLANK
     if disk.image is not None:
         source = SourceType.IMAGE
     elif disk.volume_id is not None and not disk.create:
         source = SourceType.VOLUME
     return BlockDevice(
-        id=f"{server_id[:-3]}{position:03d}",
+        id=mapping_id,
         server_id=server_id,
         position=position,
         kind=disk.kind,
@@ -210,8 +221,27 @@ def _reserve(session: Session, server: Server, volume_id: str) -> Volume:
                 value=volume_id,
                 remedy="name one that is available: hostler volume list",
             )
+        _check_owed(session, volume)
         volume.status, volume.server_id = VolumeStatus.RESERVED, server.id
     return volume
+
+
+def _check_owed(session: Session, volume: Volume) -> None:
+    """What the volume's host has yet to withdraw for a server before, it would withdraw from the next one.
+
+    Raises:
+        Conflict: there is such work. It may last, so whoever asks is told rather than kept waiting.
+    """
+    withdrawing = col(OwedWork.activity) == HostVolumes.withdraw_volume.__name__
+    query = select(Host.name, OwedWork.argument).join(OwedWork, col(OwedWork.host_id) == Host.id)
+    for host, argument in session.exec(query.where(Host.id == volume.host_id, withdrawing)):
+        if argument["volume_id"] == volume.id:
+            raise Conflict(
+                f"host {host} has yet to withdraw volume {volume.id} from a server that had it before",
+                field="block_device_mapping",
+                value=volume.id,
+                remedy=f"it does so within seconds of being up: hostler host show {host}",
+            )
 
 
 def _work(session: Session, volume: Volume, created: GuestDisk | None) -> VolumeWork:

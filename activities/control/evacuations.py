@@ -4,14 +4,14 @@ from datetime import timedelta
 from functools import partial
 from uuid import NAMESPACE_URL, uuid5
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, select
 from temporalio import activity
 
 from activities.control.arriving import arrive
 from activities.control.guest_plans import disks_of, plan_guest
 from activities.control.limits import limits_of
 from activities.control.migrations import check_destination, new_migration, open_migration
-from activities.control.taking import take
+from activities.control.taking import forget_start, take
 from activities.control.targets import target_of
 from activities.control.views import image_ref
 from activities.interfaces import evacuations as interface
@@ -95,7 +95,7 @@ def _check_down(row: Row, source: Host, alive: frozenset[str]) -> None:
             f"host {source.name} has not been declared down: the guest of server {row.name} may be running there",
             field="host",
             value=source.name,
-            remedy=f"if the machine is off: hostler host declare-down {source.name}; if it is up: "
+            remedy=f"if the machine is off: hostler host declare-down {source.name} --reason ...; if it is up: "
             f"hostler server migrate {row.id}",
         )
     if source.id in alive:
@@ -153,14 +153,7 @@ def _enter(session: Session, row: Row, run_id: str) -> Migration:
 def _switch_off(session: Session, row: Row, source: Host, run_id: str) -> None:
     """Should the host come back in the middle of it, then the guest must not run; its disks it keeps."""
     bump_generation(session, source.id)
-    start = Guests.start_guest.__name__
-    session.exec(
-        delete(OwedWork).where(
-            col(OwedWork.host_id) == source.id,
-            col(OwedWork.server_id) == row.id,
-            col(OwedWork.activity) == start,
-        )
-    )
+    forget_start(session, row.id, source.id)
     stop = StopGuest(server_id=row.id, timeout=timedelta(0))
     session.add(
         OwedWork(

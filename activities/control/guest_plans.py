@@ -1,6 +1,7 @@
 """Reads from a server's rows what it takes to build its guest again, as it is or as it shall be."""
 
 from collections.abc import Sequence
+from uuid import NAMESPACE_URL, uuid5
 
 from sqlmodel import Session, col, select
 
@@ -37,8 +38,6 @@ def plan_guest(
     """
     flavor = flavor or Flavor.model_validate(row.flavor)
     disks = list(disks if disks is not None else disks_of(session, row))
-    key_name = row.key_name if key_name is None else key_name
-    keypair = session.get(KeyPair, (row.project, key_name)) if key_name else None
     root = next((disk for disk in disks if disk.kind is DiskKind.ROOT), None)
     local_root = root is not None and root.volume_id is None
     properties = _properties(session, row.image_id)
@@ -53,7 +52,7 @@ def plan_guest(
             disks=disks,
             ports=[binding(port, network, row.name) for port, network in _ports(session, row)],
             metadata=row.metadata_,
-            public_keys={keypair.name: keypair.public_key} if keypair else {},
+            public_keys=_public_keys(session, row, key_name),
             user_data=user_data if user_data is not None else unseal(keys, row.id, row.user_data),
             config_drive=row.config_drive,
             availability_zone=row.availability_zone,
@@ -110,6 +109,11 @@ def resized(disks: Sequence[GuestDisk], old: Flavor, new: Flavor) -> list[GuestD
     return result
 
 
+def device_id(server_id: str, position: int) -> str:
+    """The UUID of a new block device. Those that the release before wrote have others."""
+    return str(uuid5(NAMESPACE_URL, f"{server_id}/device/{position}"))
+
+
 def write_disks(session: Session, server_id: str, disks: Sequence[GuestDisk]) -> None:
     """Make the server's local block devices those that its guest has now; its volumes' stay as they are."""
     rows = {row.device: row for row in session.exec(select(BlockDevice).where(BlockDevice.server_id == server_id))}
@@ -124,7 +128,7 @@ def write_disks(session: Session, server_id: str, disks: Sequence[GuestDisk]) ->
             continue
         session.add(
             BlockDevice(
-                id=f"{server_id[:-3]}{position:03d}",
+                id=device_id(server_id, position),
                 server_id=server_id,
                 position=position,
                 kind=disk.kind,
@@ -167,6 +171,16 @@ def _image(session: Session, image_id: str | None) -> ImageRef | None:
 def _properties(session: Session, image_id: str | None) -> dict[str, str | None]:
     image = session.get(Image, image_id) if image_id else None
     return image.properties if image is not None else {}
+
+
+def _public_keys(session: Session, row: Server, key_name: str | None) -> dict[str, str]:
+    """The key pair that is asked for; with None the one that the server has, as it was when the server was given it."""
+    if key_name is None and row.key_name in (row.public_keys or {}):
+        return row.public_keys or {}
+    # The row may be of the release before, which keeps the name alone.
+    wanted = row.key_name if key_name is None else key_name
+    keypair = session.get(KeyPair, (row.project, wanted)) if wanted else None
+    return {keypair.name: keypair.public_key} if keypair else {}
 
 
 def _ports(session: Session, row: Server) -> Sequence[tuple[Port, Network]]:

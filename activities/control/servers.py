@@ -97,9 +97,7 @@ class Servers(interface.Servers):
             NetworkRequest(network=find(session, Network, one.network, request.project).id, fixed_ip=one.fixed_ip)
             for one in request.networks
         ]
-        keys = {}
-        if request.key_name is not None:
-            keys[request.key_name] = find_keypair(session, request.key_name, request.project).public_key
+        keys = _public_keys(session, request, held)
         check_zone(session, request.availability_zone)
         if request.host is not None:
             find_host(session, request.host)
@@ -176,7 +174,8 @@ class Servers(interface.Servers):
             if row.operation_id == call.run_id:
                 _settle(row, call)
                 abandon_move(session, row, call.run_id)
-                release_others(session, row.id, row.host_id)
+                if not call.keeps_others:
+                    release_others(session, row.id, row.host_id)
                 write_events(session, call.events)
             return server_view(session, row)
 
@@ -230,11 +229,21 @@ def _new_row(call: AcceptBoot, plan: BootPlan) -> Row:
         image_name=request.image,
         availability_zone=request.availability_zone,
         key_name=request.key_name,
+        public_keys=plan.public_keys,
         metadata_=request.metadata,
         config_drive=request.config_drive,
         operation_id=call.run_id,
         request_fingerprint=call.fingerprint,
     )
+
+
+def _public_keys(session: Session, request: BootRequest, held: Row | None) -> dict[str, str]:
+    """The key pair that the request names, by name. The row that is there already has kept it."""
+    if held is not None and held.public_keys is not None:
+        return held.public_keys
+    if request.key_name is None:
+        return {}
+    return {request.key_name: find_keypair(session, request.key_name, request.project).public_key}
 
 
 def _boot_run(session: Session, row: Row) -> str | None:

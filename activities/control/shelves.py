@@ -16,7 +16,7 @@ from activities.interfaces import shelves as interface
 from activities.interfaces.servers import ServerRef
 from activities.interfaces.shelves import BeginUnshelve, FinishOffload, FinishShelve, FinishUnshelve, UnshelvePlan
 from drivers.image.base import ImageStore
-from hostler.contract.errors import Conflict, InvalidRequest
+from hostler.contract.errors import Conflict, InvalidRequest, InvalidState
 from hostler.contract.guests import DiskKind, GuestDisk
 from hostler.contract.resources import ImageStatus
 from hostler.contract.servers import Server
@@ -71,6 +71,7 @@ class Shelves(interface.Shelves):
     def _begin(self, session: Session, call: BeginUnshelve) -> UnshelvePlan:
         row = take(session, call)
         offloaded = row.host_id is None
+        _check_shelved(row)
         _check_destination(session, row, call, offloaded)
         disks = disks_of(session, row)
         if offloaded and row.shelved_image_id is not None:
@@ -135,6 +136,21 @@ def _offload(session: Session, row: Row) -> None:
     row.vm_state, row.power_state, row.fault = VmState.SHELVED_OFFLOADED, PowerState.NOSTATE, None
     row.host_id = None
     release(session, row.id)
+
+
+def _check_shelved(row: Row) -> None:
+    """One in error must be so by an unshelve.
+
+    Raises:
+        InvalidState: it is not on the shelf.
+    """
+    if row.vm_state is VmState.ERROR and (row.shelved_at is None or row.host_id is not None):
+        raise InvalidState(
+            f"server {row.name} is ERROR, and not on the shelf",
+            field="server",
+            value=row.id,
+            remedy=f"see what is wrong with it: hostler server show {row.id}",
+        )
 
 
 def _check_destination(session: Session, row: Row, call: BeginUnshelve, offloaded: bool) -> None:

@@ -1,6 +1,6 @@
 """The compare-and-set by which an operation takes a server's row."""
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from activities.control.migrations import open_migration, out_of_move, ways_out
 from activities.interfaces.block_devices import HostVolumes
@@ -9,7 +9,7 @@ from activities.interfaces.servers import Begin
 from hostler.contract.errors import InvalidState, NotFound, ServerBusy
 from hostler.contract.servers import OperationName
 from hostler.contract.states import VmState, status
-from models import Host, OwedWork, Server, ServerEvent
+from models import Host, Migration, OwedWork, Server, ServerEvent
 
 DESPITE_OWED_WORK = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD, OperationName.EVACUATE)
 """The operations to which what the host still owes is no harm: they only remove, or go away from a host that is off."""
@@ -36,7 +36,8 @@ def take(session: Session, call: Begin) -> Server:
             f"server {row.name} is still held by run {row.operation_id}, which did not settle it",
             field="server",
             value=row.id,
-            remedy="look at that run in the Temporal UI; a delete takes the server over",
+            remedy="look at that run in the Temporal UI: if it was terminated, the audit gives the server back "
+            "after a while (hostler audit --heal); a delete takes the server over",
         )
     if row.vm_state not in call.allowed:
         wanted = " or ".join(status(state, None) for state in call.allowed)
@@ -72,6 +73,26 @@ def _is_over(session: Session, call: Begin) -> bool:
     return session.exec(query).first() is not None
 
 
+def _asked_by_revert(session: Session, row: Server, migration: Migration) -> set[str | None]:
+    """The hosts that must owe nothing. One that was declared down is not asked; it must not start the guest again."""
+    host = session.get_one(Host, row.host_id)
+    if host.down_since is None or host.id == migration.source_id:
+        return {host.id, migration.source_id}
+    forget_start(session, row.id, host.id)
+    return {migration.source_id}
+
+
+def forget_start(session: Session, server_id: str, host_id: str) -> None:
+    """The host no longer owes that the server's guest runs."""
+    session.exec(
+        delete(OwedWork).where(
+            col(OwedWork.host_id) == host_id,
+            col(OwedWork.server_id) == server_id,
+            col(OwedWork.activity) == Guests.start_guest.__name__,
+        )
+    )
+
+
 def _check_owed(session: Session, row: Server, call: Begin) -> None:
     """What hosts have yet to do for an operation before could undo what the next one does there.
 
@@ -80,7 +101,7 @@ def _check_owed(session: Session, row: Server, call: Begin) -> None:
     """
     hosts = {row.host_id}
     if call.operation is OperationName.REVERT_RESIZE and (migration := open_migration(session, row.id)) is not None:
-        hosts.add(migration.source_id)
+        hosts = _asked_by_revert(session, row, migration)
     volumes = [HostVolumes.withdraw_volume.__name__] if call.operation is OperationName.UNSHELVE else []
     concerns = col(OwedWork.host_id).in_(hosts - {None}) | col(OwedWork.activity).in_(volumes)
     query = select(Host.name, OwedWork.activity).join(OwedWork, col(OwedWork.host_id) == Host.id)
@@ -128,7 +149,7 @@ def _check_guests_elsewhere(session: Session, row: Server) -> None:
             field="server",
             value=row.id,
             remedy=f"it does so when it is back: hostler host show {host}; if it is off for sure: "
-            f"hostler host declare-down {host}",
+            f"hostler host declare-down {host} --reason ...",
         )
 
 

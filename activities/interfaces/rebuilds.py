@@ -29,13 +29,14 @@ class RebuildPlan(PlannedTarget):
 
 
 class FinishRebuild(ServerRef):
-    """The server is made anew. `user_data` None keeps what there is."""
+    """The server is made anew. `public_keys` and `user_data` None keep what there is."""
 
     vm_state: VmState
     power_state: PowerState
     image_id: str
     image_name: str | None
     key_name: str | None
+    public_keys: dict[str, str] | None = None
     user_data: str | None = Field(default=None, repr=False)
     events: EventLog
 

@@ -104,13 +104,17 @@ class Activate(BaseModel):
 
 
 class Settle(BaseModel):
-    """The operation ended otherwise: `error` becomes the server's fault where `vm_state` is ERROR."""
+    """The operation ended otherwise: `error` becomes the server's fault where `vm_state` is ERROR.
+
+    `keeps_others`: what is reserved on other hosts than the server's stays, for the server may have a guest there.
+    """
 
     server_id: str
     run_id: str
     vm_state: VmState | None
     power_state: PowerState | None = None
     error: ErrorDetail | None = None
+    keeps_others: bool = False
     events: EventLog
 
 

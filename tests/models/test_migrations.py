@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
@@ -16,6 +17,13 @@ from models.schema import _config
 
 SCRIPTS = ScriptDirectory.from_config(_config())
 STEPS = [(script.down_revision, script.revision) for script in SCRIPTS.walk_revisions() if script.down_revision]
+
+KEY_PAIR = text("INSERT INTO key_pair (project, name, public_key, fingerprint) VALUES (:project, 'alice', :key, '')")
+SERVER = text(
+    "INSERT INTO server (id, project, name, vm_state, power_state, flavor, flavor_id, flavor_name, vcpus, ram_mib, "
+    "key_name, metadata, config_drive, request_fingerprint, created_at, updated_at, deleted_at) "
+    "VALUES (:id, :project, :id, 'active', 'running', '{}', '', '', 1, 1, :key, '{}', true, '', :now, :now, :deleted)"
+)
 
 Columns = dict[tuple[str, str], dict[str, Any]]
 
@@ -66,6 +74,30 @@ def test_networks_that_were_there_get_numbers_of_their_own_in_the_overlay(tmp_pa
 
     assert len(set(numbers)) == 2
     assert None not in numbers
+
+
+def test_servers_that_were_there_keep_the_key_pairs_that_their_projects_have_under_those_names(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'hostler.db'}")
+    values: dict[str, str | None] = {"now": "2026-01-01 00:00:00", "deleted": None}
+    servers: dict[str, dict[str, str | None]] = {
+        "with": {"project": "blue", "key": "alice"},
+        "of another project": {"project": "red", "key": "alice"},
+        "whose key pair is gone": {"project": "blue", "key": "bob"},
+        "without": {"project": "blue", "key": None},
+        "deleted": {"project": "blue", "key": "alice", "deleted": values["now"]},
+    }
+    with database.connect() as connection:
+        migrate(connection, "0006")
+        for project in ("blue", "red"):
+            connection.execute(KEY_PAIR, {"project": project, "key": f"ssh-ed25519 {project}"})
+        for name, server in servers.items():
+            connection.execute(SERVER, values | server | {"id": name})
+        migrate(connection, "0007")
+        table = sa.table("server", sa.column("id", sa.String), sa.column("public_keys", sa.JSON))
+        kept = {name: keys for name, keys in connection.execute(sa.select(table)) if keys is not None}
+    database.close()
+
+    assert kept == {"with": {"alice": "ssh-ed25519 blue"}, "of another project": {"alice": "ssh-ed25519 red"}}
 
 
 def test_there_are_migrations_to_look_at() -> None:

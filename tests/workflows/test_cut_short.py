@@ -6,7 +6,7 @@ import pytest
 
 from activities.interfaces.hosts import OwedWork
 from hostler.client import Operation
-from hostler.contract.errors import InvalidState, ServerBusy
+from hostler.contract.errors import InvalidState, OperationFailed, ServerBusy, Unavailable
 from hostler.contract.servers import NEVER, Server
 from hostler.contract.states import PowerState, VmState
 from hostler.settings import OperationSettings
@@ -178,6 +178,55 @@ async def test_an_unshelve_that_ran_already_is_not_run_a_second_time_elsewhere(c
     await (await cloud.client.servers.unshelve(server.id, host="sim-2")).result(LIMIT)
     assert await power_on(cloud, "sim-1", server) is PowerState.NOSTATE
     assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+
+
+async def test_nor_is_it_when_another_that_could_not_ask_that_host_failed_before(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.shelve(server.id)).result(LIMIT)
+    await cut_at(cloud, "resume_guest", cloud.client.servers.unshelve(server.id, host="sim-1"))
+    cloud.stage.fail("destroy_guest", Unavailable("libvirt does not answer"), times=3)
+    await cloud.failure(await cloud.client.servers.unshelve(server.id, host="sim-2"))
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+
+    await (await cloud.client.servers.unshelve(server.id, host="sim-2")).result(LIMIT)
+
+    assert await power_on(cloud, "sim-1", server) is PowerState.NOSTATE
+    assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+
+
+async def test_what_a_host_that_was_declared_down_has_of_one_is_removed_when_it_is_back(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.shelve(server.id)).result(LIMIT)
+    await cut_at(cloud, "resume_guest", cloud.client.servers.unshelve(server.id, host="sim-1"))
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "its power supply is on fire")
+
+    back = await (await cloud.client.servers.unshelve(server.id)).result(LIMIT)
+
+    assert (back.status, back.host) == ("ACTIVE", "sim-2")
+    await cloud.start_host("sim-1")
+    world = await cloud.world()
+    assert world.guests == world.claims == world.allocations == {("sim-2", server.id)}
+
+
+async def test_a_migration_whose_revert_failed_is_not_forgotten_by_the_next_one(cloud: Cloud) -> None:
+    """Its guest may be running on the host to which it went."""
+    server = await cloud.booted(host="sim-1")
+    before = await cloud.world()
+    held = cloud.stage.hold("resume_guest", afterwards=True)
+    operation = await cloud.client.servers.migrate(server.id)
+    await held.reached.wait()
+    assert (await cut(cloud, operation, held)).status == "ERROR"
+    assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+    cloud.stage.fail("stop_guest", OperationFailed("no"))
+    await cloud.failure(await cloud.client.servers.revert_resize(server.id))
+
+    await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+
+    assert await power_on(cloud, "sim-2", server) is PowerState.NOSTATE
+    assert await power_on(cloud, "sim-1", server) is PowerState.RUNNING
+    assert await cloud.world() == before
 
 
 # What hosts owe.

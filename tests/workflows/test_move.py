@@ -147,6 +147,27 @@ async def test_a_revert_needs_no_target_that_has_been_declared_down(cloud: Cloud
     await unmoved(cloud, server, before)
 
 
+async def test_nor_one_that_died_in_the_middle_of_a_revert(cloud: Cloud) -> None:
+    """It owes that the guest runs again, which it must not do any more."""
+    server = await cloud.booted()
+    before = await cloud.world()
+    await migrated(cloud, server)
+    held = cloud.stage.hold("stop_guest", afterwards=True)
+    operation = await cloud.client.servers.revert_resize(server.id)
+    await held.reached.wait()
+    await cloud.stop_host("sim-2")
+    cloud.alive.discard(cloud.machine("sim-2").id)
+    held.go_on.set()
+    await cloud.failure(operation)
+    assert ("sim-2", "start_guest") in (await cloud.world()).owed
+    await cloud.client.hosts.declare_down("sim-2", "its power supply is on fire")
+
+    assert (await reverted(cloud, server)).host == "sim-1"
+
+    await cloud.start_host("sim-2")
+    await unmoved(cloud, server, before)
+
+
 async def test_a_resized_server_has_the_new_size_everywhere(cloud: Cloud) -> None:
     server = await cloud.booted()
 

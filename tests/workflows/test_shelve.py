@@ -732,8 +732,40 @@ async def test_what_may_be_running_on_a_silent_host_is_not_brought_back_a_second
     assert (shown.status, shown.shelved_image_id is not None) == ("ERROR", True)
     with pytest.raises(Conflict, match="is the disk of server"):
         await cloud.client.images.delete(str(shown.shelved_image_id))
+    with pytest.raises(InvalidState, match="may be running on host sim-1"):
+        await cloud.client.servers.unshelve(server.id)
+
     await cloud.start_host("sim-1")
     assert (await cloud.world()).guests == frozenset()
+    assert (await unshelved(cloud, server)).status == "ACTIVE"
+
+
+async def test_nor_before_that_host_was_declared_down(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await shelved(cloud, server)
+    held = cloud.stage.hold("resume_guest")
+    operation = await cloud.client.servers.unshelve(server.id)
+    await held.reached.wait()
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    held.go_on.set()
+    await cloud.failure(operation)
+
+    await cloud.client.hosts.declare_down("sim-1", "its power supply is on fire")
+    back = await unshelved(cloud, server)
+
+    assert (back.status, back.host) == ("ACTIVE", "sim-2")
+    await cloud.start_host("sim-1")
+    assert (await cloud.world()).guests == {("sim-2", server.id)}
+
+
+async def test_one_in_error_that_is_not_on_the_shelf_is_refused(cloud: Cloud) -> None:
+    cloud.stage.fail("spawn", OperationFailed("no"), times=9)
+    boot = await cloud.boot()
+    await cloud.failure(boot)
+
+    with pytest.raises(InvalidState, match="is ERROR, and not on the shelf"):
+        await cloud.client.servers.unshelve(boot.server_id)
 
 
 async def test_what_another_host_owes_does_not_make_it_uncertain_whether_it_runs(cloud: Cloud) -> None:

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlmodel import select
+from sqlmodel import col, select
 
 from activities.control.block_devices import BlockDevices
 from activities.interfaces.block_devices import AcceptVolume, PrepareDevices, ReleaseDevices, VolumeRef
@@ -11,7 +11,7 @@ from hostler.contract.errors import Conflict, HostlerError, NotFound, NoValidHos
 from hostler.contract.guests import DiskKind, GuestDisk
 from hostler.contract.resources import VolumeCreate, VolumeStatus
 from hostler.settings import TimeoutSettings
-from models import BlockDevice, Database, Host, Quota, Volume
+from models import BlockDevice, Database, Host, OwedWork, Quota, Volume
 from tests.activities.given import uuid
 from tests.rows import a_host, a_server, add
 
@@ -84,6 +84,37 @@ def test_prepared_twice_they_are_prepared_once(devices: BlockDevices, database: 
     assert (reserved.status, reserved.server_id) == ("reserved", call.server_id)
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["the lower first", "the higher first"])
+def test_servers_whose_uuids_begin_alike_have_block_devices_of_their_own(
+    devices: BlockDevices, database: Database, first: int
+) -> None:
+    prefix = uuid()[:-3]
+    root = GuestDisk(kind=DiskKind.ROOT, device="vda", size_bytes=GIB)
+    swap = GuestDisk(kind=DiskKind.SWAP, device="vdb", size_bytes=GIB)
+    for number in (first, 1 - first):
+        server = a_server(id=f"{prefix}00{number}")
+        add(database, server)
+        devices.prep_block_devices(PrepareDevices(server_id=server.id, run_id=uuid(), disks=[root, swap]))
+    assert mappings(database) == 4
+
+
+def test_block_devices_that_the_release_before_wrote_are_not_written_beside(
+    devices: BlockDevices, database: Database, volume: str
+) -> None:
+    call = wants(database, volume)
+    devices.prep_block_devices(call)
+    with database.write() as session:
+        for row in session.exec(select(BlockDevice)):
+            row.id = f"{call.server_id[:-3]}{row.position:03d}"
+    with database.read() as session:
+        before = session.exec(select(BlockDevice).order_by(col(BlockDevice.position))).all()
+
+    devices.prep_block_devices(call)
+
+    with database.read() as session:
+        assert session.exec(select(BlockDevice).order_by(col(BlockDevice.position))).all() == before
+
+
 def test_of_many_that_want_a_volume_one_gets_it(devices: BlockDevices, database: Database, volume: str) -> None:
     calls = [wants(database, volume) for _ in range(6)]
 
@@ -96,6 +127,53 @@ def test_of_many_that_want_a_volume_one_gets_it(devices: BlockDevices, database:
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(prepare, calls)) == [False] * 5 + [True]
     assert mappings(database) == 2
+
+
+def owe_withdrawal(database: Database, host: Host, volume_id: str) -> OwedWork:
+    """What the host has left of a server that was deleted while it was away."""
+    work = OwedWork(
+        id=uuid(),
+        host_id=host.id,
+        server_id=uuid(),
+        activity="withdraw_volume",
+        argument={"volume_id": volume_id},
+        reason="away",
+    )
+    add(database, work)
+    return work
+
+
+def test_a_volume_that_its_host_has_yet_to_withdraw_is_not_given_to_the_next_server(
+    devices: BlockDevices, database: Database, host: Host, volume: str
+) -> None:
+    work = owe_withdrawal(database, host, volume)
+    call = wants(database, volume)
+    with pytest.raises(Conflict, match="host has yet to withdraw") as caught:
+        devices.prep_block_devices(call)
+    assert caught.value.remedy == "it does so within seconds of being up: hostler host show host"
+    free = found(database, volume)
+    assert free is not None
+    assert (free.status, free.server_id) == ("available", None)
+
+    with database.write() as session:
+        session.delete(session.get_one(OwedWork, work.id))
+    assert [one.volume_id for one in devices.prep_block_devices(call)] == [volume]
+
+
+def test_what_a_host_owes_of_another_volume_keeps_none_from_this_one(
+    devices: BlockDevices, database: Database, host: Host, volume: str
+) -> None:
+    owe_withdrawal(database, host, uuid())
+    assert [one.volume_id for one in devices.prep_block_devices(wants(database, volume))] == [volume]
+
+
+def test_what_was_reserved_before_stays_reserved_whatever_its_host_owes_since(
+    devices: BlockDevices, database: Database, host: Host, volume: str
+) -> None:
+    call = wants(database, volume)
+    first = devices.prep_block_devices(call)
+    owe_withdrawal(database, host, volume)
+    assert devices.prep_block_devices(call) == first
 
 
 def test_a_volume_of_another_project_is_not_found(devices: BlockDevices, database: Database, host: Host) -> None:

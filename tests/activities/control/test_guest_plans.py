@@ -77,6 +77,35 @@ class TestPlan:
         assert plan.image is not None
         assert (plan.image.id, plan.disk_gib, plan.volumes) == (server.image_id, 1, [])
 
+    @pytest.mark.parametrize("now", [None, "ssh-ed25519 B"], ids=["deleted", "replaced"])
+    def test_it_keeps_its_key_whatever_becomes_of_the_key_pair(self, database: Database, now: str | None) -> None:
+        server = a_host_with_a_server(database, key_name="alice", public_keys={"alice": "ssh-ed25519 A"})
+        if now is not None:
+            add(database, KeyPair(name="alice", public_key=now, fingerprint=""))
+        with database.read() as session:
+            plan = plan_guest(session, NO_KEYS, session.get_one(Server, server.id))
+        assert plan.guest.public_keys == {"alice": "ssh-ed25519 A"}
+
+    def test_a_key_that_is_asked_for_is_that_of_the_key_pair_there_is(self, database: Database) -> None:
+        server = a_host_with_a_server(database, key_name="alice", public_keys={"alice": "ssh-ed25519 A"})
+        add(database, KeyPair(name="alice", public_key="ssh-ed25519 B", fingerprint=""))
+        with database.read() as session:
+            row = session.get_one(Server, server.id)
+            assert plan_guest(session, NO_KEYS, row, key_name="alice").guest.public_keys == {"alice": "ssh-ed25519 B"}
+            assert plan_guest(session, NO_KEYS, row, key_name="").guest.public_keys == {}
+
+    @pytest.mark.parametrize(
+        ("name", "keys"), [("bob", {"bob": "ssh-ed25519 B"}), (None, {})], ids=["another", "none any more"]
+    )
+    def test_a_key_that_the_release_before_gave_it_is_not_that_which_it_kept(
+        self, database: Database, name: str | None, keys: dict[str, str]
+    ) -> None:
+        server = a_host_with_a_server(database, key_name=name, public_keys={"alice": "ssh-ed25519 A"})
+        add(database, KeyPair(name="bob", public_key="ssh-ed25519 B", fingerprint=""))
+        with database.read() as session:
+            plan = plan_guest(session, NO_KEYS, session.get_one(Server, server.id))
+        assert plan.guest.public_keys == keys
+
     @pytest.mark.parametrize("status", [None, ImageStatus.SAVING])
     def test_a_root_disk_whose_image_is_not_in_the_catalogue_has_none(
         self, database: Database, server: Server, status: ImageStatus | None
@@ -168,6 +197,8 @@ class TestResized:
 class TestWriteDisks:
     """The rows follow."""
 
+    SWAP = disk(DiskKind.SWAP, "vdb", MIB)
+
     def test_they_become_what_the_guest_has_and_volumes_stay(self, database: Database, server: Server) -> None:
         add(
             database,
@@ -187,3 +218,13 @@ class TestWriteDisks:
         assert found == [("vda", DiskKind.ROOT, 2), ("vdc", DiskKind.DATA, 1), ("vdd", DiskKind.EPHEMERAL, 1)]
         assert root_now.image is not None
         assert root_now.bootable
+
+    def test_those_of_servers_whose_uuids_begin_alike_are_their_own(self, database: Database, server: Server) -> None:
+        alike = a_server(id=f"{server.id[:-1]}{'1' if server.id[-1] == '0' else '0'}")
+        add(database, alike)
+        for one in (server, alike):
+            with database.write() as session:
+                write_disks(session, one.id, [disk(DiskKind.ROOT, "vda"), self.SWAP])
+        with database.read() as session:
+            assert [row.device for row in disks_of(session, alike)] == ["vda", "vdb"]
+            assert [row.device for row in disks_of(session, server)] == ["vda", "vdb"]

@@ -13,7 +13,7 @@ from hostler.contract.servers import OperationName
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.encryption import Key
 from hostler.settings import EncryptionSettings, Settings
-from models import BlockDevice, Database, Image, Server
+from models import BlockDevice, Database, Image, KeyPair, Server
 from tests.activities.control.test_guest_plans import MIB, SMALL, a_host_with_a_server
 from tests.activities.given import log, uuid
 from tests.rows import add
@@ -174,6 +174,34 @@ def test_its_user_data_stays_unless_it_is_taken_away(
         rebuilds.begin_rebuild(begin(server, run_id=run_id))
         rebuilds.finish_rebuild(finish(server, str(server.image_id), run_id, user_data=user_data))
     assert (row(database, server).user_data is not None) is kept
+
+
+@pytest.mark.parametrize(("given", "key"), [(None, "ssh-ed25519 A"), ("alice", "ssh-ed25519 B"), ("", None)])
+def test_its_key_stays_though_its_key_pair_is_another_now_unless_one_is_given_or_it_is_taken_away(
+    rebuilds: Rebuilds, database: Database, given: str | None, key: str | None
+) -> None:
+    server = a_host_with_a_server(database, key_name="alice", public_keys={"alice": "ssh-ed25519 A"})
+    add(database, KeyPair(name="alice", public_key="ssh-ed25519 B", fingerprint=""))
+    keys = {"alice": key} if key else {}
+
+    plan = rebuilds.begin_rebuild(begin(server, key_name=given))
+    assert plan.plan.guest.public_keys == keys
+    with database.write() as session:
+        session.delete(session.exec(select(KeyPair)).one())
+    ended = finish(server, str(server.image_id), key_name=plan.key_name, public_keys=plan.plan.guest.public_keys)
+    rebuilds.finish_rebuild(ended)
+
+    assert row(database, server).public_keys == keys
+    assert rebuilds.begin_rebuild(begin(server, run_id=OTHER_RUN)).plan.guest.public_keys == keys
+
+
+def test_a_run_of_the_release_before_which_does_not_tell_the_key_leaves_that_which_it_has(
+    rebuilds: Rebuilds, database: Database
+) -> None:
+    server = a_host_with_a_server(database, key_name="alice", public_keys={"alice": "ssh-ed25519 A"})
+    rebuilds.begin_rebuild(begin(server))
+    rebuilds.finish_rebuild(finish(server, str(server.image_id), key_name="alice"))
+    assert row(database, server).public_keys == {"alice": "ssh-ed25519 A"}
 
 
 def test_a_run_that_no_longer_holds_it_changes_nothing(rebuilds: Rebuilds, database: Database, server: Server) -> None:

@@ -21,7 +21,7 @@ from hostler.contract.resources import VolumeStatus
 from hostler.contract.servers import Choice, Hold, OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.settings import SchedulerSettings, Settings, TimeoutSettings
-from models import Database, Image, Quota, Server, ServerEvent, Volume, now
+from models import Database, Image, KeyPair, Quota, Server, ServerEvent, Volume, now
 from tests.activities.given import accept, boot_request, log, uuid
 from tests.rows import a_host, add
 
@@ -96,6 +96,30 @@ class TestAccept:
         assert accept(servers, request, RUN) == accept(servers, request, RUN)
         with catalogue.read() as session:
             assert len(session.exec(select(Server)).all()) == 1
+
+    def test_the_server_keeps_the_key_though_its_key_pair_is_deleted_between_two_tries(
+        self, servers: Servers, catalogue: Database
+    ) -> None:
+        add(catalogue, KeyPair(name="alice", public_key="ssh-ed25519 A", fingerprint=""))
+        request = boot_request(key_name="alice")
+        plan = accept(servers, request, RUN)
+        with catalogue.write() as session:
+            session.delete(session.exec(select(KeyPair)).one())
+
+        assert accept(servers, request, RUN) == plan
+
+        assert plan.public_keys == {"alice": "ssh-ed25519 A"}
+        assert row(catalogue, request.server_id).public_keys == plan.public_keys
+
+    def test_a_row_that_the_release_before_made_has_the_key_of_the_key_pair_there_is(
+        self, servers: Servers, catalogue: Database
+    ) -> None:
+        add(catalogue, KeyPair(name="alice", public_key="ssh-ed25519 A", fingerprint=""))
+        request = boot_request(key_name="alice")
+        plan = accept(servers, request, RUN)
+        with catalogue.write() as session:
+            session.get_one(Server, request.server_id).public_keys = None
+        assert accept(servers, request, RUN) == plan
 
     def test_the_last_place_of_the_quota_is_not_asked_for_twice(self, servers: Servers, catalogue: Database) -> None:
         add(catalogue, Quota(project="default", servers=1))

@@ -1,5 +1,6 @@
 """Snapshots on the control worker: the image's row, its way into the store, and the rotation of backups."""
 
+import errno
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.control.snapshots import Snapshots
 from activities.interfaces.snapshots import BeginSnapshot, RotateBackups, SnapshotFile
+from drivers.image import copying
 from drivers.image.local import LocalImageStore
-from hostler.contract.errors import Conflict, InvalidState
+from hostler.contract.errors import Conflict, InvalidState, OperationFailed
 from hostler.contract.guests import ImageRef
 from hostler.contract.resources import DiskFormat, ImageStatus, ImageType
 from hostler.contract.servers import OperationName
@@ -128,6 +130,27 @@ def test_imported_twice_it_is_in_the_store_once_in_the_format_that_it_came_in(
     row = image(database, call.image_id)
     assert row is not None
     assert (row.disk_format, row.status) == (DiskFormat.RAW, ImageStatus.SAVING)
+
+
+def test_a_store_without_room_is_an_end_and_not_a_reason_to_fill_it_again_and_again(
+    snapshots: Snapshots, server: Server, store: LocalImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> copying.Digest:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    call = begin(server)
+    snapshots.begin_snapshot(call)
+    incoming = store.incoming(call.image_id)
+    incoming.parent.mkdir(parents=True)
+    incoming.write_bytes(bytes(2**20))
+    monkeypatch.setattr(copying, "write_out", full)
+
+    file = SnapshotFile(image_id=call.image_id, disk_format=DiskFormat.RAW)
+    with pytest.raises(OperationFailed, match="no room") as caught:
+        ActivityEnvironment().run(snapshots.import_snapshot, file)
+
+    assert caught.value.to_application_error().non_retryable
+    assert caught.value.remedy is not None
 
 
 def test_a_rotation_that_broke_after_a_file_was_removed_is_done_again(
