@@ -195,11 +195,11 @@ class SchedulerSettings(Section):
 
 
 class TimeoutSettings(Section):
-    """How long what may take."""
+    """How long what may take. `stop` is less than the hour that a step has which stops a guest on its way to more."""
 
     host_answer: Duration = timedelta(seconds=20)
     vif_plugged: Duration = timedelta(seconds=60)
-    stop: Duration = timedelta(seconds=60)
+    stop: Duration = Field(default=timedelta(seconds=60), le=timedelta(minutes=50))
 
 
 class SimulatedFault(Section):

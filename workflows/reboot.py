@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
@@ -50,4 +51,5 @@ class Reboot(PowerOperation[RebootRequest]):
     async def on_host(self, target: Target) -> PowerState:
         timeout = self.call.timeout if self.call.timeout is not None else self.limits.stop
         call = RebootGuest(server_id=target.server_id, timeout=timeout, hard=self.call.hard)
-        return await self.step(REBOOT, call, on=target.hosts[0])
+        patient = replace(REBOOT, timeout=timeout + REBOOT.timeout)
+        return await self.step(patient, call, on=target.hosts[0])

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
@@ -48,4 +49,5 @@ class Stop(PowerOperation[StopRequest]):
 
     async def on_host(self, target: Target) -> PowerState:
         timeout = self.call.timeout if self.call.timeout is not None else self.limits.stop
-        return await self.step(STOP, StopGuest(server_id=target.server_id, timeout=timeout), on=target.hosts[0])
+        patient = replace(STOP, timeout=timeout + STOP.timeout)
+        return await self.step(patient, StopGuest(server_id=target.server_id, timeout=timeout), on=target.hosts[0])

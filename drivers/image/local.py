@@ -11,7 +11,7 @@ from drivers.image import copying
 from drivers.image.base import Progress, StoredImage
 from drivers.image.inspection import inspect
 from drivers.strays import strays
-from hostler.contract.errors import ImageRejected, InvalidRequest, NotFound, Unavailable
+from hostler.contract.errors import ImageRejected, InvalidRequest, NotFound, OperationFailed
 from hostler.contract.names import is_uuid
 from hostler.contract.resources import DiskFormat
 
@@ -31,7 +31,8 @@ class LocalImageStore:
         """See `ImageStore.add`.
 
         Raises:
-            Unavailable: the store has no room, or qemu's tools are missing.
+            OperationFailed: the store has no room. Another try would fill it again, at the cost of all who write there.
+            Unavailable: qemu's tools are missing.
         """
         final = self._path(image_id)
         if final.exists():
@@ -45,7 +46,7 @@ class LocalImageStore:
                     return _describe(part, str(source), digest, disk_format, checksum)
         except OSError as error:
             if error.errno in NO_ROOM:
-                raise Unavailable(
+                raise OperationFailed(
                     f"the image store {self._directory} has no room for {size} bytes",
                     remedy="free space in it, or set `images` to another directory",
                 ) from error

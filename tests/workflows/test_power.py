@@ -4,11 +4,14 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from pydantic import ValidationError
 from temporalio.exceptions import ApplicationError
 
 from hostler.contract.errors import Cancelled, InvalidState, NotFound, OperationFailed, ServerBusy
 from hostler.contract.states import PowerState
+from hostler.settings import TimeoutSettings
 from tests.cloud import Cloud
+from workflows.source import STOP
 
 OPERATIONS = ["start", "stop", "reboot"]
 
@@ -135,6 +138,25 @@ async def test_a_host_that_cannot_stop_its_guest_leaves_the_server_as_it_was(clo
 
     assert "it does not obey" in str(failure)
     assert await cloud.client.servers.show(server.id) == server
+
+
+@pytest.mark.parametrize("operation", ["stop", "reboot"])
+async def test_a_guest_that_may_take_its_time_has_all_of_it_before_the_step_is_given_up(
+    cloud: Cloud, operation: str
+) -> None:
+    server = await cloud.booted()
+    asked = await getattr(cloud.client.servers, operation)(server.id, timeout=timedelta(days=1))
+    await asked.result()
+
+    run = cloud.temporal.get_workflow_handle(f"server:{server.id}", run_id=asked.run_id)
+    scheduled = [event.activity_task_scheduled_event_attributes async for event in run.fetch_history_events()]
+    [step] = [one for one in scheduled if one.activity_type.name == f"{operation}_guest"]
+    assert step.start_to_close_timeout.ToTimedelta() > timedelta(days=1)
+
+
+def test_no_setting_lets_a_guest_take_as_long_as_the_step_that_stops_it() -> None:
+    with pytest.raises(ValidationError, match="50 minutes"):
+        TimeoutSettings(stop=STOP.timeout)
 
 
 async def test_a_step_whose_answer_was_lost_is_done_again_and_changes_nothing(cloud: Cloud) -> None:

@@ -4,6 +4,7 @@ For a guest that is on, QEMU copies while the guest goes on (a full backup in pu
 """
 
 import asyncio
+import json
 import os
 import shutil
 import time
@@ -30,7 +31,6 @@ from hostler.contract.resources import DiskFormat
 
 MIB = 1 << 20
 POLL_INTERVAL = timedelta(seconds=0.2)
-STAT_BLOCK_BYTES = 512
 ABORT_LIMIT = timedelta(seconds=30)
 
 
@@ -82,8 +82,9 @@ class Snapshots:
             done = Progress(size * percent // 100, size)
             report(str(done))
 
-        await self._blocking.run(_make_anew, target, size)
         async with reporting(report, lambda: str(done)):
+            await self._blocking.run(_make_anew, target, size)  # in the room that an earlier try took
+            await self._blocking.run(_check_room, target, files.root_disk)
             how = ["-n", "--target-is-zero", "-f", DiskFormat.QCOW2, "-O", DiskFormat.QCOW2]
             complaint = await convert(*how, str(files.root_disk), str(target), progress=progress, silence=STALLED)
         if complaint:
@@ -95,8 +96,8 @@ class Snapshots:
         async with reporting(report, lambda: said):
             await self._blocking.run(abort_backup, domain)  # what an earlier try, that is dead, left running
             disk, size = await self._blocking.run(_root_disk, domain, files)
-            await self._blocking.run(_check_room, target, files.root_disk)
             await self._blocking.run(_make_anew, target, size)
+            await self._blocking.run(_check_room, target, files.root_disk)
             try:
                 await self._blocking.run(_begin, domain, disk, target, quiesce, files.freezing)
                 while progress := await self._blocking.run(_progress, domain):
@@ -119,13 +120,22 @@ def _let_run_on(domain: libvirt.virDomain) -> None:
 
 
 def _check_room(target: Path, disk: Path) -> None:
-    """A copy that finds the store full would break the guest's own writes."""
-    free, used = shutil.disk_usage(target.parent).free, disk.stat().st_blocks * STAT_BLOCK_BYTES
-    if free < used:
+    """A copy that finds the store full would break the writes of every guest that is being copied there."""
+    free, size = shutil.disk_usage(target.parent).free, _size_of_copy(disk)
+    store = target.parent.parent  # which takes the copy in by one of its own
+    needed = 2 * size if store.stat().st_dev == target.parent.stat().st_dev else size
+    if free < needed:
         raise RescheduleError(
-            f"no room in {target.parent} for a snapshot of {used} bytes: {free} are free",
+            f"no room in {target.parent} for a snapshot of {size} bytes: it takes {needed} there, and {free} are free",
             remedy="free space in the image store",
         )
+
+
+def _size_of_copy(disk: Path) -> int:
+    """How long the file of a copy becomes, which has what the image beneath has, too; a guest may be writing."""
+    how = ["--force-share", "--output=json", "-f", DiskFormat.QCOW2, "-O", DiskFormat.QCOW2]
+    required: int = json.loads(run_tool("qemu-img", "measure", *how, str(disk)))["required"]
+    return required
 
 
 def _make_anew(target: Path, size: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from drivers.image import copying
 from drivers.image.local import LocalImageStore
-from hostler.contract.errors import ImageRejected, InvalidRequest, NotFound, Unavailable
+from hostler.contract.errors import ImageRejected, InvalidRequest, NotFound, OperationFailed
 from hostler.contract.resources import DiskFormat
 from tests.drivers.image.conftest import MIB, MakeImage
 from tests.drivers.observing import names
@@ -89,15 +89,17 @@ class TestAdd:
         assert str(tmp_path / name) in str(caught.value)
         assert "readable by the control worker" in str(caught.value.remedy)
 
-    def test_says_so_when_the_disk_is_full(
+    def test_says_so_when_the_disk_is_full_and_is_not_to_be_asked_again(
         self, store: LocalImageStore, raw: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: object) -> copying.Digest:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(copying, "write_out", full)
-        with pytest.raises(Unavailable, match="no room"):
+        with pytest.raises(OperationFailed, match="no room") as caught:
             store.add(IMAGE, raw, DiskFormat.RAW, None, ignore)
+        assert not caught.value.retryable, "each try would fill it again"
+        assert "free space" in str(caught.value.remedy)
         assert names(directory) == []
 
     def test_an_id_is_never_a_path(self, store: LocalImageStore, raw: Path) -> None:

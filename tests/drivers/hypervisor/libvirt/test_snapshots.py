@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -206,10 +208,38 @@ async def test_where_there_is_no_room_another_host_may_try(
 ) -> None:
     if is_off:
         await hypervisor.stop(large.server_id, AT_ONCE, ignore)
-    with pytest.raises(RescheduleError, match="No space left" if is_off else "no room"):
+    with pytest.raises(RescheduleError, match="no room"):
         await hypervisor.snapshot(large.server_id, small_disk / "snapshot", False, ignore)
     assert names(small_disk) == []
     assert await hypervisor.power_state(large.server_id) is (PowerState.SHUTDOWN if is_off else PowerState.RUNNING)
+
+
+@pytest.mark.parametrize("is_off", [False, True])
+@pytest.mark.parametrize(("free", "beside", "fits"), [(3, True, False), (3, False, True), (5, True, True)])
+async def test_there_must_be_room_for_what_the_image_beneath_has_too_and_for_the_stores_own_copy(
+    hypervisor: LibvirtHypervisor,
+    state_dir: Path,
+    target: Path,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    beside: bool,
+    fits: bool,
+    is_off: bool,
+) -> None:
+    base = state_dir / "base"
+    base.write_bytes(b"\x5a" * 2 * MIB)
+    open_to_all(base)
+    spec = guest(root_disk(image_ref(base, DiskFormat.RAW, 2 * MIB), SIZE))
+    await hypervisor.spawn(spec, base, ignore)
+    if is_off:
+        await hypervisor.stop(spec.server_id, AT_ONCE, ignore)
+    where = target if beside else small_disk / "snapshot"
+    usage = shutil.disk_usage(where.parent)._replace(free=free * MIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with nullcontext() if fits else pytest.raises(RescheduleError, match="no room"):
+        await hypervisor.snapshot(spec.server_id, where, False, ignore)
+    assert names(where.parent) == ([where.name] if fits else [])
 
 
 async def test_a_guest_without_an_agent_cannot_be_quiesced(
