@@ -14,7 +14,7 @@ from temporalio.exceptions import ActivityError
 
 from activities.interfaces.block_devices import BlockDevices, HostVolumes, PrepareDevices, VolumeRef, VolumeWork
 from activities.interfaces.images import HostImages
-from activities.interfaces.servers import AttachedVolume
+from activities.interfaces.servers import AttachedVolume, HostRef
 from hostler.contract.errors import OperationFailed
 from hostler.contract.guests import GuestDisk, ImageRef, VolumeConnection, VolumeSpec
 from workflows.failures import judge
@@ -38,6 +38,15 @@ WITHDRAW = StepDefinition[VolumeRef, None](HostVolumes.withdraw_volume)
 DISCARD = StepDefinition[VolumeRef, None](HostVolumes.delete_volume_data)
 
 
+class Keeper(HostRef):
+    """The host that keeps a volume, asked as such: no other has the volume, not even when a server is built here."""
+
+
+def keeper(work: VolumeWork) -> Keeper:
+    """Whom to ask about the volume."""
+    return Keeper(**dict(work.host))
+
+
 async def create(runner: StepRunner, work: VolumeWork, saga: Saga) -> None:
     """Make a volume's data on its host.
 
@@ -49,8 +58,8 @@ async def create(runner: StepRunner, work: VolumeWork, saga: Saga) -> None:
     ref = VolumeRef(volume_id=work.volume_id)
     with blaming(work):
         if work.create.image is not None:
-            await runner.step(FETCH_IMAGE, work.create.image, on=work.host)
-        await runner.step(CREATE, work.create, on=work.host, saga=saga, undo=ref)
+            await runner.step(FETCH_IMAGE, work.create.image, on=keeper(work))
+        await runner.step(CREATE, work.create, on=keeper(work), saga=saga, undo=ref)
 
 
 async def connect(runner: StepRunner, works: Sequence[VolumeWork], saga: Saga) -> dict[str, VolumeConnection]:
@@ -64,7 +73,7 @@ async def connect(runner: StepRunner, works: Sequence[VolumeWork], saga: Saga) -
         await create(runner, work, saga)
         ref = VolumeRef(volume_id=work.volume_id)
         with blaming(work):
-            connections[work.volume_id] = await runner.step(EXPORT, ref, on=work.host, saga=saga, undo=ref)
+            connections[work.volume_id] = await runner.step(EXPORT, ref, on=keeper(work), saga=saga, undo=ref)
     return connections
 
 

@@ -20,7 +20,7 @@ from activities.interfaces.scheduling import Placement, Schedule, Scheduling, St
 from activities.interfaces.servers import HostRef, ServerRef, Servers, SetTaskState
 from hostler.contract.guests import ClaimSpec, GuestSpec, PortBinding, VolumeConnection
 from hostler.contract.states import PowerState
-from workflows.block_devices import EXPORT, blaming, connected
+from workflows.block_devices import EXPORT, blaming, connected, keeper
 from workflows.operation import Operation
 from workflows.steps import Saga, StepDefinition
 
@@ -50,7 +50,7 @@ async def connections(operation: Operation[Any], plan: GuestPlan) -> dict[str, V
     found = {}
     for work in plan.volumes:
         with blaming(work):
-            found[work.volume_id] = await operation.step(EXPORT, VolumeRef(volume_id=work.volume_id), on=work.host)
+            found[work.volume_id] = await operation.step(EXPORT, VolumeRef(volume_id=work.volume_id), on=keeper(work))
     return found
 
 

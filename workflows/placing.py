@@ -9,12 +9,14 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from activities.interfaces.scheduling import Allocation, Schedule, Scheduling
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import BuildFailed, FilterReport, HostlerError, NoValidHost, OperationFailed, Preempted
 from hostler.contract.servers import Choice, Decision
+from workflows.block_devices import Keeper
 from workflows.build import attempt_report, may_be_running, ways_out
 from workflows.building import EXPLAIN, SCHEDULE
 from workflows.concurrency import to_the_end
@@ -24,6 +26,7 @@ from workflows.operation import Operation
 from workflows.steps import Saga, StepDefinition
 
 RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
+KEEPERS_HOLD = "keepers-hold"
 Built = TypeVar("Built")
 
 
@@ -71,6 +74,8 @@ class PlacedOperation(Operation[Request]):
         return placement.host
 
     def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
+        if isinstance(on, Keeper) and workflow.patched(KEEPERS_HOLD):
+            return (Choice.RETRY, Choice.GIVE_UP)
         attempts_left = self.state.attempt < self.limits.max_attempts
         return ways_out(verdict, on, self.host, may_run=self.may_run, attempts_left=attempts_left)
 

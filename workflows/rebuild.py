@@ -4,7 +4,7 @@
 |---|---|---|---|
 | begin_rebuild | control | row taken | settle |
 | fetch_image | host | cached image | none: the cache keeps it |
-| stop_guest | host | a guest that is off | start_guest |
+| stop_guest, of a guest that runs | host | a guest that is off | start_guest |
 | set_aside_guest | host | former guest | bring_back_guest |
 | spawn | host | files, domain (paused), taps | destroy_guest |
 | wait_vif_plugged | signal from the host | - | - |
@@ -37,6 +37,7 @@ from workflows.steps import Saga, StepDefinition
 BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
 BEGIN_REBUILD = StepDefinition[BeginRebuild, RebuildPlan](Rebuilds.begin_rebuild)
 FINISH_REBUILD = StepDefinition[FinishRebuild, Server](Rebuilds.finish_rebuild)
+STOPS_IN_ERROR = "rebuild-stops-in-error"
 PLANNED = (
     *(BEGIN_REBUILD.name, FETCH_IMAGE.name, STOP.name, SET_ASIDE_GUEST.name, SPAWN.name, WAIT_VIF_PLUGGED),
     *(RESUME.name, DROP_FORMER_GUEST.name, FINISH_REBUILD.name),
@@ -88,10 +89,11 @@ class Rebuild(Operation[RebuildRequest]):
         assert plan.image is not None
         await self.step(FETCH_IMAGE, plan.image, on=host)
         volumes = await connections(self, plan)
-        if self.plan.former is VmState.ACTIVE:
+        found = await self.find_guest(host)
+        if self.must_stop(found):
             stop = StopGuest(server_id=self.call.server_id, timeout=self.limits.stop)
             await self.step(STOP, stop, on=host, saga=self.saga, undo=self.ref)
-        if await self.has_guest(host):
+        if found is not PowerState.NOSTATE:
             with keeping_what_is_there(self.saga, host):
                 await self.step(SET_ASIDE_GUEST, self.ref, on=host, saga=self.saga, undo=self.ref)
         guest = plan.guest.model_copy(update={"disks": connected(plan.guest.disks, volumes)})
@@ -102,15 +104,22 @@ class Rebuild(Operation[RebuildRequest]):
         await wait_vif_plugged(self, plan.guest.ports, host)
         return await self.step(RESUME, self.ref, on=host)
 
-    async def has_guest(self, host: HostRef) -> bool:
-        """A server in error may have lost it."""
+    async def find_guest(self, host: HostRef) -> PowerState:
+        """Of a server in error it may be in any state, or gone."""
         if self.plan.former is not VmState.ERROR:
-            return True
+            return PowerState.RUNNING if self.plan.former is VmState.ACTIVE else PowerState.SHUTDOWN
         # One that was cut short may have set a guest aside.
         await self.step(BRING_BACK_GUEST, self.ref, on=host)
         # Only what can be set aside has disks that can be kept.
         call = ExpectGuest(server_id=self.call.server_id, may_be_gone=not self.call.preserve_ephemeral)
-        return await self.step(EXPECT_GUEST, call, on=host) is not PowerState.NOSTATE
+        return await self.step(EXPECT_GUEST, call, on=host)
+
+    def must_stop(self, found: PowerState) -> bool:
+        """Whether the guest is to be started again should the rebuild be undone."""
+        if found in (PowerState.SHUTDOWN, PowerState.NOSTATE):
+            return False
+        # What ran under the former code pulled the plug of a server in error.
+        return self.plan.former is VmState.ACTIVE or workflow.patched(STOPS_IN_ERROR)
 
     async def finish(self, host: HostRef, power_state: PowerState) -> Server:
         """From here on the guest is the new one: the point of no return."""
@@ -124,6 +133,7 @@ class Rebuild(Operation[RebuildRequest]):
             image_id=self.plan.plan.image.id,
             image_name=self.plan.image_name,
             key_name=self.plan.key_name,
+            public_keys=self.plan.plan.guest.public_keys,
             user_data=self.call.user_data,
             events=self.event_log(FINISH_REBUILD.name),
         )

@@ -176,5 +176,5 @@ def _not_by_name(call: HostRef, why: str) -> InvalidRequest:
         field="host",
         value=call.id,
         remedy="see to it that the machine is off, if it is still there, and say so: "
-        f"hostler host declare-down {call.id}, or hostler host evacuate {call.id} --force",
+        f"hostler host declare-down {call.id} --reason ..., or hostler host evacuate {call.id} --force",
     )

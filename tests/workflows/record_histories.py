@@ -32,7 +32,8 @@ from hostler.contract.names import (
     volume_workflow_id,
 )
 from hostler.contract.servers import NEVER
-from models import Flavor
+from hostler.contract.states import VmState
+from models import Flavor, Server
 from tests.cloud import Cloud, run_cloud
 from tests.conftest import free_port, make_namespace, run_temporal
 from tests.workflows.test_audit import on_host, plant
@@ -152,6 +153,16 @@ async def images(cloud: Cloud, recorder: Recorder) -> None:
     await operate(cloud, recorder, server_id, "rebuild")
 
 
+async def in_error(cloud: Cloud, recorder: Recorder) -> None:
+    """A server in error whose guest runs, and which cannot be rebuilt."""
+    server_id = (await cloud.booted()).id
+    with cloud.database.write() as session:
+        session.get_one(Server, server_id).vm_state = VmState.ERROR
+    cloud.stage.fail("spawn", ImageRejected("not an image"))
+    failed = await cloud.client.servers.rebuild(server_id)
+    await recorder.save(cloud, "rebuild-in-error", f"server:{server_id}", failed.run_id)
+
+
 async def unhappy_boots(cloud: Cloud, recorder: Recorder) -> None:
     """A host that refuses, and an image that all do."""
     for case, error in (("rescheduled", RescheduleError("no room")), ("failed", ImageRejected("not an image"))):
@@ -240,7 +251,7 @@ async def hosts(cloud: Cloud, recorder: Recorder) -> None:
 
 
 STORIES = (
-    *(servers, moves, shelf, images, unhappy_boots, preempted_boot),
+    *(servers, moves, shelf, images, in_error, unhappy_boots, preempted_boot),
     *(catalogue, silent_host, audited, evacuations, hosts),
 )
 

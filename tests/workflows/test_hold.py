@@ -10,13 +10,23 @@ from temporalio.worker import HandleSignalInput, WorkflowInboundInterceptor
 
 from hostler import Server
 from hostler.client import Operation
-from hostler.contract.errors import BuildFailed, Cancelled, HostlerError, InvalidRequest, InvalidState, NotFound
+from hostler.contract.errors import (
+    BuildFailed,
+    Cancelled,
+    HostlerError,
+    InvalidRequest,
+    InvalidState,
+    NotFound,
+    OperationFailed,
+    RescheduleError,
+)
 from hostler.contract.names import HELD
 from hostler.contract.servers import Choice, Hold, OnFailure, StepStatus, VifPlugged
 from hostler.settings import OperationSettings
 from tests.cloud import LIMIT, Cloud, refuses
 from tests.stage import Stage
 from tests.workflows.conftest import StartCloud
+from tests.workflows.test_volume import attach, image_id, new_root
 
 BROKEN = ApplicationError("the disk is on fire", non_retryable=True)
 
@@ -195,6 +205,65 @@ async def test_no_valid_host_holds_and_a_retry_searches_among_all_again(start_cl
     await cloud.client.operations.retry(boot.server_id)
 
     assert (await outcome(boot)).host == "sim-1"
+
+
+@pytest.mark.parametrize("step", ["fetch_image", "create_volume_data", "export_volume"])
+async def test_a_volume_that_the_servers_own_host_cannot_make_or_serve_holds_though_attempts_are_left(
+    start_cloud: StartCloud, step: str
+) -> None:
+    cloud = await start_cloud(volumes=True)
+    cloud.stage.fail(step, RescheduleError("not now"))
+    boot = await held_boot(cloud, **new_root(uuid=await image_id(cloud)) | {"image": None})
+
+    hold = await holding(cloud, boot)
+
+    assert (hold.step, hold.host, hold.choices) == (step, "sim-1", [Choice.RETRY, Choice.GIVE_UP])
+    with pytest.raises(InvalidState, match="another host would not help"):
+        await cloud.client.operations.move(boot.server_id)
+    await cloud.client.operations.retry(boot.server_id)
+    assert (await outcome(boot)).host == "sim-1"
+
+
+@pytest.mark.parametrize("error", [RescheduleError("not now"), BROKEN], ids=["busy", "broken"])
+@pytest.mark.parametrize("operation", ["unshelve", "migrate"])
+async def test_a_volume_of_a_server_that_comes_to_the_host_which_keeps_it_holds_too(
+    start_cloud: StartCloud, operation: str, error: Exception
+) -> None:
+    cloud = await start_cloud(volumes=True)
+    volume = await cloud.client.volumes.create(size_gib=1)
+    server = await cloud.booted(host="sim-2", **attach(volume.id))
+    if operation == "unshelve":
+        await outcome(await cloud.client.servers.shelve(server.id))
+    before = await cloud.world()
+    cloud.stage.fail("export_volume", error)
+    ask = getattr(cloud.client.servers, operation)
+    asked = await ask(server.id, host="sim-1", on_failure=OnFailure.HOLD)
+
+    hold = await holding(cloud, asked)
+
+    assert (hold.step, hold.host, hold.choices) == ("export_volume", "sim-1", [Choice.RETRY, Choice.GIVE_UP])
+    await cloud.client.operations.give_up(server.id)
+    failure = await cloud.failure(asked)
+    assert isinstance(failure, OperationFailed)
+    assert f"volume {volume.id} on host sim-1" in str(failure)
+    assert await cloud.world() == before
+
+
+async def test_what_the_host_of_its_volume_cannot_do_as_the_servers_host_is_done_by_another(
+    start_cloud: StartCloud,
+) -> None:
+    cloud = await start_cloud(volumes=True)
+    volume = await cloud.client.volumes.create(size_gib=1)
+    held = cloud.stage.hold("export_volume")
+    cloud.stage.fail("fetch_image", RescheduleError("no room"))
+    boot = await held_boot(cloud, **attach(volume.id))
+    await held.reached.wait()
+    async for progress in boot.follow():
+        if any((one.name, one.status) == ("fetch_image", StepStatus.FAILED) for one in progress.steps):
+            break
+    held.go_on.set()
+
+    assert (await outcome(boot)).host == "sim-2"
 
 
 async def test_steps_that_fail_side_by_side_hold_one_after_the_other(cloud: Cloud) -> None:

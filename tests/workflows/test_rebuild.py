@@ -142,6 +142,36 @@ async def test_a_server_in_error_that_cannot_be_rebuilt_stays_in_it_with_its_fau
     assert await cloud.world() == before
 
 
+@pytest.mark.parametrize("step", ["stop_guest", "set_aside_guest", "spawn", "resume_guest"])
+@pytest.mark.parametrize("interruption", ["failure", "cancellation"])
+async def test_a_server_in_error_whose_rebuild_is_undone_runs_as_before(
+    cloud: Cloud, step: str, interruption: str
+) -> None:
+    server = await in_error(cloud, "runs")
+    disk, before = content(cloud, "sim-1", server), await cloud.world()
+
+    if interruption == "failure":
+        cloud.stage.fail(step, FOR_GOOD, afterwards=True)
+        rebuild = await cloud.client.servers.rebuild(server.id)
+    else:
+        rebuild = await cancelled_at(cloud, server, step)
+
+    await cloud.failure(rebuild)
+    await unchanged(cloud, server, before, disk)
+
+
+async def test_a_server_in_error_whose_guest_is_off_is_not_started_by_the_undo(cloud: Cloud) -> None:
+    server = await in_error(cloud, "is off")
+    before = await cloud.world()
+    cloud.stage.fail("spawn", FOR_GOOD, afterwards=True)
+
+    await cloud.failure(await cloud.client.servers.rebuild(server.id))
+
+    assert await cloud.client.servers.show(server.id) == server
+    assert await cloud.world() == before
+    assert await power_on(cloud, "sim-1", server) is PowerState.SHUTDOWN
+
+
 async def in_error(cloud: Cloud, guest: str) -> Server:
     """A server in ERROR, on its host."""
     server = await cloud.booted()
@@ -211,6 +241,8 @@ async def test_its_key_is_kept_replaced_or_taken_away(
 
     assert shown.key_name == key_name
     assert spawned[-1].public_keys == keys
+    for name in ("alice", "bob"):
+        await cloud.client.keypairs.delete(name)
     await rebuilt(cloud, server)
     assert spawned[-1].public_keys == keys
 
