@@ -39,7 +39,7 @@ DISCARD = StepDefinition[VolumeRef, None](HostVolumes.delete_volume_data)
 
 
 class Keeper(HostRef):
-    """The host that keeps a volume, asked as such: no other has the volume, not even when a server is built here."""
+    """The host that keeps a volume, asked as such: no other has it, also where the server is built on this one."""
 
 
 def keeper(work: VolumeWork) -> Keeper:
