@@ -28,8 +28,8 @@ pytest_plugins = ["tests.databases"]
 TEMPORAL = Path(sys.executable).with_name("temporal")
 TESTS = Path(__file__).parent
 GROUPS = {
-    "machine": ("drivers/hypervisor/libvirt", "end_to_end", "observability", "runbooks"),
-    "lab": ("drivers/network", "faults", "lab", "neighbours", "upgrades"),
+    "machine": ("drivers/hypervisor/libvirt", "end_to_end", "observability", "runbooks", "upgrades"),
+    "lab": ("drivers/network", "faults", "lab", "neighbours"),
 }
 # Below those that the kernel chooses, a part for each of the processes that run tests at once: see tests/__main__.py.
 PORTS_EACH = 1000

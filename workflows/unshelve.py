@@ -41,6 +41,7 @@ from workflows.steps import StepDefinition
 BEGIN_UNSHELVE = StepDefinition[BeginUnshelve, UnshelvePlan](Shelves.begin_unshelve)
 START = StepDefinition[ServerRef, PowerState](Guests.start_guest, undo=Guests.stop_guest)
 FINISH_UNSHELVE = StepDefinition[FinishUnshelve, Server](Shelves.finish_unshelve)
+OWED_WHERE_DOWN = "unshelve-owed-where-down"
 PLANNED = (
     *(BEGIN_UNSHELVE.name, SCHEDULE.name, CLAIM.name, FETCH_IMAGE.name, BIND_PORTS.name, SPAWN.name),
     *(WAIT_VIF_PLUGGED, RESUME.name, FINISH_UNSHELVE.name),
@@ -67,8 +68,8 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         return await self.conduct()
 
     def allowed(self) -> Sequence[VmState]:
-        """Also from an error, if an unshelve has left it."""
-        return (VmState.SHELVED_OFFLOADED, VmState.SHELVED, VmState.ERROR)
+        """The states from which it is possible; `begin_unshelve` adds the error that an unshelve has left."""
+        return (VmState.SHELVED_OFFLOADED, VmState.SHELVED)
 
     async def carry_out(self) -> Server:
         begin = BeginUnshelve(
@@ -98,7 +99,7 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         """Remove what an unshelve that was cut short has left, where it had reserved: it may be running."""
         ports = PortIds(server_id=self.call.server_id, port_ids=self.plan.port_ids)
         for host in self.plan.hosts:
-            if host.id in self.plan.down:  # so the guest is off
+            if host.id in self.plan.down and workflow.patched(OWED_WHERE_DOWN):  # so the guest is off
                 self.silent.add(host.id)
                 await to_the_end(remove_from(self, host, self.ref, self.plan.port_ids))
                 continue
@@ -154,6 +155,6 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
     async def give_up(self, error: HostlerError) -> None:
         """It stays on the shelf; but one that may be running somewhere must not be brought back a second time."""
         if await self.undo_all(error):
-            await self.settle(self.plan.former, keeps_others=not self.cleared)
+            await self.settle(self.plan.former, error=error, keeps_others=not self.cleared)
         else:
             await self.settle(VmState.ERROR, error=error)

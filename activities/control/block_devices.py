@@ -51,10 +51,8 @@ class BlockDevices(interface.BlockDevices):
         if server.operation_id == call.run_id:
             server.task_state = TaskState.BLOCK_DEVICE_MAPPING
         works = []
-        written = session.exec(select(BlockDevice).where(BlockDevice.server_id == call.server_id))
-        ids = {row.position: row.id for row in written}  # by a try before, which may have been the former release's
         for position, disk in enumerate(call.disks):
-            mapping_id = ids.get(position, device_id(call.server_id, position))
+            mapping_id = device_id(session, call.server_id, position)
             session.merge(_mapping(mapping_id, call.server_id, position, disk))
             if disk.volume_id is None:
                 continue

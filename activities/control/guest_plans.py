@@ -109,8 +109,15 @@ def resized(disks: Sequence[GuestDisk], old: Flavor, new: Flavor) -> list[GuestD
     return result
 
 
-def device_id(server_id: str, position: int) -> str:
-    """The UUID of a new block device. Those that the release before wrote have others."""
+def device_id(session: Session, server_id: str, position: int) -> str:
+    """The UUID of a block device: that which the release before gives it, whose worker may do this step again.
+
+    It is made of the server's, and of two servers whose UUIDs differ in the last digits only the first one has it.
+    """
+    short = f"{server_id[:-3]}{position:03}"
+    there = session.get(BlockDevice, short)
+    if there is None or there.server_id == server_id:
+        return short
     return str(uuid5(NAMESPACE_URL, f"{server_id}/device/{position}"))
 
 
@@ -128,7 +135,7 @@ def write_disks(session: Session, server_id: str, disks: Sequence[GuestDisk]) ->
             continue
         session.add(
             BlockDevice(
-                id=device_id(server_id, position),
+                id=device_id(session, server_id, position),
                 server_id=server_id,
                 position=position,
                 kind=disk.kind,

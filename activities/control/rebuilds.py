@@ -86,8 +86,7 @@ class Rebuilds(interface.Rebuilds):
             if ours:
                 row.vm_state, row.power_state, row.fault = call.vm_state, call.power_state, None
                 row.image_id, row.image_name, row.key_name = call.image_id, call.image_name, call.key_name
-                if call.public_keys is not None:
-                    row.public_keys = call.public_keys
+                row.public_keys = call.public_keys
                 if call.user_data is not None:
                     row.user_data = seal(self._keys, row.id, call.user_data or None)
                 _set_root(session, row, call)

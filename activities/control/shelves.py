@@ -16,7 +16,7 @@ from activities.interfaces import shelves as interface
 from activities.interfaces.servers import ServerRef
 from activities.interfaces.shelves import BeginUnshelve, FinishOffload, FinishShelve, FinishUnshelve, UnshelvePlan
 from drivers.image.base import ImageStore
-from hostler.contract.errors import Conflict, InvalidRequest, InvalidState
+from hostler.contract.errors import Conflict, InvalidRequest
 from hostler.contract.guests import DiskKind, GuestDisk
 from hostler.contract.resources import ImageStatus
 from hostler.contract.servers import Server
@@ -69,9 +69,10 @@ class Shelves(interface.Shelves):
         return self._database.run(partial(self._begin, call=call))
 
     def _begin(self, session: Session, call: BeginUnshelve) -> UnshelvePlan:
+        if _left_in_error(session, call):
+            call = call.model_copy(update={"allowed": [*call.allowed, VmState.ERROR]})
         row = take(session, call)
         offloaded = row.host_id is None
-        _check_shelved(row)
         _check_destination(session, row, call, offloaded)
         disks = disks_of(session, row)
         if offloaded and row.shelved_image_id is not None:
@@ -138,19 +139,12 @@ def _offload(session: Session, row: Row) -> None:
     release(session, row.id)
 
 
-def _check_shelved(row: Row) -> None:
-    """One in error must be so by an unshelve.
-
-    Raises:
-        InvalidState: it is not on the shelf.
-    """
-    if row.vm_state is VmState.ERROR and (row.shelved_at is None or row.host_id is not None):
-        raise InvalidState(
-            f"server {row.name} is ERROR, and not on the shelf",
-            field="server",
-            value=row.id,
-            remedy=f"see what is wrong with it: hostler server show {row.id}",
-        )
+def _left_in_error(session: Session, call: BeginUnshelve) -> bool:
+    """Whether an unshelve before left the server in error, on no host."""
+    row = session.get(Row, call.server_id, with_for_update=True)
+    if row is None or row.vm_state is not VmState.ERROR:
+        return False
+    return row.shelved_at is not None and row.host_id is None
 
 
 def _check_destination(session: Session, row: Row, call: BeginUnshelve, offloaded: bool) -> None:

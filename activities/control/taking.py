@@ -9,7 +9,7 @@ from activities.interfaces.servers import Begin
 from hostler.contract.errors import InvalidState, NotFound, ServerBusy
 from hostler.contract.servers import OperationName
 from hostler.contract.states import VmState, status
-from models import Host, Migration, OwedWork, Server, ServerEvent
+from models import Host, OwedWork, Server, ServerEvent, bump_generation
 
 DESPITE_OWED_WORK = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD, OperationName.EVACUATE)
 """The operations to which what the host still owes is no harm: they only remove, or go away from a host that is off."""
@@ -57,7 +57,7 @@ def take(session: Session, call: Begin) -> Server:
     if row.operation_id != call.run_id and _is_over(session, call):
         raise InvalidState(f"run {call.run_id} has given server {row.name} back already")  # this try comes too late
     if row.operation_id != call.run_id and call.operation not in DESPITE_OWED_WORK:
-        _check_owed(session, row, call)
+        _check_owed(session, row, _asked(session, row, call), call)
     in_error = row.vm_state is VmState.ERROR and call.operation is not OperationName.DELETE
     if in_error:
         _check_move(session, row, call)
@@ -73,13 +73,26 @@ def _is_over(session: Session, call: Begin) -> bool:
     return session.exec(query).first() is not None
 
 
-def _asked_by_revert(session: Session, row: Server, migration: Migration) -> set[str | None]:
-    """The hosts that must owe nothing. One that was declared down is not asked; it must not start the guest again."""
-    host = session.get_one(Host, row.host_id)
-    if host.down_since is None or host.id == migration.source_id:
-        return {host.id, migration.source_id}
-    forget_start(session, row.id, host.id)
-    return {migration.source_id}
+def _asked(session: Session, row: Server, call: Begin) -> set[str | None]:
+    """The hosts that the operation asks."""
+    migration = open_migration(session, row.id) if call.operation is OperationName.REVERT_RESIZE else None
+    if migration is None:
+        return {row.host_id}
+    if row.host_id != migration.source_id and _stays_off(session, row):
+        return {migration.source_id}
+    return {row.host_id, migration.source_id}
+
+
+def _stays_off(session: Session, row: Server) -> bool:
+    """Whether the server's host was declared down; if so it no longer owes that the guest runs, as a revert before
+    may have left it to do.
+    """
+    assert row.host_id is not None
+    bump_generation(session, row.host_id)  # it may be registering at this moment
+    down = session.get_one(Host, row.host_id).down_since is not None
+    if down:
+        forget_start(session, row.id, row.host_id)
+    return down
 
 
 def forget_start(session: Session, server_id: str, host_id: str) -> None:
@@ -93,15 +106,12 @@ def forget_start(session: Session, server_id: str, host_id: str) -> None:
     )
 
 
-def _check_owed(session: Session, row: Server, call: Begin) -> None:
-    """What hosts have yet to do for an operation before could undo what the next one does there.
+def _check_owed(session: Session, row: Server, hosts: set[str | None], call: Begin) -> None:
+    """What these hosts have yet to do for an operation before could undo what the next one does there.
 
     Raises:
         ServerBusy: there is such work.
     """
-    hosts = {row.host_id}
-    if call.operation is OperationName.REVERT_RESIZE and (migration := open_migration(session, row.id)) is not None:
-        hosts = _asked_by_revert(session, row, migration)
     volumes = [HostVolumes.withdraw_volume.__name__] if call.operation is OperationName.UNSHELVE else []
     concerns = col(OwedWork.host_id).in_(hosts - {None}) | col(OwedWork.activity).in_(volumes)
     query = select(Host.name, OwedWork.activity).join(OwedWork, col(OwedWork.host_id) == Host.id)

@@ -145,6 +145,25 @@ async def shelf(cloud: Cloud, recorder: Recorder) -> None:
     await operate(cloud, recorder, server_id, "shelve_offload")
 
 
+async def left_on_a_host_that_is_down(cloud: Cloud, recorder: Recorder) -> None:
+    """An unshelve after one that was terminated, of whose host somebody says that it is off."""
+    server_id = (await cloud.booted(host="sim-1")).id
+    await (await cloud.client.servers.shelve(server_id)).result()
+    held = cloud.stage.hold("resume_guest")
+    await cloud.client.servers.unshelve(server_id, host="sim-1")
+    await held.reached.wait()
+    await cloud.temporal.get_workflow_handle(f"server:{server_id}").terminate()
+    with cloud.database.write() as session:  # as the audit does after a while
+        row = session.get_one(Server, server_id)
+        row.vm_state, row.task_state, row.operation_id = VmState.SHELVED_OFFLOADED, None, None
+    held.go_on.set()
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "its power supply burnt")
+    await (await cloud.client.servers.unshelve(server_id)).result()
+    await recorder.save(cloud, "unshelve-owes-on-down-host", f"server:{server_id}")
+
+
 async def images(cloud: Cloud, recorder: Recorder) -> None:
     """What is made of a server's disk, and into it."""
     server_id = (await cloud.booted()).id
@@ -251,7 +270,7 @@ async def hosts(cloud: Cloud, recorder: Recorder) -> None:
 
 
 STORIES = (
-    *(servers, moves, shelf, images, in_error, unhappy_boots, preempted_boot),
+    *(servers, moves, shelf, left_on_a_host_that_is_down, images, in_error, unhappy_boots, preempted_boot),
     *(catalogue, silent_host, audited, evacuations, hosts),
 )
 

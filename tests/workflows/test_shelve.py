@@ -759,12 +759,32 @@ async def test_nor_before_that_host_was_declared_down(cloud: Cloud) -> None:
     assert (await cloud.world()).guests == {("sim-2", server.id)}
 
 
+async def test_one_in_error_that_fails_again_stays_so_and_says_why(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    await shelved(cloud, server)
+    held = cloud.stage.hold("resume_guest")
+    operation = await cloud.client.servers.unshelve(server.id)
+    await held.reached.wait()
+    await cloud.stop_host("sim-1")
+    held.go_on.set()
+    await cloud.failure(operation)
+    await cloud.start_host("sim-1")
+    cloud.stage.fail("spawn", OperationFailed("not an image"))
+
+    await cloud.failure(await cloud.client.servers.unshelve(server.id))
+
+    shown = await cloud.client.servers.show(server.id)
+    assert shown.fault is not None
+    assert (shown.status, shown.fault.error.message) == ("ERROR", "not an image")
+    assert (await unshelved(cloud, server)).status == "ACTIVE"
+
+
 async def test_one_in_error_that_is_not_on_the_shelf_is_refused(cloud: Cloud) -> None:
     cloud.stage.fail("spawn", OperationFailed("no"), times=9)
     boot = await cloud.boot()
     await cloud.failure(boot)
 
-    with pytest.raises(InvalidState, match="is ERROR, and not on the shelf"):
+    with pytest.raises(InvalidState, match="is ERROR; to unshelve it must be SHELVED_OFFLOADED or SHELVED"):
         await cloud.client.servers.unshelve(boot.server_id)
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlmodel import Session, col, exists, func, or_, select
 
 from activities.control.audit.servers import lost_operation
-from activities.control.audit.suspecting import suspect
+from activities.control.audit.suspecting import remedy_without_host, suspect
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import HostRef
 from hostler.contract.audit import FindingKind
@@ -58,7 +58,7 @@ def _homeless(session: Session) -> Iterator[Suspicion]:
             "nothing",
             server=server,
             reason="a guest of it may be running",
-            remedy=f"hostler server delete {server.id}",
+            remedy=remedy_without_host(server),
         )
 
 

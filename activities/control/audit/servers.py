@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from activities.control.audit.facts import Facts, is_busy
-from activities.control.audit.suspecting import suspect
+from activities.control.audit.suspecting import remedy_without_host, suspect
 from activities.interfaces.audit import Evidence, Suspicion
 from activities.interfaces.holdings import GuestHolding, Holdings
 from activities.interfaces.servers import HostRef
@@ -243,7 +243,7 @@ def _remains(host: HostRef, server: Server, part: Part, facts: Facts) -> Suspici
     elif server.host_id is not None:
         where, safe, remedy = f"on host {facts.hosts.get(server.host_id, server.host_id)}", True, ""
     else:
-        where, safe, remedy = f"{status(server.vm_state, None)} on no host", False, f"hostler server delete {server.id}"
+        where, safe, remedy = f"{status(server.vm_state, None)} on no host", False, remedy_without_host(server)
     return suspect(
         FindingKind.REMAINS,
         server.id,

@@ -42,6 +42,13 @@ def suspect(
     return Suspicion(finding=finding, evidence=evidence)
 
 
+def remedy_without_host(server: Server) -> str:
+    """What to do about a server on no host of which there is something left."""
+    if server.shelved_at is not None:  # a delete would remove the image that keeps its disk
+        return f"when the host that has its guest is back, or declared down: hostler server unshelve {server.id}"
+    return f"hostler server delete {server.id}"
+
+
 def stray(path: str, found: str, where: str, host: HostRef | None = None) -> Suspicion:
     """A file at `path` that has no business there; whoever looks at it does so on `where`."""
     return suspect(

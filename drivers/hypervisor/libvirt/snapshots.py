@@ -123,12 +123,19 @@ def _check_room(target: Path, disk: Path) -> None:
     """A copy that finds the store full would break the writes of every guest that is being copied there."""
     free, size = shutil.disk_usage(target.parent).free, _size_of_copy(disk)
     store = target.parent.parent  # which takes the copy in by one of its own
-    needed = 2 * size if store.stat().st_dev == target.parent.stat().st_dev else size
+    needed = 2 * size if _share_room(store, target.parent) else size
     if free < needed:
         raise RescheduleError(
             f"no room in {target.parent} for a snapshot of {size} bytes: it takes {needed} there, and {free} are free",
             remedy="free space in the image store",
         )
+
+
+def _share_room(one: Path, other: Path) -> bool:
+    """Whether they are on one file system, if only where that is: it may be mounted from there by two exports."""
+    first, second = os.statvfs(one), os.statvfs(other)
+    same = (first.f_frsize, first.f_blocks, first.f_files) == (second.f_frsize, second.f_blocks, second.f_files)
+    return same or one.stat().st_dev == other.stat().st_dev
 
 
 def _size_of_copy(disk: Path) -> int:
