@@ -75,7 +75,7 @@ class PlacedOperation(Operation[Request]):
 
     def choices(self, verdict: Verdict, on: HostRef | None) -> Sequence[Choice]:
         if isinstance(on, Keeper) and workflow.patched(KEEPERS_HOLD):
-            return (Choice.RETRY, Choice.GIVE_UP)
+            return super().choices(verdict, on)
         attempts_left = self.state.attempt < self.limits.max_attempts
         return ways_out(verdict, on, self.host, may_run=self.may_run, attempts_left=attempts_left)
 

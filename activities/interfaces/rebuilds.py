@@ -29,7 +29,7 @@ class RebuildPlan(PlannedTarget):
 
 
 class FinishRebuild(ServerRef):
-    """The server is made anew. `public_keys` and `user_data` None keep what there is."""
+    """The server is made anew. `public_keys` None are those of its key pair; `user_data` None keeps what there is."""
 
     vm_state: VmState
     power_state: PowerState

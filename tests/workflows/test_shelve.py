@@ -716,16 +716,20 @@ async def test_a_silent_host_is_left_for_the_next_and_owes(cloud: Cloud) -> None
     assert not world.owed
 
 
-async def test_what_may_be_running_on_a_silent_host_is_not_brought_back_a_second_time(cloud: Cloud) -> None:
-    server = await cloud.booted()
+async def perhaps_unshelved(cloud: Cloud, server: Server) -> HostlerError:
+    """Of a server that is shelved: what its unshelve ends with when sim-1 falls silent as the guest is to run there."""
     await shelved(cloud, server)
     held = cloud.stage.hold("resume_guest")
     operation = await cloud.client.servers.unshelve(server.id)
     await held.reached.wait()
     await cloud.stop_host("sim-1")
     held.go_on.set()
+    return await cloud.failure(operation)
 
-    failure = await cloud.failure(operation)
+
+async def test_what_may_be_running_on_a_silent_host_is_not_brought_back_a_second_time(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    failure = await perhaps_unshelved(cloud, server)
 
     assert "may be running on host sim-1" in str(failure)
     shown = await cloud.client.servers.show(server.id)
@@ -742,15 +746,9 @@ async def test_what_may_be_running_on_a_silent_host_is_not_brought_back_a_second
 
 async def test_nor_before_that_host_was_declared_down(cloud: Cloud) -> None:
     server = await cloud.booted()
-    await shelved(cloud, server)
-    held = cloud.stage.hold("resume_guest")
-    operation = await cloud.client.servers.unshelve(server.id)
-    await held.reached.wait()
-    await cloud.stop_host("sim-1")
-    cloud.alive.discard(cloud.machine("sim-1").id)
-    held.go_on.set()
-    await cloud.failure(operation)
+    await perhaps_unshelved(cloud, server)
 
+    cloud.alive.discard(cloud.machine("sim-1").id)
     await cloud.client.hosts.declare_down("sim-1", "its power supply is on fire")
     back = await unshelved(cloud, server)
 
@@ -761,13 +759,7 @@ async def test_nor_before_that_host_was_declared_down(cloud: Cloud) -> None:
 
 async def test_one_in_error_that_fails_again_stays_so_and_says_why(cloud: Cloud) -> None:
     server = await cloud.booted()
-    await shelved(cloud, server)
-    held = cloud.stage.hold("resume_guest")
-    operation = await cloud.client.servers.unshelve(server.id)
-    await held.reached.wait()
-    await cloud.stop_host("sim-1")
-    held.go_on.set()
-    await cloud.failure(operation)
+    await perhaps_unshelved(cloud, server)
     await cloud.start_host("sim-1")
     cloud.stage.fail("spawn", OperationFailed("not an image"))
 
