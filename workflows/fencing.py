@@ -45,11 +45,8 @@ class FencingWork(ServersOfHost):
         self.fenced = plan.fenced
         if plan.declared:
             return True
-        if not request.force:
-            self.stage("fences the host")
-            if not await self._fence(plan):
-                return False
-            self.fenced = True
+        if not self.force and not await self._fence(plan):
+            return False
         self.stage("declares the host down")
         until = workflow.now() + plan.settle
         while (refusal := await self._declare_down(plan)) is not None:
@@ -101,6 +98,8 @@ class FencingWork(ServersOfHost):
         return error.to_application_error()
 
     async def _fence(self, plan: FailurePlan) -> bool:
+        """False if the host is back. If it fails that ends the workflow, unless somebody says that the host is off."""
+        self.stage("fences the host")
         try:
             fencing = await workflow.execute_activity_method(
                 HostWatch.fence_host,
@@ -114,9 +113,11 @@ class FencingWork(ServersOfHost):
             if is_cancelled_exception(failure):
                 raise
             error = judge(failure, host=None).error
-            self.stop(f"it is not known whether the host is off: {error}")
             workflow.logger.error("host %s is silent and could not be fenced: %s", plan.host.name, error)
+            if self.force:  # of whoever joined meanwhile
+                return True
+            self.stop(f"it is not known whether the host is off: {error}")
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise error.to_application_error() from None
-        self.registered_at = fencing.registered_at
-        return not fencing.back
+        self.fenced, self.registered_at = not fencing.back, fencing.registered_at
+        return self.fenced

@@ -4,13 +4,14 @@
 |---|---|---|
 | plan_failure | control | - |
 | host_answers | control, which asks the host itself: one that answers is left alone | - |
-| fence_host | control: the operator's command, some times; not where an operator says that the host is off | - |
+| fence_host | control: the operator's command, some times; not where an operator says that the host is off, nor where it is declared down already | - |
 | declare_down | control: from here on its servers may be evacuated; again while late heartbeats are about | the host's registration |
 | servers_of_host | control: those of the policy, or all; higher priorities first; again until none is new | - |
 | next_move, then an operation, for each server, `parallel` at a time | control: evacuate; shelve-offload | the operation's own |
 
 A host that is heard before it was fenced is left alone. Where fencing fails nothing is evacuated. What cannot be
-evacuated is listed in the result; asked again, it is tried again.
+evacuated is listed in the result; asked again, it is tried again. An operator may join at any time what the watch began:
+then it goes on with all servers, and his word that the host is off counts until it is fenced, also when that has failed.
 """  # noqa: E501 - a table
 
 import asyncio
@@ -39,6 +40,7 @@ class HostFailure(FencingWork):
     @workflow.init
     def __init__(self, request: HostFailureRequest) -> None:
         super().__init__(request.host_id, request.request_id, f"failure of host {request.host_id}")
+        self.everything, self.force = not request.automatic, request.force
 
     @workflow.run
     async def run(self, request: HostFailureRequest) -> HostFailureResult:
@@ -60,17 +62,21 @@ class HostFailure(FencingWork):
                 self.stop("it has come back, and is left alone")
             else:
                 self.stage("evacuates the servers")
-                await self.each(await self.servers(by_policy=request.automatic), plan.parallel)
-                await self._again(plan, request)
+                await self.each(await self.servers(by_policy=not self.everything), plan.parallel)
+                await self._again(plan)
         await workflow.wait_condition(workflow.all_handlers_finished)
         self._report()
         return HostFailureResult(fenced=self.fenced, **outcome_of(self.state))
 
-    async def _again(self, plan: FailurePlan, request: HostFailureRequest) -> None:
-        """Those too that have come meanwhile: a live migration that was handed over ends where it was going."""
+    async def _again(self, plan: FailurePlan) -> None:
+        """Those too that have come meanwhile: a live migration that was handed over ends where it was going.
+
+        And those of no policy, once an operator has joined, be it while the last were listed.
+        """
         while workflow.patched(LISTS_AGAIN) and not self.state.stopped:
-            servers = await self.servers(by_policy=request.automatic)
-            if not servers:
+            everything = self.everything
+            servers = await self.servers(by_policy=not everything)
+            if not servers and everything == self.everything:
                 return
             await self.each(servers, plan.parallel)
 

@@ -32,6 +32,12 @@ Cancel = Annotated[
     bool, typer.Option("--cancel", help="Stop the one that runs: operations under way undo what they did.")
 ]
 
+JOINED = {
+    "drain": "its options stay as they are",
+    "evacuate": "it takes all servers now, and --force where the host is not fenced yet; its --parallel stays as it is",
+}
+"""What becomes of the options of whoever joins."""
+
 
 def drain(
     ctx: typer.Context,
@@ -74,7 +80,8 @@ def evacuate(
 ) -> None:
     """Build all servers of a host that is off on others.
 
-    First the fence command makes sure that it is off, unless --force says so. Exits with 6 when a server is left.
+    First the fence command makes sure that it is off, unless --force says so. Exits with 6 when a server is left. One
+    that runs already is joined, and takes all servers, also where it was begun for those of the policy.
     """
     _check(status=status, cancel=cancel, other=bool(force or parallel or wait))
     if status or cancel:
@@ -106,7 +113,7 @@ def _begin(
     async def work(client: Client) -> Outcome | None:
         begun = await ask(client)
         if begun.joined:
-            note(f"the one that runs already is joined, with the options that it has: {begun.host}")
+            note(f"the one that runs already is joined: {begun.host}; {JOINED[command]}")
         if wait:
             return await watch(command, begun)
         note(f"{command} of host {begun.host} accepted; see how far it is: hostler host {command} {host} --status")
@@ -138,7 +145,12 @@ def _look(
     if progress is None:
         return
     if format is not Format.TABLE:
-        show_one(progress, {"Stage": lambda p: p.stage, "Stopped": lambda p: p.stopped}, format, None)
+        fields: Columns[HostProgress] = {
+            "Stage": lambda p: p.stage,
+            "Stopped": lambda p: p.stopped,
+            "Servers": lambda p: [f"{one.name} {one.state}" for one in p.servers],
+        }
+        show_one(progress, fields, format, None)
         return
     console().print(title(progress))
     console().print(servers_table(progress.servers))

@@ -138,6 +138,9 @@ class HostMoves:
     ) -> HostWork[HostFailureResult]:
         """Have all servers of a host that is off built elsewhere. One that runs already is joined.
 
+        That takes all servers from then on, also where the watch began it for some, and `force` counts where the host
+        is not fenced yet; `parallel` is as it was.
+
         Args:
             parallel: how many at a time; None is the control worker's setting.
             force: you have seen to it that the host is off. Else the control worker's fence command does.
@@ -203,7 +206,7 @@ class HostMoves:
             accepted: HostWorkAccepted = await self._connection.answered(
                 self._connection.temporal.execute_update_with_start_workflow(
                     UPDATE,
-                    HostWorkCall(request_id=request.request_id),
+                    _call(request),
                     result_type=HostWorkAccepted,
                     start_workflow_operation=start,
                 ),
@@ -233,3 +236,10 @@ class HostMoves:
                 ) from error
         accepted = HostWorkAccepted(host_id=host_id, host=host, run_id=description.run_id, joined=True)
         return HostWork(self._connection, workflow_id, accepted, kind)
+
+
+def _call(request: DrainRequest | HostFailureRequest) -> HostWorkCall:
+    """What is asked for where the work runs already."""
+    if isinstance(request, DrainRequest):
+        return HostWorkCall(request_id=request.request_id)
+    return HostWorkCall(request_id=request.request_id, everything=not request.automatic, force=request.force)

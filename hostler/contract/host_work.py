@@ -78,9 +78,15 @@ class HostFailureRequest(BaseModel):
 
 
 class HostWorkCall(BaseModel):
-    """The update that asks for such work; whoever brings another `request_id` joins the work that runs."""
+    """The update that asks for such work; whoever brings another `request_id` joins the work that runs.
+
+    To join an evacuation widens it, for good: to `everything`, where it was begun by policy; with `force`, whoever
+    joins says that the host is surely off. The rest stays as it was begun.
+    """
 
     request_id: str
+    everything: bool = False
+    force: bool = False
 
 
 class HostWorkAccepted(BaseModel):

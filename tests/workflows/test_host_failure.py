@@ -17,6 +17,7 @@ import workflows.watch_hosts
 from hostler.client import HostWork
 from hostler.contract.errors import InvalidRequest, InvalidState, NotFound, Unavailable
 from hostler.contract.host_work import WATCH_HOSTS, HostFailureResult, WatchState
+from hostler.contract.names import host_failure_workflow_id
 from hostler.contract.servers import OperationName, Server
 from hostler.settings import HostFailureSettings, OperationSettings
 from models import Allocation, Host, now
@@ -588,6 +589,105 @@ async def test_a_host_that_returns_before_it_was_fenced_is_left_alone(cloud: Clo
     assert (result.moved, result.fenced, result.stopped) == ([], False, "it has come back, and is left alone")
     assert fencings(fenced) == []
     assert (await cloud.client.servers.show(server.id)).host == "sim-1"
+
+
+async def test_an_operator_who_joins_what_the_watch_began_has_all_servers_evacuated(cloud: Cloud, fenced: Path) -> None:
+    goes, stays = await servers(cloud, ("goes", YES), ("stays", NO))
+    configure(cloud, fence_command(fenced))
+    held = cloud.stage.hold("begin_evacuation")
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+    await held.reached.wait()
+
+    joined = await cloud.client.hosts.evacuate("sim-1")
+
+    assert (joined.joined, joined.run_id) == (True, (await begun(cloud, "sim-1")).run_id)
+    held.go_on.set()
+    result = await joined.result(LIMIT)
+    assert (outcome(result), result.complete) == ({"moved": ["goes", "stays"]}, True)
+    assert evacuations(cloud) == [goes.id, stays.id]
+
+
+async def test_an_operator_who_joins_while_the_last_servers_are_listed_is_heard(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("goes", YES), ("stays", NO))
+    configure(cloud, fence_command(fenced))
+    evacuating = cloud.stage.hold("begin_evacuation")
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+    await evacuating.reached.wait()
+    listed = cloud.stage.hold("servers_of_host", afterwards=True)
+    evacuating.go_on.set()
+    await listed.reached.wait()
+
+    joined = await cloud.client.hosts.evacuate("sim-1")
+
+    assert joined.joined
+    listed.go_on.set()
+    assert outcome(await joined.result(LIMIT)) == {"moved": ["goes", "stays"]}
+
+
+async def test_who_joins_and_says_that_the_host_is_off_is_believed_when_fencing_fails(
+    cloud: Cloud, fenced: Path
+) -> None:
+    await servers(cloud, ("goes", YES), ("stays", NO))
+    configure(cloud, fence_command(fenced, status=1))
+    held = cloud.stage.hold("fence_host")
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+    await held.reached.wait()
+
+    joined = await cloud.client.hosts.evacuate("sim-1", force=True)
+
+    assert joined.joined
+    held.go_on.set()
+    result = await joined.result(LIMIT)
+    assert (outcome(result), result.complete, result.fenced) == ({"moved": ["goes", "stays"]}, True, False)
+    assert len(fencings(fenced)) == 3
+
+
+async def test_who_joins_before_the_host_is_fenced_and_says_that_it_is_off_spares_the_fencing(
+    cloud: Cloud, fenced: Path
+) -> None:
+    await servers(cloud, ("goes", YES))
+    configure(cloud, fence_command(fenced))
+    held = cloud.stage.hold("host_answers")
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+    await held.reached.wait()
+
+    joining = asyncio.create_task(cloud.client.hosts.evacuate("sim-1", force=True))
+    await asked(cloud, await begun(cloud, "sim-1"))
+    held.go_on.set()
+
+    result = await (await joining).result(LIMIT)
+    assert (outcome(result), result.fenced) == ({"moved": ["goes"]}, False)
+    assert fencings(fenced) == []
+
+
+async def asked(cloud: Cloud, work: HostWork[HostFailureResult]) -> None:
+    """Return when somebody has asked for the work that runs already, whether he was answered or not."""
+    handle = cloud.temporal.get_workflow_handle(host_failure_workflow_id(work.host_id), run_id=work.run_id)
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        async for event in handle.fetch_history_events(wait_new_event=True):
+            if event.HasField("workflow_execution_update_accepted_event_attributes"):
+                return
+
+
+async def test_who_joins_what_comes_to_nothing_is_not_told_that_all_is_done(cloud: Cloud, fenced: Path) -> None:
+    await servers(cloud, ("web", YES))
+    configure(cloud, fence_command(fenced))
+    held = cloud.stage.hold("fence_host")
+    await watched(cloud)
+    await dies(cloud, "sim-1")
+    await held.reached.wait()
+    joined = await cloud.client.hosts.evacuate("sim-1", force=True)
+
+    cloud.alive.add(cloud.machine("sim-1").id)
+    await cloud.start_host("sim-1")
+    held.go_on.set()
+
+    result = await joined.result(LIMIT)
+    assert (result.spared, result.complete, result.stopped) == (True, False, "it has come back, and is left alone")
 
 
 async def test_a_failed_fencing_is_told_and_not_repeated_until_the_host_returns(cloud: Cloud, fenced: Path) -> None:

@@ -76,7 +76,7 @@ async def test_a_drain_is_begun_looked_at_joined_and_cancelled(hostler: Hostler,
     assert "hostler host drain sim-1 --status" in begun.stderr
     await held.reached.wait()
     assert "1 moving" in (await hostler("host", "drain", "sim-1", "--status")).stdout
-    assert "joined" in (await hostler("host", "drain", "sim-1")).stderr
+    assert "joined: sim-1; its options stay as they are" in (await hostler("host", "drain", "sim-1")).stderr
     assert (await hostler("host", "drain", "sim-1", "--cancel")).exit_code == Exit.DONE
     held.go_on.set()
     waited = await hostler("host", "drain", "sim-1", "--wait")  # of the one that was cancelled, or of another
@@ -104,6 +104,22 @@ async def test_a_host_that_is_off_is_evacuated(hostler: Hostler, cloud: Cloud) -
     evacuated = await hostler("host", "evacuate", "sim-1", "--force", "--wait")
     assert evacuated.exit_code == Exit.DONE, evacuated.output
     assert "web: moved by evacuate to sim-2" in evacuated.stderr
+
+
+async def test_an_evacuation_that_runs_is_joined_and_its_servers_are_shown(hostler: Hostler, cloud: Cloud) -> None:
+    await cloud.booted("web", host="sim-1")
+    configure(cloud, None)
+    await dies(cloud, "sim-1")
+    held = cloud.stage.hold("begin_evacuation")
+    await hostler("host", "evacuate", "sim-1", "--force")
+    await held.reached.wait()
+
+    joined = await hostler("host", "evacuate", "sim-1", "--force")
+    status = await hostler("host", "evacuate", "sim-1", "--status", "-f", "value")
+
+    held.go_on.set()
+    assert "joined: sim-1; it takes all servers now" in joined.stderr
+    assert status.stdout.splitlines() == ["evacuates the servers", "-", "web moving"]
 
 
 def test_a_drain_that_an_older_release_has_ended_does_not_mean_that_the_host_may_go_off(
