@@ -7,11 +7,11 @@ from models.block_device import BlockDevice
 from models.database import Database
 from models.flavor import Flavor
 from models.host import Host, bump_generation
-from models.image import Image
+from models.image import DeletedImage, Image, drop_image
 from models.keypair import KeyPair
 from models.migration import OPEN_MIGRATIONS, Migration
 from models.network import Network, Port
-from models.owed_work import OwedWork
+from models.owed_work import OwedWork, enter_owed
 from models.quota import Quota, QuotaUse, lock_quota, quota_use
 from models.schema import check_revision, current, head, upgrade
 from models.server import Server
@@ -25,6 +25,7 @@ __all__ = [
     "Allocation",
     "BlockDevice",
     "Database",
+    "DeletedImage",
     "Flavor",
     "Host",
     "Image",
@@ -42,6 +43,8 @@ __all__ = [
     "bump_generation",
     "check_revision",
     "current",
+    "drop_image",
+    "enter_owed",
     "head",
     "lock_quota",
     "now",

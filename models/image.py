@@ -1,8 +1,8 @@
-"""Images: what is in the image store."""
+"""Images: what is in the image store, and what was."""
 
 from datetime import datetime
 
-from sqlmodel import BigInteger, Field, Index
+from sqlmodel import BigInteger, Field, Index, Session
 
 from hostler.contract.names import DEFAULT_PROJECT
 from hostler.contract.resources import DiskFormat, ImageStatus
@@ -29,3 +29,25 @@ class Image(Table, table=True):
     min_ram_mib: int = 0
     properties: dict[str, str | None] = Field(default_factory=dict, sa_type=Json)
     created_at: datetime = Field(default_factory=now, sa_type=UtcDateTime)
+
+
+class DeletedImage(Table, table=True):
+    """An image that was deleted. Its UUID is for nothing but the same file again: guests' disks stand on copies of it.
+
+    `checksum` is empty where it is not known. Nothing removes the row, also not an import of the same file.
+    """
+
+    id: str = Field(primary_key=True, sa_type=Uuid)
+    project: str
+    checksum: str
+    deleted_at: datetime = Field(default_factory=now, sa_type=UtcDateTime)
+
+
+def drop_image(session: Session, image_id: str) -> None:
+    """Remove an image's row, if it is there. One that was active is known as deleted from now on."""
+    row = session.get(Image, image_id, with_for_update=True)
+    if row is None:
+        return
+    if row.status is ImageStatus.ACTIVE:
+        session.merge(DeletedImage(id=row.id, project=row.project, checksum=row.checksum))
+    session.delete(row)

@@ -1,9 +1,9 @@
 """Owed work: undo work of a host that could not be reached; done when it returns."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import Field
+from sqlmodel import Field, Session, col, select
 
 from models.base import Json, LongText, Table, UtcDateTime, Uuid, now
 
@@ -21,3 +21,15 @@ class OwedWork(Table, table=True):
     argument: dict[str, Any] = Field(sa_type=Json)
     reason: str = Field(sa_type=LongText)
     created_at: datetime = Field(default_factory=now, sa_type=UtcDateTime)
+
+
+def enter_owed(session: Session, work: OwedWork) -> None:
+    """Add it behind all that its host owes already, whatever the clocks of the control workers say.
+
+    One work builds on the one before. The caller holds the host's row: see `bump_generation`.
+    """
+    places = select(OwedWork.created_at).where(OwedWork.host_id == work.host_id)
+    last = session.exec(places.order_by(col(OwedWork.created_at).desc())).first()
+    if last is not None:
+        work.created_at = max(work.created_at, last + timedelta(microseconds=1))
+    session.add(work)

@@ -11,11 +11,11 @@ from activities.interfaces import images as interface
 from activities.interfaces.images import ForgetImage
 from drivers.image.base import ImageStore
 from hostler.contract import resources
-from hostler.contract.errors import Conflict, NotFound
+from hostler.contract.errors import Conflict, ImageRejected, NotFound
 from hostler.contract.guests import ImageRef
 from hostler.contract.resources import DiskFormat, ImageCreate, ImageStatus
 from hostler.contract.validation import check_image
-from models import Database, Image
+from models import Database, DeletedImage, Image
 
 SKEW = timedelta(minutes=1)
 """By which the clocks of Temporal and of the store's file system may differ."""
@@ -40,6 +40,7 @@ class Images(interface.Images):
         def change(session: Session) -> None:
             row = session.get(Image, call.id)
             if row is None:
+                _check_deleted(session, call)
                 session.add(
                     Image(
                         id=call.id,
@@ -51,7 +52,7 @@ class Images(interface.Images):
                         properties=call.properties.model_dump(),
                     )
                 )
-            elif (row.name, row.project, row.status) != (call.name, call.project, ImageStatus.SAVING):
+            elif (row.name, row.project, row.status) != (call.name, call.project, ImageStatus.SAVING) or _made_of(row):
                 raise Conflict(
                     f"the UUID {call.id} is taken by image {row.name}",
                     field="id",
@@ -63,8 +64,16 @@ class Images(interface.Images):
 
     @activity.defn(name="import_image")
     def import_image(self, call: ImageCreate) -> ImageRef:
+        """See the interface. The store itself compares: then what is another file never gets its name there."""
         disk_format = DiskFormat(call.disk_format)
-        stored = self._store.add(call.id, Path(call.path), disk_format, call.checksum, report_progress)
+        with self._database.read() as session:
+            former = _former_checksum(session, call.id)
+        try:
+            stored = self._store.add(call.id, Path(call.path), disk_format, call.checksum or former, report_progress)
+        except ImageRejected as error:
+            if former is None or error.detail.field != "checksum":
+                raise
+            raise _another_file(call, former, str(error)) from error
         return ImageRef(id=call.id, disk_format=disk_format, **stored.model_dump())
 
     @activity.defn(name="publish_image")
@@ -85,12 +94,11 @@ class Images(interface.Images):
 
         def change(session: Session) -> bool:
             row = session.get(Image, call.image_id, with_for_update=True)
-            if row is not None and row.status is ImageStatus.ACTIVE:
+            if row is None:
+                return call.made_of is None
+            if row.status is ImageStatus.ACTIVE or _made_of(row) != call.made_of:
                 return False
-            if call.made_of is not None and (row is None or row.properties.get("instance_uuid") != call.made_of):
-                return False
-            if row is not None:
-                session.delete(row)
+            session.delete(row)
             return True
 
         if self._database.run(change) and not self._was_there_before(call):
@@ -100,3 +108,43 @@ class Images(interface.Images):
         """Whether somebody tried to give a file that is in the store its row again; it is still the only copy."""
         written = self._store.written_at(call.image_id)
         return written is not None and call.since is not None and written < call.since - SKEW
+
+
+def _made_of(row: Image) -> str | None:
+    """The server of which an operation makes the image: no import takes it over, or undoes it."""
+    return row.properties.get("instance_uuid")
+
+
+def _check_deleted(session: Session, call: ImageCreate) -> None:
+    """What was deleted is imported again as it was, or under another UUID.
+
+    Raises:
+        Conflict: it was another project's.
+        ImageRejected: it was another file.
+    """
+    deleted = session.get(DeletedImage, call.id)
+    if deleted is not None and deleted.project != call.project:
+        raise Conflict(
+            f"the UUID {call.id} is that of a deleted image of another project",
+            field="id",
+            value=call.id,
+            remedy="choose another",
+        )
+    former = _former_checksum(session, call.id)
+    if former is not None and call.checksum not in (None, former):
+        raise _another_file(call, former, f"the declared SHA-256 is {call.checksum} instead of {former}")
+
+
+def _former_checksum(session: Session, image_id: str) -> str | None:
+    """That of the deleted image of this UUID; None when there was none, or nobody knows."""
+    deleted = session.get(DeletedImage, image_id)
+    return (deleted.checksum or None) if deleted is not None else None
+
+
+def _another_file(call: ImageCreate, former: str, why: str) -> ImageRejected:
+    return ImageRejected(
+        f"image {call.id}, which was deleted, was another file: {why}",
+        field="checksum",
+        value=call.checksum or former,
+        remedy="import the same file (`sha256sum FILE`), as disks may stand on it, or this one under another UUID",
+    )

@@ -10,6 +10,7 @@ from activities.control.events import write_events
 from activities.control.find import find, find_keypair
 from activities.control.guest_plans import disks_of, plan_guest
 from activities.control.limits import limits_of
+from activities.control.room import match_disks, take_room
 from activities.control.taking import held, let_go, take
 from activities.control.targets import target_of
 from activities.control.user_data import seal
@@ -18,6 +19,7 @@ from activities.interfaces import rebuilds as interface
 from activities.interfaces.rebuilds import BeginRebuild, FinishRebuild, RebuildPlan
 from hostler.contract.errors import InvalidRequest, InvalidState, NotFound
 from hostler.contract.guests import DiskKind
+from hostler.contract.operation_checks import check_config_drive
 from hostler.contract.resources import Flavor
 from hostler.contract.servers import Server
 from hostler.encryption import load_keys
@@ -50,6 +52,9 @@ class Rebuilds(interface.Rebuilds):
                 value=row.id,
                 remedy="delete the server and boot another from the image",
             )
+        check_config_drive(
+            row.config_drive, key_name=call.key_name, user_data=call.user_data, admin_password=call.admin_password
+        )
         image = _image(session, row, call)
         flavor = Flavor.model_validate(row.flavor)
         check_fits(image, flavor.disk_gib, "image")
@@ -68,6 +73,7 @@ class Rebuilds(interface.Rebuilds):
             else disk
             for disk in disks_of(session, row)
         ]
+        take_room(session, row, image, disks)
         plan = plan_guest(session, self._keys, row, disks=disks, key_name=call.key_name, user_data=call.user_data)
         plan.guest.user_data = plan.guest.user_data or None
         plan.guest.admin_password = call.admin_password
@@ -128,9 +134,11 @@ def _check_host(session: Session, row: Row, image: Image) -> None:
 
 
 def _set_root(session: Session, row: Row, call: FinishRebuild) -> None:
+    """Of an image that has been deleted meanwhile the size is not known, and the larger one goes on counting."""
     query = select(BlockDevice).where(BlockDevice.server_id == row.id, BlockDevice.kind == DiskKind.ROOT)
     root, image = session.exec(query).first(), session.get(Image, call.image_id)
     if root is not None:
         root.image_id = call.image_id
         if image is not None and not row.flavor["disk_gib"]:
             root.size_bytes = image.virtual_size_bytes
+            match_disks(session, row)

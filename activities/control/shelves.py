@@ -23,7 +23,7 @@ from hostler.contract.servers import Server
 from hostler.contract.states import PowerState, VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import BlockDevice, Database, Image, now
+from models import BlockDevice, Database, Image, drop_image, now
 from models import Server as Row
 from scheduler.reservation import release, release_others
 
@@ -97,13 +97,7 @@ class Shelves(interface.Shelves):
         if image_id is None:
             return
         self._store.remove(image_id)
-
-        def change(session: Session) -> None:
-            image = session.get(Image, image_id)
-            if image is not None:
-                session.delete(image)
-
-        self._database.run(change)
+        self._database.run(partial(drop_image, image_id=image_id))
 
     @activity.defn(name="finish_unshelve")
     def finish_unshelve(self, call: FinishUnshelve) -> Server:
@@ -170,6 +164,6 @@ def _from_shelf(session: Session, row: Row, disk: GuestDisk) -> GuestDisk:
             f"image {row.shelved_image_id}, which kept the disk of server {row.name}, is gone",
             field="server",
             value=row.id,
-            remedy="import it again under its UUID (hostler image create --id), or delete the server",
+            remedy="import the same file again under its UUID (hostler image create --id), or delete the server",
         )
     return disk.model_copy(update={"image": image_ref(image)})

@@ -17,7 +17,7 @@ from hostler.contract.errors import Conflict, InvalidState
 from hostler.contract.guests import ImageRef
 from hostler.contract.resources import DiskFormat, ImageProperties, ImageStatus, ImageType
 from hostler.settings import Settings
-from models import Database, Image
+from models import Database, DeletedImage, Image, drop_image
 from models import Server as Row
 
 
@@ -49,6 +49,8 @@ class Snapshots(interface.Snapshots):
         if image is not None:
             if image.properties.get("instance_uuid") != row.id or image.status is not ImageStatus.SAVING:
                 raise _taken(call.image_id, f"image {image.name}")
+        elif session.get(DeletedImage, call.image_id) is not None:  # disks may stand on copies of what it was
+            raise _taken(call.image_id, "an image that was deleted")
         elif self._store.written_at(call.image_id) is not None:  # it may be the only copy of what a lost row was about
             raise _taken(call.image_id, "a file in the image store")
         else:
@@ -66,11 +68,14 @@ class Snapshots(interface.Snapshots):
     def rotate_backups(self, call: RotateBackups) -> None:
         """Files first, then rows, so that a call that broke in between can be repeated."""
         with self._database.read() as session:
-            query = select(Image).where(col(Image.status) == ImageStatus.ACTIVE).order_by(col(Image.created_at).desc())
-            mine = [image.id for image in session.exec(query) if _is_backup(image, call)]
+            server = session.get(Row, call.server_id)
+            project = server.project if server is not None else None  # another's images are none of its backups
+            query = select(Image).where(Image.project == project, Image.status == ImageStatus.ACTIVE)
+            images = session.exec(query.order_by(col(Image.created_at).desc()))
+            mine = [image.id for image in images if _is_backup(image, call)]
         for image_id in mine[call.rotation :]:
             self._store.remove(image_id)
-            self._database.run(partial(_delete, image_id=image_id))
+            self._database.run(partial(drop_image, image_id=image_id))
 
 
 def _taken(image_id: str, by: str) -> Conflict:
@@ -107,9 +112,3 @@ def _is_backup(image: Image, call: RotateBackups) -> bool:
     wanted = (ImageType.BACKUP, call.backup_type, call.server_id)
     properties = image.properties
     return (properties.get("image_type"), properties.get("backup_type"), properties.get("instance_uuid")) == wanted
-
-
-def _delete(session: Session, image_id: str) -> None:
-    image = session.get(Image, image_id)
-    if image is not None:
-        session.delete(image)

@@ -19,7 +19,8 @@ class ImageId(BaseModel):
 class ForgetImage(ImageId):
     """An image whose import began at `since`: what was in the store before that is not the import's to remove.
 
-    `made_of` is the server of which it was to be made; another image of the UUID is not touched then.
+    `made_of` is the server of which it was to be made, none where it was to be imported; another image of the UUID is
+    not touched.
     """
 
     since: datetime | None = None
@@ -32,12 +33,16 @@ class Images(ABC):
     @activity.defn(name="accept_image")
     @abstractmethod
     def accept_image(self, call: ImageCreate) -> None:
-        """Validate and insert the row as saving."""
+        """Validate and insert the row as saving.
+
+        Raises:
+            InvalidRequest; Conflict: the UUID is taken; ImageRejected: it was that of another file, and is deleted.
+        """
 
     @activity.defn(name="import_image")
     @abstractmethod
     def import_image(self, call: ImageCreate) -> ImageRef:
-        """Inspect, and copy into the store."""
+        """Inspect, and copy into the store. What has the UUID of a deleted image must be the same file."""
 
     @activity.defn(name="publish_image")
     @abstractmethod

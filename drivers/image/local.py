@@ -117,7 +117,7 @@ def _describe(
 ) -> StoredImage:
     if checksum is not None and checksum.lower() != digest.checksum:
         raise ImageRejected(
-            f"the image's SHA-256 is {digest.checksum}, not the declared {checksum.lower()}",
+            f"the image's SHA-256 is {digest.checksum} instead of {checksum.lower()}",
             field="checksum",
             value=checksum,
             remedy="copy the file again, or declare its own checksum (`sha256sum FILE`)",

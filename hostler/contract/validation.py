@@ -18,7 +18,7 @@ from hostler.contract.checks import (
     reject,
 )
 from hostler.contract.evacuation import check_policy
-from hostler.contract.operation_checks import check_attempts, check_options, check_user_data
+from hostler.contract.operation_checks import check_attempts, check_config_drive, check_options, check_user_data
 from hostler.contract.public_keys import fingerprint
 from hostler.contract.resources import Aggregate, DiskFormat, Flavor, ImageCreate, KeyPair, Network, Quota, VolumeCreate
 from hostler.contract.servers import BootRequest, Choice, Decision, OperationRequest
@@ -28,6 +28,8 @@ METADATA_KEY = re.compile(r"[A-Za-z0-9:._ -]+")
 KEYPAIR_NAME = re.compile(r"[A-Za-z0-9@._ -]+")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_NOTE = 1000
+# Hostler goes by them when it removes backups, so that no request may set them.
+MADE_OF_SERVERS = ("image_type", "backup_type", "instance_uuid")
 # Every IPv4 host takes 576 bytes (RFC 791); above 9000 few switches follow.
 MTU = (576, 9000)
 # A subnet has a network, a broadcast, a gateway and a DHCP address before the first guest's.
@@ -71,6 +73,7 @@ def check_boot(request: BootRequest) -> None:
             check_ipv4(f"networks[{index}].fixed_ip", wanted.fixed_ip)
     check_mappings(request.image, request.block_device_mapping)
     check_user_data(request.user_data)
+    check_config_drive(request.config_drive, key_name=request.key_name, user_data=request.user_data)
     check_metadata(request.metadata)
     check_attempts(request.max_attempts)
 
@@ -168,10 +171,11 @@ def check_image(image: ImageCreate) -> None:
         reject("checksum", image.checksum, "is not a SHA-256 in hexadecimal", "use what sha256sum prints")
     check_number("min_disk_gib", image.min_disk_gib, minimum=0)
     check_number("min_ram_mib", image.min_ram_mib, minimum=0)
-    for field in ("architecture", "hypervisor_type", "image_type", "backup_type"):
+    for field in ("architecture", "hypervisor_type"):
         check_optional_text(f"properties.{field}", getattr(image.properties, field))
-    if image.properties.instance_uuid is not None:
-        check_uuid("properties.instance_uuid", image.properties.instance_uuid)
+    for field in MADE_OF_SERVERS:
+        if (value := getattr(image.properties, field)) is not None:
+            reject(f"properties.{field}", value, "is for images that are made of servers", "leave it out")
 
 
 def check_keypair(keypair: KeyPair) -> None:

@@ -25,7 +25,7 @@ from tests.faults.files import VOLATILE, held, stored
 Row = dict[str, str]
 OWED, SERVER, UNDER_WAY = "owed_work", "<server>", "under way"
 # Histories grow with everything that happens.
-HISTORIES = {"server_event"}
+HISTORIES = {"server_event", "deleted_image"}
 KEPT = re.compile(r"(.*/)?volumes/")
 
 

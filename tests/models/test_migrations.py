@@ -100,5 +100,38 @@ def test_servers_that_were_there_keep_the_key_pairs_that_their_projects_have_und
     assert kept == {"with": {"alice": "ssh-ed25519 blue"}, "of another project": {"alice": "ssh-ed25519 red"}}
 
 
+def test_images_that_are_gone_already_are_known_as_deleted_where_a_server_may_stand_on_them(database_url: str) -> None:
+    database = Database(database_url)
+    values: dict[str, str | None] = {"now": "2026-01-01 00:00:00", "deleted": None, "key": None, "project": "blue"}
+    image = text(
+        "INSERT INTO image (id, name, project, status, disk_format, size_bytes, virtual_size_bytes, checksum, "
+        "min_disk_gib, min_ram_mib, properties, created_at) "
+        "VALUES ('there', 'there', 'blue', 'active', 'raw', 0, 0, '', 0, 0, '{}', '2026-01-01 00:00:00')"
+    )
+    device = text(
+        "INSERT INTO block_device (id, server_id, position, kind, device, size_bytes, source_type, destination_type, "
+        "bootable, delete_on_termination, image_id) "
+        "VALUES (:id, :server, 0, 'root', 'vda', 1, 'image', 'local', true, true, :id)"
+    )
+    with database.connect() as connection:
+        migrate(connection, "0007")
+        connection.execute(image)
+        for server in (
+            {"id": "living"},
+            {"id": "unshelved", "project": "red"},
+            {"id": "gone", "deleted": values["now"]},
+        ):
+            connection.execute(SERVER, values | server)
+        connection.execute(text("UPDATE server SET image_id = 'of ' || id"))
+        connection.execute(text("UPDATE server SET image_id = 'there' WHERE id = 'unshelved'"))
+        for image_id, server_id in (("of living", "living"), ("shelved", "unshelved"), ("lost", "gone")):
+            connection.execute(device, {"id": image_id, "server": server_id})
+        migrate(connection, "0008")
+        known = connection.execute(text("SELECT id, project, checksum FROM deleted_image")).all()
+    database.close()
+
+    assert sorted(map(tuple, known)) == [("of living", "blue", ""), ("shelved", "red", "")]
+
+
 def test_there_are_migrations_to_look_at() -> None:
     assert STEPS

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from hostler import Client
 from hostler.contract.errors import Conflict, ImageRejected, InvalidRequest, OperationFailed
 from hostler.contract.names import image_workflow_id
 from hostler.contract.resources import DiskFormat
@@ -98,6 +99,27 @@ async def test_the_uuid_of_an_image_is_its_own(cloud: Cloud, disk: Path) -> None
 
     assert await cloud.client.images.show("mine") == image
     assert image.id in stored(cloud)
+
+
+async def test_the_uuid_of_a_deleted_image_is_given_to_no_other_file_and_no_other_project(
+    cloud: Cloud, disk: Path, tmp_path: Path
+) -> None:
+    image = await cloud.client.images.create("mine", disk)
+    await cloud.client.images.delete("mine")
+    before = stored(cloud)
+    other = tmp_path / "other.raw"
+    other.write_bytes(b"x" * 2**20)
+
+    with pytest.raises(ImageRejected, match="was another file") as refused:
+        await cloud.client.images.create("mine", other, disk_format="raw", image_id=image.id)
+    async with await Client.connect(cloud.settings, project="theirs") as stranger:
+        with pytest.raises(Conflict, match="of another project"):
+            await stranger.images.create("mine", disk, image_id=image.id)
+
+    assert (refused.value.detail.field, refused.value.detail.value) == ("checksum", image.checksum)
+    assert (rows(cloud, image.id), stored(cloud)) == (None, before)
+    again = await cloud.client.images.create("mine", disk, image_id=image.id)
+    assert (again.id, again.checksum) == (image.id, image.checksum)
 
 
 async def test_imports_of_the_same_image_at_once_are_one(cloud: Cloud, disk: Path) -> None:

@@ -1,8 +1,9 @@
 """Images; importing one is a workflow."""
 
 import asyncio
+from functools import partial
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 from temporalio import activity
 
 from activities.control.find import find
@@ -13,7 +14,7 @@ from hostler.contract.calls import DELETE_IMAGE, LIST_IMAGES, SHOW_IMAGE, Filter
 from hostler.contract.errors import Conflict
 from hostler.contract.names import image_workflow_id, server_workflow_id
 from hostler.contract.resources import Image, ImageStatus, ImageType
-from models import Database, Server
+from models import Database, Server, drop_image
 from models import Image as Row
 
 
@@ -77,10 +78,4 @@ class ImageCalls:
 
     def _remove(self, image_id: str) -> None:
         self._store.remove(image_id)
-        self._database.run(lambda session: _forget(session, image_id))
-
-
-def _forget(session: Session, image_id: str) -> None:
-    row = session.get(Row, image_id)
-    if row is not None:
-        session.delete(row)
+        self._database.run(partial(drop_image, image_id=image_id))

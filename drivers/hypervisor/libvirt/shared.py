@@ -277,8 +277,8 @@ def _as_it_is(disk: GuestDisk, path: Path, base: Path | None) -> GuestDisk:
             f"{path} is made over image {Path(beneath).name}, which cannot be had",
             field="image",
             value=Path(beneath).name,
-            remedy="import it again under its UUID (hostler image create --id), or wait for the host; if the server is "
-            f"to be built from its image, without what it had: move {path.parent} away",
+            remedy="import the same file again under its UUID (hostler image create --id), or wait for the host; if "
+            f"the server is to be built from its image, without what it had: move {path.parent} away",
         )
     if beneath != str(base):
         raise _elsewhere(path, beneath, base)

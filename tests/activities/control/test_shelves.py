@@ -15,7 +15,7 @@ from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.contract.servers import OperationName
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.settings import Settings
-from models import Allocation, BlockDevice, Database, Image, Server
+from models import Allocation, BlockDevice, Database, DeletedImage, Image, Server
 from tests.activities.control.test_guest_plans import a_host_with_a_server
 from tests.activities.given import log, uuid
 from tests.rows import add
@@ -47,7 +47,7 @@ def image(database: Database, store: LocalImageStore, tmp_path: Path) -> Image:
     file = tmp_path / "disk.raw"
     file.write_bytes(bytes(2**20))
     image = Image(id=uuid(), name="web-shelved", disk_format=DiskFormat.RAW, status=ImageStatus.ACTIVE)
-    store.add(image.id, file, DiskFormat.RAW, None, lambda done, total: None)
+    image.checksum = store.add(image.id, file, DiskFormat.RAW, None, lambda done, total: None).checksum
     add(database, image)
     return image
 
@@ -162,7 +162,9 @@ def test_back_it_stands_on_the_image_which_is_gone_also_when_it_broke_in_between
     with database.read() as session:
         assert session.get(Image, image.id) is None
         root = session.exec(select(BlockDevice).where(col(BlockDevice.server_id) == server.id)).one()
+        kept = session.get_one(DeletedImage, image.id)
     assert root.image_id == image.id
+    assert (kept.project, kept.checksum) == (image.project, image.checksum)
     assert row(database, server).image_id == server.image_id
 
 

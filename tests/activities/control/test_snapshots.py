@@ -19,7 +19,7 @@ from hostler.contract.resources import DiskFormat, ImageStatus, ImageType
 from hostler.contract.servers import OperationName
 from hostler.contract.states import TaskState, VmState
 from hostler.settings import Settings
-from models import BlockDevice, Database, Image, Server, now
+from models import BlockDevice, Database, DeletedImage, Image, Server, now
 from tests.activities.control.test_guest_plans import a_host_with_a_server
 from tests.activities.given import uuid
 from tests.rows import add
@@ -94,6 +94,18 @@ def test_another_images_uuid_is_refused_and_the_server_is_free(
     with pytest.raises(Conflict, match="taken by image theirs"):
         snapshots.begin_snapshot(begin(server, image_id=taken.id))
 
+    with database.read() as session:
+        assert session.get_one(Server, server.id).operation_id is None
+
+
+def test_a_deleted_images_uuid_is_refused(snapshots: Snapshots, database: Database, server: Server) -> None:
+    deleted = DeletedImage(id=uuid(), project=server.project, checksum="")
+    add(database, deleted)
+
+    with pytest.raises(Conflict, match="taken by an image that was deleted"):
+        snapshots.begin_snapshot(begin(server, image_id=deleted.id))
+
+    assert image(database, deleted.id) is None
     with database.read() as session:
         assert session.get_one(Server, server.id).operation_id is None
 
@@ -175,3 +187,19 @@ def test_a_rotation_that_broke_after_a_file_was_removed_is_done_again(
     with database.read() as session:
         assert set(session.exec(select(Image.name).where(Image.name != "base"))) == {"0", "3"}
     assert set(store.images()) == {backups[0], backups[3]}
+
+
+def test_a_rotation_counts_and_removes_no_other_projects_images_whatever_they_say(
+    snapshots: Snapshots, database: Database, server: Server, store: LocalImageStore
+) -> None:
+    """An import could say so before it was refused that."""
+    properties: dict[str, str | None] = {"image_type": "backup", "backup_type": "daily", "instance_uuid": server.id}
+    values: dict[str, Any] = {"disk_format": DiskFormat.RAW, "status": ImageStatus.ACTIVE, "properties": properties}
+    ours = values | {"project": server.project, "created_at": now() - timedelta(days=1)}
+    theirs = values | {"project": "red"}
+    add(database, Image(id=uuid(), name="ours", **ours), *(Image(id=uuid(), name=f"{n}", **theirs) for n in range(2)))
+
+    snapshots.rotate_backups(RotateBackups(server_id=server.id, backup_type="daily", rotation=1))
+
+    with database.read() as session:
+        assert set(session.exec(select(Image.name).where(Image.name != "base"))) == {"ours", "0", "1"}
