@@ -13,7 +13,8 @@ class Allocation(Table, table=True):
 
     A server that moved keeps its `former` one, on either host, until the move is confirmed or reverted.
 
-    Owner: the operation that holds the server, through `scheduler.reservation`.
+    Owner: the operation that holds the server, through `scheduler.reservation`; a rebuild, which may change
+    `disk_gib`, through `activities.control.room`.
     """
 
     server_id: str = Field(primary_key=True, foreign_key="server.id", sa_type=Uuid)

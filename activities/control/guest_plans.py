@@ -59,7 +59,7 @@ def plan_guest(
         ),
         image=root.image if root is not None and local_root else None,
         volumes=[_work(session, disk.volume_id) for disk in disks if disk.volume_id is not None],
-        disk_gib=-(-sum(disk.size_bytes for disk in disks if disk.volume_id is None) // GIB),
+        disk_gib=gib_of(disks),
         architecture=properties.get("architecture"),
         hypervisor_type=properties.get("hypervisor_type"),
     )
@@ -81,6 +81,11 @@ def disks_of(session: Session, row: Server) -> list[GuestDisk]:
         )
         for device in session.exec(query)
     ]
+
+
+def gib_of(disks: Sequence[GuestDisk]) -> int:
+    """What the disks take of a host, in whole GiB."""
+    return -(-sum(disk.size_bytes for disk in disks if disk.volume_id is None) // GIB)
 
 
 def resized(disks: Sequence[GuestDisk], old: Flavor, new: Flavor) -> list[GuestDisk]:

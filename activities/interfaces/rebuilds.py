@@ -51,6 +51,7 @@ class Rebuilds(ABC):
 
         Raises:
             NotFound, InvalidState, ServerBusy, InvalidRequest, Conflict
+            NoValidHost: the server's host has no room for the image.
         """
 
     @activity.defn(name="finish_rebuild")

@@ -68,6 +68,8 @@ class Servers(Moves):
     ) -> Operation:
         """Build a server. Two calls with the same `server_id` build one.
 
+        Without a config drive it can be given neither a key nor user data.
+
         Args:
             networks: names or UUIDs, or requests that ask for an address too.
             user_data: bytes as they are, or text that is base64 already.
@@ -212,10 +214,12 @@ class Servers(Moves):
     ) -> Operation:
         """Make a server's root disk anew; what is on it is lost, the server's UUID, addresses and volumes stay.
 
+        One without a config drive cannot be given a key, user data or a password.
+
         Args:
             image: None is the one that it has.
             key_name, user_data: as in `boot`; None leaves what there is, an empty one takes it away.
-            admin_password: for the guest's cloud-init; None leaves what there is.
+            admin_password: for the default user of cloud-init or cloudbase-init; None leaves what there is.
             preserve_ephemeral: keep its ephemeral disks as they are.
         """
         return await self._operate(

@@ -139,6 +139,22 @@ def check_user_data(user_data: str | None) -> None:
         reject("user_data", f"{len(user_data)} characters", "is not base64", "encode it, as `base64 -w0 FILE` does")
 
 
+def check_config_drive(
+    config_drive: bool, *, key_name: str | None, user_data: str | None, admin_password: str | None = None
+) -> None:
+    """What a guest learns from its config drive alone is given to none that has none; an empty one takes something
+    away. Secrets are not shown.
+    """
+    for field, value in {"key_name": key_name, "user_data": user_data, "admin_password": admin_password}.items():
+        if value and not config_drive:
+            reject(
+                field,
+                value if field == "key_name" else f"{len(value)} characters",
+                "would not reach the guest, which has no config drive",
+                "leave it out, or boot a server with a config drive",
+            )
+
+
 def check_password(password: str | None) -> None:
     """None, or 1 to `MAX_PASSWORD` printable characters. It is secret: no error shows it."""
     if password is None:

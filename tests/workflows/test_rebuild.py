@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlmodel import select
 
 import workflows.rebuild
 import workflows.source
@@ -24,7 +25,7 @@ from hostler.contract.resources import DiskFormat, ImageStatus
 from hostler.contract.servers import Server
 from hostler.contract.states import PowerState, VmState
 from hostler.settings import SimulatedFault
-from models import Flavor, Image, KeyPair
+from models import Allocation, Flavor, Image, KeyPair
 from models import Server as Row
 from tests.cloud import DEMO, LIMIT, Cloud, World, breaks, refuses
 from tests.leaks import Leaks, raw_records, readable_payloads, rows
@@ -219,6 +220,34 @@ async def test_a_disk_that_is_as_large_as_its_image_is_as_large_as_the_next_one(
 
     assert server.devices[0].size_bytes != image.virtual_size_bytes
     assert shown.devices[0].size_bytes == image.virtual_size_bytes
+
+
+async def test_a_disk_that_would_grow_takes_its_room_while_it_is_made_and_gives_it_back_when_that_is_undone(
+    cloud: Cloud,
+) -> None:
+    cloud.add(Flavor(id=str(uuid4()), name="any", vcpus=1, ram_mib=128, disk_gib=0))
+    image = await cloud.client.images.show(await snapshot(cloud, await cloud.booted("golden")))
+    server = await cloud.booted(flavor="any")
+    assert disk_taken(cloud, server) == 1
+    with cloud.database.write() as session:
+        session.get_one(Image, image.id).virtual_size_bytes = 200 * 2**30
+    held = cloud.stage.hold("spawn")
+    cloud.stage.fail("resume_guest", FOR_GOOD)
+
+    rebuild = await cloud.client.servers.rebuild(server.id, image=image.id)
+    await held.reached.wait()
+    assert disk_taken(cloud, server) == 200
+    held.go_on.set()
+    await cloud.failure(rebuild)
+
+    assert disk_taken(cloud, server) == 1
+    assert await cloud.client.servers.show(server.id) == server
+
+
+def disk_taken(cloud: Cloud, server: Server) -> int:
+    """GiB that the scheduler counts."""
+    with cloud.database.read() as session:
+        return session.exec(select(Allocation.disk_gib).where(Allocation.server_id == server.id)).one()
 
 
 # What reaches the guest.

@@ -1,7 +1,8 @@
 """The config drive: a small ISO 9660 image with all that a guest may know of itself.
 
 Format: OpenStack's, read by cloud-init and its like from `openstack/latest/` on a volume with the label config-2.
-Source: "Metadata" in Nova's user guide, nova/api/metadata/base.py, nova/virt/netutils.py.
+Source: "Metadata" in Nova's user guide, nova/api/metadata/base.py, nova/virt/netutils.py; of `vendor_data.json`
+cloudinit/sources/__init__.py and cloudinit/config/cc_set_passwords.py.
 """
 
 import base64
@@ -57,7 +58,7 @@ def documents(guest: GuestSpec) -> dict[str, bytes]:
     files = {
         "meta_data.json": _json(meta_data(guest)),
         "network_data.json": _json(network_data(guest.ports)),
-        "vendor_data.json": _json({}),
+        "vendor_data.json": _json(vendor_data(guest)),
     }
     if guest.user_data is not None:
         try:
@@ -83,6 +84,18 @@ def meta_data(guest: GuestSpec) -> dict[str, Any]:
         "devices": [],
         **password,
     }
+
+
+def vendor_data(guest: GuestSpec) -> dict[str, Any]:
+    """`vendor_data.json`. cloud-init does not look at `admin_pass`, and sets a password for its default user by this.
+
+    User data that say otherwise have precedence. Whether a password will do for SSH is left to the image and to them.
+    """
+    if guest.admin_password is None:
+        return {}
+    config = {"password": guest.admin_password, "chpasswd": {"expire": False}}
+    # JSON is YAML but for its escapes of what is beyond the basic plane: YAML takes them for two characters.
+    return {"cloud-init": f"#cloud-config\n{json.dumps(config, ensure_ascii=False)}\n"}
 
 
 def network_data(ports: list[PortBinding]) -> dict[str, Any]:

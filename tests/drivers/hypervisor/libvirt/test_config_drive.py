@@ -8,6 +8,7 @@ from typing import Any
 
 import pycdlib
 import pytest
+import yaml  # type: ignore[import-untyped]  # it ships no types
 
 from drivers.hypervisor.libvirt.config_drive import hostname, write_config_drive
 from hostler.contract.errors import InvalidRequest
@@ -64,6 +65,19 @@ def test_tells_the_guest_what_it_is(tmp_path: Path) -> None:
 def test_tells_the_guest_a_password_where_one_was_set(tmp_path: Path) -> None:
     spec = guest(admin_password="correct horse")
     assert document(spec, tmp_path, "meta_data.json")["admin_pass"] == "correct horse"
+
+
+@pytest.mark.parametrize(
+    "password", ["correct horse", "no", "007", " '\"\\: #{%@ ", "пароль", "\U0001f434", "x" * 255], ids=str.__repr__
+)
+def test_cloud_init_reads_the_password_from_the_vendors_cloud_config(tmp_path: Path, password: str) -> None:
+    config = document(guest(admin_password=password), tmp_path, "vendor_data.json")["cloud-init"]
+    assert config.startswith("#cloud-config\n")
+    assert yaml.safe_load(config) == {"password": password, "chpasswd": {"expire": False}}
+
+
+def test_without_a_password_the_vendor_has_nothing_to_say(tmp_path: Path) -> None:
+    assert document(guest(), tmp_path, "vendor_data.json") == {}
 
 
 def test_tells_the_guest_its_networks(tmp_path: Path) -> None:
