@@ -234,16 +234,16 @@ async def nudge(temporal: Temporal, database: Database, alive: Alive, every: tim
 async def nudge_once(temporal: Temporal, database: Database, alive: Alive) -> None:
     """What `nudge` does each time."""
     hosts = [host for host in await asyncio.to_thread(_owing, database) if host.id in alive()]
-    await asyncio.gather(*(_ask_again(temporal, host) for host in hosts))
+    await asyncio.gather(*(_ask_again(temporal, host, alive) for host in hosts))
 
 
-async def _ask_again(temporal: Temporal, host: HostRegistration) -> None:
+async def _ask_again(temporal: Temporal, host: HostRegistration, alive: Alive) -> None:
     """Register it as it registered last, if it answers: one that has just died is taken to be up for a while.
 
-    To register lifts the word that it is down.
+    To register lifts the word that it is down, and that may be younger than the question.
     """
     try:
-        if not await temporal.answers(HostRef(id=host.id, name=host.name)):
+        if not await temporal.answers(HostRef(id=host.id, name=host.name)) or host.id not in alive():
             return
         await temporal.client.start_workflow(
             REGISTER_HOST,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -39,6 +40,7 @@ RETRY_SECONDS = 2.0
 POLLERS, POLLERS_OF_MANY = 5, 1
 MANY = 20
 REGISTRATIONS_AT_ONCE = 20
+RESTORE_SECONDS, SAY_SECONDS = 5.0, 60.0
 LONG_STEPS = 200
 """Copies and snapshots that go on for hours beside the others, which would else wait, and take the host for silent."""
 
@@ -119,6 +121,7 @@ def _duties(client: Client, machine: Machine, turns: asyncio.Semaphore) -> list[
         register(client, machine, turns),
         forward_events(client, machine),
         forward_power(client, machine.id, machine.hypervisor),
+        restore(machine),
     ]
 
 
@@ -175,3 +178,18 @@ async def forward_events(client: Client, machine: Machine) -> None:
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
             break
+
+
+async def restore(machine: Machine) -> None:
+    """Let guests go on that something left half done keeps; says now and then which of them still hang."""
+    said = -SAY_SECONDS
+    while True:
+        try:
+            hanging = await machine.hypervisor.restore()
+            if hanging and time.monotonic() - said >= SAY_SECONDS:
+                said = time.monotonic()
+                for server_id, reason in hanging.items():
+                    logger.warning("guest %s may hang: %s", server_id, reason, extra={"host": machine.name})
+        except Exception:
+            logger.exception("could not see to guests that may hang", extra={"host": machine.name})
+        await asyncio.sleep(RESTORE_SECONDS)

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from functools import partial
+from uuid import NAMESPACE_URL, uuid5
 
 from sqlmodel import Session, col, select
 from temporalio import activity
@@ -10,13 +11,15 @@ from activities.control.disks import GIB, plan_disks
 from activities.control.events import is_late, write_events
 from activities.control.find import check_zone, find, find_flavor, find_host, find_keypair
 from activities.control.limits import limits_of
-from activities.control.migrations import abandon_move, end_migrations
+from activities.control.migrations import abandon_move, end_migrations, open_migration
 from activities.control.quotas import check_quota
+from activities.control.room import match_disks
 from activities.control.taking import let_go, take
 from activities.control.targets import target_of
 from activities.control.user_data import seal
 from activities.control.views import flavor_view, server_view
 from activities.interfaces import servers as interface
+from activities.interfaces.guests import Guests
 from activities.interfaces.servers import (
     AcceptBoot,
     Activate,
@@ -24,20 +27,25 @@ from activities.interfaces.servers import (
     BootPlan,
     EventLog,
     Note,
+    ServerRef,
     SetTaskState,
     Settle,
     Target,
 )
+from hostler.contract.audit import FindingKind
 from hostler.contract.errors import Conflict, HostlerError, NotFound
 from hostler.contract.resources import Flavor, VolumeStatus
-from hostler.contract.servers import BootRequest, Fault, MigrationStatus, NetworkRequest, OperationName, Server
+from hostler.contract.servers import BootRequest, Fault, MigrationStatus, NetworkRequest, OperationName, Server, Step
 from hostler.contract.states import PowerState, TaskState, VmState, status
 from hostler.contract.validation import check_boot
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import Database, Network, ServerEvent, Volume, lock_quota, now
+from models import Database, Network, OwedWork, ServerEvent, Volume, bump_generation, enter_owed, lock_quota, now
 from models import Server as Row
 from scheduler.reservation import release, release_former, release_others
+
+POWERED = ((VmState.ACTIVE, PowerState.RUNNING), (VmState.STOPPED, PowerState.SHUTDOWN))
+DROP_FORMER = Guests.drop_former_guest.__name__
 
 
 class Servers(interface.Servers):
@@ -172,8 +180,13 @@ class Servers(interface.Servers):
         def change(session: Session) -> Server:
             row = _row(session, call.server_id)
             if row.operation_id == call.run_id:
+                if _keeps_guest_in_place(session, row, call):
+                    _owe_former(session, row, call.run_id)
                 _settle(row, call)
                 abandon_move(session, row, call.run_id)
+                # Of a server in error nobody knows which disk it has: one rebuild may have been cut short.
+                if call.events.operation is OperationName.REBUILD and row.vm_state is not VmState.ERROR:
+                    match_disks(session, row)
                 if not call.keeps_others:
                     release_others(session, row.id, row.host_id)
                 write_events(session, call.events)
@@ -209,6 +222,48 @@ def _settle(row: Row, call: Settle) -> None:
         row.fault = Fault(created_at=now(), error=call.error).model_dump(mode="json")
     elif call.vm_state not in (None, VmState.ERROR):
         row.fault = None
+
+
+def _keeps_guest_in_place(session: Session, row: Row, call: Settle) -> bool:
+    """Whether a rebuild of the server in error was cut short, and its guest was now switched on or off as it is.
+
+    Whoever asked for that has chosen it. There is one in its place: the host has said what it is since, and would have
+    refused without. Left there, the former one would keep the server from moving, and replace the other one day, when a
+    rebuild of the server, in error again, brings it back.
+    """
+    if call.events.operation not in (OperationName.STOP, OperationName.REBOOT) or row.vm_state is not VmState.ERROR:
+        return False
+    if (call.vm_state, call.power_state) not in POWERED or open_migration(session, row.id) is not None:
+        return False
+    return _was_rebuilt_last(session, row.id)
+
+
+def _was_rebuilt_last(session: Session, server_id: str) -> bool:
+    """Whether the last operation on the server that was cut short was a rebuild, and nobody has cleared up since."""
+    query = select(ServerEvent).where(
+        ServerEvent.server_id == server_id, col(ServerEvent.operation) == OperationName.AUDIT
+    )
+    steps = [Step.model_validate(row.step) for row in session.exec(query.order_by(col(ServerEvent.id)))]
+    steps = [step for step in steps if step.name in (FindingKind.LOST_OPERATION, DROP_FORMER)]
+    rebuilding = f"was {status(VmState.ACTIVE, TaskState.REBUILDING)}"
+    return bool(steps) and (steps[-1].note or "").endswith(rebuilding)
+
+
+def _owe_former(session: Session, row: Row, run_id: str) -> None:
+    """Its host is to remove the guest that the rebuild has set aside, if it had come that far."""
+    assert row.host_id is not None
+    bump_generation(session, row.host_id)
+    enter_owed(
+        session,
+        OwedWork(
+            id=str(uuid5(NAMESPACE_URL, f"{run_id}/former")),
+            host_id=row.host_id,
+            server_id=row.id,
+            activity=DROP_FORMER,
+            argument=ServerRef(server_id=row.id, run_id=run_id).model_dump(mode="json"),
+            reason=f"a rebuild of server {row.name} was cut short, and the guest in place is the one that is kept",
+        ),
+    )
 
 
 def _new_row(call: AcceptBoot, plan: BootPlan) -> Row:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import workers.host
 import workflows.imaging
+from drivers.hypervisor.simulated import SimulatedHypervisor
 from hostler.client import Operation
 from hostler.contract.errors import (
     Cancelled,
@@ -451,3 +453,18 @@ async def test_a_try_that_comes_when_the_image_is_made_writes_no_file(
 
     assert cloud.stage.names().count("snapshot_guest") == 2
     assert list(cloud.settings.images_dir.rglob(image.id)) == [file_of(cloud, image.id)]
+
+
+async def test_a_guest_that_one_left_frozen_is_seen_to_as_long_as_its_hosts_worker_runs(
+    start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    async def restore(self: SimulatedHypervisor) -> dict[str, str]:
+        asked.append(self)
+        return {}
+
+    monkeypatch.setattr(SimulatedHypervisor, "restore", restore)
+    monkeypatch.setattr(workers.host, "RESTORE_SECONDS", 0.01)
+    cloud = await start_cloud()
+    await eventually(lambda: all(asked.count(machine.hypervisor) > 1 for machine in cloud.machines))

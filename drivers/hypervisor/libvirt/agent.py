@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 CHANNEL = "org.qemu.guest_agent.0"
 ANSWER_SECONDS = 60
 """How long it may take to flush and freeze. libvirt itself would wait for ever."""
+THAW_SECONDS = 10
+"""How long an agent has that is asked again and again: another guest may be waiting for its turn."""
 THAWS = 3
 REMEDY = "install qemu-guest-agent in the guest and let it run, or make the snapshot without quiesce"
 
@@ -24,36 +26,52 @@ REMEDY = "install qemu-guest-agent in the guest and let it run, or make the snap
 def frozen(domain: libvirt.virDomain, must: bool, mark: Path) -> Iterator[None]:
     """Freeze the guest's file systems for the block if there is an agent that does it; whatever happens, thaw them.
 
-    While they may be frozen the file `mark` is there: for the worker that comes after one that dies meanwhile.
+    While they may be frozen the file `mark` is there, for whoever thaws them then: see `thaw_left`.
 
     Raises:
         InvalidState: it `must` be, and cannot.
     """
     with libvirt_errors(Unavailable):
-        reason = _unfit(domain)
+        reason, start = _unfit(domain), str(domain.ID())
     if reason:
         _refuse(domain, reason, must)
         yield
         return
-    mark.touch()
+    mark.write_text(start)
     try:
         _freeze(domain, must)
         yield
     finally:
-        thaw(domain, mark)  # also when it said no: an agent that was too slow may have done it since
+        _thaw(domain, mark)  # also when it said no: an agent that was too slow may have done it since
 
 
-def thaw(domain: libvirt.virDomain, mark: Path) -> None:
-    """Thaw the guest's file systems; `mark` stays when nobody can say that they are."""
-    for last in [False] * (THAWS - 1) + [True]:
-        try:
-            domain.agentSetResponseTimeout(ANSWER_SECONDS)
-            domain.fsThaw()
-            mark.unlink(missing_ok=True)
+def thaw_left(domain: libvirt.virDomain, mark: Path) -> str:
+    """Thaw the file systems of a guest that is on and has this `mark`, which stays when nobody can say that they are.
+
+    Answers why not, or nothing. In a guest that was started since the mark was made none is frozen.
+    """
+    if mark.read_text() in ("", str(domain.ID())):  # a worker that died, or of a former release, wrote no more
+        return _try_to_thaw(domain, mark, THAW_SECONDS)
+    mark.unlink(missing_ok=True)
+    return ""
+
+
+def _thaw(domain: libvirt.virDomain, mark: Path) -> None:
+    for _ in range(THAWS):
+        reason = _try_to_thaw(domain, mark, ANSWER_SECONDS)
+        if not reason:
             return
-        except libvirt.libvirtError as error:
-            if last:
-                logger.error("the file systems of guest %s may be frozen: %s", domain.UUIDString(), one_line(error))
+    logger.error("the file systems of guest %s may be frozen: %s", domain.UUIDString(), reason)
+
+
+def _try_to_thaw(domain: libvirt.virDomain, mark: Path, seconds: int) -> str:
+    try:
+        domain.agentSetResponseTimeout(seconds)
+        domain.fsThaw()
+    except libvirt.libvirtError as error:
+        return one_line(error)
+    mark.unlink(missing_ok=True)
+    return ""
 
 
 def _unfit(domain: libvirt.virDomain) -> str:

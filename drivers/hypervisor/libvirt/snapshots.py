@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import libvirt
 from lxml import etree
@@ -50,6 +51,7 @@ class Snapshots:
     def __init__(self, domains: Domains, blocking: BlockingCalls) -> None:
         self._domains = domains
         self._blocking = blocking
+        self._agents: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def take(self, files: GuestFiles, target: Path, quiesce: bool, report: Report) -> DiskFormat:
         """See `HypervisorDriver.snapshot`."""
@@ -65,13 +67,28 @@ class Snapshots:
             raise
         return DiskFormat.QCOW2
 
-    def thaw(self, files: GuestFiles) -> None:
-        """Let a guest go on whose file systems a worker that died has left frozen. One that is off has none; blocks."""
+    async def thaw(self, files: GuestFiles) -> str:
+        """Let a guest go on whose file systems were left frozen. Answers why that cannot be, or nothing.
+
+        What a snapshot freezes at this very moment is left to it, but not what it has left while it copies.
+        """
+        agent_of_guest = self._agent(files)
+        if agent_of_guest.locked():
+            return ""
+        async with agent_of_guest:
+            return await self._blocking.run(self._thaw, files)
+
+    def _thaw(self, files: GuestFiles) -> str:
         server_id = files.directory.name
-        if files.freezing.exists() and not self._domains.is_off(server_id):
-            agent.thaw(self._domains.get(server_id), files.freezing)
-        else:
-            files.freezing.unlink(missing_ok=True)
+        with suppress(NotFound, FileNotFoundError):  # it is being removed
+            if files.freezing.exists() and not self._domains.is_off(server_id):
+                return agent.thaw_left(self._domains.get(server_id), files.freezing)
+        files.freezing.unlink(missing_ok=True)  # what is off has no file systems
+        return ""
+
+    def _agent(self, files: GuestFiles) -> asyncio.Lock:
+        """Held by whoever has the guest's agent freeze and thaw."""
+        return self._agents.setdefault(files.directory.name, asyncio.Lock())
 
     async def _convert(self, files: GuestFiles, target: Path, report: Report) -> None:
         size = await self._blocking.run(virtual_size, files.root_disk)
@@ -99,7 +116,8 @@ class Snapshots:
             await self._blocking.run(_make_anew, target, size)
             await self._blocking.run(_check_room, target, files.root_disk)
             try:
-                await self._blocking.run(_begin, domain, disk, target, quiesce, files.freezing)
+                async with self._agent(files):
+                    await self._blocking.run(_begin, domain, disk, target, quiesce, files.freezing)
                 while progress := await self._blocking.run(_progress, domain):
                     said = str(progress)
                     report(said)

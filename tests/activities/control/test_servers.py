@@ -6,8 +6,10 @@ from datetime import timedelta
 import pytest
 from sqlmodel import select
 
+from activities.control.migrations import new_migration
 from activities.control.servers import Servers
 from activities.interfaces.servers import Activate, Begin, Note, SetTaskState, Settle
+from hostler.contract.audit import FindingKind
 from hostler.contract.errors import (
     Conflict,
     HostlerError,
@@ -18,10 +20,10 @@ from hostler.contract.errors import (
     Unavailable,
 )
 from hostler.contract.resources import VolumeStatus
-from hostler.contract.servers import Choice, Hold, OperationName, Step, StepStatus
+from hostler.contract.servers import Choice, Hold, MigrationKind, OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.settings import SchedulerSettings, Settings, TimeoutSettings
-from models import Database, Image, KeyPair, Quota, Server, ServerEvent, Volume, now
+from models import Database, Image, KeyPair, OwedWork, Quota, Server, ServerEvent, Volume, now
 from tests.activities.given import accept, boot_request, log, uuid
 from tests.rows import a_host, add
 
@@ -300,6 +302,95 @@ class TestTheEnd:
         servers.activate(activation(request.server_id, host.id))
         with catalogue.read() as session:
             assert session.get_one(Volume, volume_id).status is VolumeStatus.IN_USE
+
+
+class TestAServerWhoseRebuildWasCutShort:
+    """There may be two guests of it on its host, and one of them is in its place."""
+
+    @pytest.fixture
+    def in_error(self, catalogue: Database, active: str) -> str:
+        """The server as the audit gives it back, held by an operation."""
+        with catalogue.write() as session:
+            held = session.get_one(Server, active)
+            held.vm_state, held.operation_id = VmState.ERROR, NEXT_RUN
+        self.tell(catalogue, active, FindingKind.LOST_OPERATION, f"run {RUN} is gone: ERROR, was REBUILD")
+        self.tell(catalogue, active, FindingKind.POWER_STATE, "its guest is paused")
+        return active
+
+    def tell(self, database: Database, server_id: str, name: str, note: str) -> None:
+        """Something that the audit has to say."""
+        step = Step(name=name, status=StepStatus.DONE, note=note).model_dump(mode="json")
+        event = ServerEvent(server_id=server_id, run_id=uuid(), operation=OperationName.AUDIT, position=0, step=step)
+        add(database, event)
+
+    def owed(
+        self,
+        servers: Servers,
+        database: Database,
+        server_id: str,
+        operation: OperationName = OperationName.REBOOT,
+        vm_state: VmState = VmState.ACTIVE,
+        power_state: PowerState | None = PowerState.RUNNING,
+    ) -> list[str]:
+        """What its host owes when the operation has ended so."""
+        history = log(server_id, NEXT_RUN, "begin", "settle").model_copy(update={"operation": operation})
+        call = Settle(server_id=server_id, run_id=NEXT_RUN, vm_state=vm_state, power_state=power_state, events=history)
+        assert servers.settle(call) == servers.settle(call)
+        with database.read() as session:
+            host_id = session.get_one(Server, server_id).host_id
+            works = session.exec(select(OwedWork)).all()
+            assert all((work.host_id, work.server_id) == (host_id, server_id) for work in works)
+            return [work.activity for work in works]
+
+    @pytest.mark.parametrize(
+        "ended",
+        [
+            (OperationName.REBOOT, VmState.ACTIVE, PowerState.RUNNING),
+            (OperationName.STOP, VmState.STOPPED, PowerState.SHUTDOWN),
+        ],
+    )
+    def test_loses_the_former_guest_once_the_one_in_place_was_taken_as_it_is(
+        self, servers: Servers, catalogue: Database, in_error: str, ended: tuple[OperationName, VmState, PowerState]
+    ) -> None:
+        assert self.owed(servers, catalogue, in_error, *ended) == ["drop_former_guest"]
+
+    @pytest.mark.parametrize(
+        "ended",
+        [
+            (OperationName.STOP, VmState.ERROR, None),
+            (OperationName.REBOOT, VmState.ACTIVE, None),
+            (OperationName.REBOOT, VmState.ACTIVE, PowerState.NOSTATE),
+            (OperationName.REBOOT, VmState.ACTIVE, PowerState.PAUSED),
+            (OperationName.REVERT_RESIZE, VmState.ACTIVE, PowerState.RUNNING),
+        ],
+    )
+    def test_keeps_it_where_nobody_has_seen_that_one(
+        self,
+        servers: Servers,
+        catalogue: Database,
+        in_error: str,
+        ended: tuple[OperationName, VmState, PowerState | None],
+    ) -> None:
+        assert self.owed(servers, catalogue, in_error, *ended) == []
+
+    def test_keeps_it_where_a_move_is_not_over(self, servers: Servers, catalogue: Database, in_error: str) -> None:
+        with catalogue.write() as session:
+            move = new_migration(session.get_one(Server, in_error), uuid(), MigrationKind.RESIZE)
+            session.add(move)
+        assert self.owed(servers, catalogue, in_error) == []
+
+    @pytest.mark.parametrize(
+        ("name", "note"),
+        [
+            (FindingKind.LOST_OPERATION, f"run {RUN} is gone: ERROR, was ACTIVE"),
+            ("drop_former_guest", "owed since yesterday: a rebuild was cut short"),
+        ],
+    )
+    def test_is_asked_for_it_no_more_when_that_is_over(
+        self, servers: Servers, catalogue: Database, in_error: str, name: str, note: str
+    ) -> None:
+        self.tell(catalogue, in_error, name, note)
+        assert self.owed(servers, catalogue, in_error) == []
 
 
 def test_a_note_that_comes_late_does_not_take_back_what_came_after_it(

@@ -1,14 +1,19 @@
 """The agent in a guest, played by a domain that answers as libvirt does."""
 
+import asyncio
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import libvirt
 import pytest
 
+from drivers.blocking import BlockingCalls
+from drivers.hypervisor.libvirt import snapshots
 from drivers.hypervisor.libvirt.agent import THAWS, frozen
 from drivers.hypervisor.libvirt.files import GuestFiles
 from drivers.hypervisor.libvirt.snapshots import Snapshots
-from hostler.contract.errors import InvalidState, RescheduleError
+from hostler.contract.errors import InvalidState, NotFound, RescheduleError
 
 XML = "<domain><devices><channel><target name='org.qemu.guest_agent.0' state='{}'/></channel></devices></domain>"
 FROZEN_AND_THAWED = ["thaw", "freeze", "block", "thaw"]
@@ -22,6 +27,10 @@ class Domain:
         self.running = libvirt.VIR_DOMAIN_RUNNING
         self.fails: set[str] = set()
         self.calls: list[str] = []
+        self.starts = 1
+
+    def ID(self) -> int:  # noqa: N802, libvirt's name
+        return self.starts
 
     def UUIDString(self) -> str:  # noqa: N802, libvirt's name
         return "2f8a"
@@ -114,36 +123,171 @@ def test_a_thaw_that_fails_is_tried_again(domain: Domain, mark: Path, caplog: py
     assert mark.exists()
 
 
-class TestWhatADeadWorkerLeft:
+class Domains:
+    """The domains of a libvirtd with one guest."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain: Domain | None = domain
+        self.off = False
+
+    def is_off(self, server_id: str) -> bool:
+        self.get(server_id)
+        return self.off
+
+    def get(self, server_id: str) -> Domain:
+        if self.domain is None:
+            raise NotFound("no such guest")
+        return self.domain
+
+
+class TestWhatIsLeftFrozen:
     @pytest.fixture
     def files(self, tmp_path: Path) -> GuestFiles:
         files = GuestFiles(tmp_path / "guest")
         files.directory.mkdir()
-        files.freezing.touch()
         return files
 
-    def thaw(self, domain: Domain, files: GuestFiles, *, off: bool = False) -> None:
-        class Domains:
-            def is_off(self, server_id: str) -> bool:
-                return off
+    @pytest.fixture
+    def domains(self, domain: Domain) -> Domains:
+        return Domains(domain)
 
-            def get(self, server_id: str) -> Domain:
-                return domain
+    @pytest.fixture
+    async def snapshots(self, domains: Domains) -> AsyncIterator[Snapshots]:
+        blocking = BlockingCalls("test", 2)
+        yield Snapshots(domains, blocking)  # type: ignore[arg-type]  # they are played
+        await blocking.close()
 
-        Snapshots(Domains(), None).thaw(files)  # type: ignore[arg-type]  # they are played
+    @pytest.fixture
+    def left(self, domain: Domain, files: GuestFiles) -> None:
+        """A snapshot has frozen the guest, and could not thaw it."""
+        with frozen(domain, must=True, mark=files.freezing):
+            domain.fails = {"thaw"}
+        assert files.freezing.exists()
+        domain.calls, domain.fails = [], set()
 
-    def test_is_thawed_once(self, domain: Domain, files: GuestFiles) -> None:
-        self.thaw(domain, files)
-        self.thaw(domain, files)
+    @pytest.mark.usefixtures("left")
+    async def test_is_thawed_once(self, domain: Domain, files: GuestFiles, snapshots: Snapshots) -> None:
+        assert [await snapshots.thaw(files), await snapshots.thaw(files)] == ["", ""]
         assert (domain.calls, files.freezing.exists()) == (["thaw"], False)
 
-    def test_is_thawed_by_the_next_worker_when_the_agent_says_no(self, domain: Domain, files: GuestFiles) -> None:
+    @pytest.mark.parametrize("what_it_wrote", ["", "1"])
+    async def test_is_thawed_though_the_worker_that_froze_it_has_died(
+        self, domain: Domain, files: GuestFiles, snapshots: Snapshots, what_it_wrote: str
+    ) -> None:
+        files.freezing.write_text(what_it_wrote)
+        assert await snapshots.thaw(files) == ""
+        assert (domain.calls, files.freezing.exists()) == (["thaw"], False)
+
+    @pytest.mark.usefixtures("left")
+    async def test_is_asked_for_once_a_time_until_the_agent_does_it(
+        self, domain: Domain, files: GuestFiles, snapshots: Snapshots
+    ) -> None:
         domain.fails = {"thaw"}
-        self.thaw(domain, files)
+        assert "thaw is not allowed" in await snapshots.thaw(files)
+        assert (domain.calls, files.freezing.exists()) == (["thaw"], True)
         domain.fails = set()
-        self.thaw(domain, files)
+        assert await snapshots.thaw(files) == ""
         assert not files.freezing.exists()
 
-    def test_is_nothing_in_a_guest_that_is_off(self, domain: Domain, files: GuestFiles) -> None:
-        self.thaw(domain, files, off=True)
+    @pytest.mark.usefixtures("left")
+    async def test_is_thawed_by_libvirtd_as_it_is_now_and_not_by_the_one_that_froze_it(
+        self, domain: Domain, domains: Domains, files: GuestFiles, snapshots: Snapshots
+    ) -> None:
+        domain.fails, domains.domain = {"thaw"}, Domain()
+        assert await snapshots.thaw(files) == ""
+        assert (domain.calls, domains.domain.calls) == ([], ["thaw"])
+
+    @pytest.mark.usefixtures("left")
+    async def test_is_nothing_in_a_guest_that_is_off(
+        self, domain: Domain, domains: Domains, files: GuestFiles, snapshots: Snapshots
+    ) -> None:
+        domains.off = True
+        assert await snapshots.thaw(files) == ""
         assert (domain.calls, files.freezing.exists()) == ([], False)
+
+    @pytest.mark.usefixtures("left")
+    async def test_is_nothing_in_a_guest_that_was_started_since(
+        self, domain: Domain, files: GuestFiles, snapshots: Snapshots
+    ) -> None:
+        """Which may have no agent any more."""
+        domain.starts += 1
+        assert await snapshots.thaw(files) == ""
+        assert (domain.calls, files.freezing.exists()) == ([], False)
+
+    @pytest.mark.usefixtures("left")
+    async def test_is_nothing_where_there_is_no_guest(
+        self, domains: Domains, files: GuestFiles, snapshots: Snapshots
+    ) -> None:
+        domains.domain = None
+        assert await snapshots.thaw(files) == ""
+        assert not files.freezing.exists()
+
+
+class TestASnapshotThatRuns:
+    """Its copy goes on long after the moment in which the guest was to be frozen."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> GuestFiles:
+        files = GuestFiles(tmp_path / "guest")
+        files.directory.mkdir()
+        return files
+
+    @pytest.fixture
+    async def taking(
+        self, domain: Domain, files: GuestFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator["Taking"]:
+        taking = Taking(domain, files, monkeypatch)
+        taking.task = asyncio.create_task(taking.snapshots.take(files, tmp_path / "image", False, lambda said: None))
+        await taking.frozen.wait()
+        yield taking
+        taking.go_on.set()
+        taking.copied.set()
+        await taking.task
+        await taking.blocking.close()
+
+    async def test_is_left_alone_while_it_freezes_the_guest_on_purpose(
+        self, domain: Domain, files: GuestFiles, taking: "Taking"
+    ) -> None:
+        assert files.freezing.exists()
+        assert await taking.snapshots.thaw(files) == ""
+        assert domain.calls == ["thaw", "freeze"]
+
+    async def test_keeps_no_guest_frozen_that_it_could_not_thaw(
+        self, domain: Domain, files: GuestFiles, taking: "Taking"
+    ) -> None:
+        domain.fails = {"thaw"}
+        taking.go_on.set()
+        await taking.copying.wait()
+        assert files.freezing.exists()
+
+        domain.fails = set()
+        assert await taking.snapshots.thaw(files) == ""
+
+        assert not taking.task.done()
+        assert not files.freezing.exists()
+
+
+class Taking:
+    """A snapshot of a guest that is on, with libvirt's part of the copy played."""
+
+    def __init__(self, domain: Domain, files: GuestFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.frozen, self.copying = asyncio.Event(), asyncio.Event()
+        self.go_on, self.copied = threading.Event(), threading.Event()
+        self.blocking = BlockingCalls("test", 2)
+        self.snapshots = Snapshots(Domains(domain), self.blocking)  # type: ignore[arg-type]  # they are played
+        self.task: asyncio.Task[object] = asyncio.create_task(asyncio.sleep(0))
+        for name in ("abort_backup", "_make_anew", "_check_room", "_check", "_sync"):
+            monkeypatch.setattr(snapshots, name, lambda *_: None)
+        monkeypatch.setattr(snapshots, "_root_disk", lambda *_: ("vda", 1))
+        monkeypatch.setattr(snapshots, "_begin", self.begin)
+        monkeypatch.setattr(snapshots, "_progress", self.progress)
+
+    def begin(self, domain: Domain, disk: str, target: Path, quiesce: bool, freezing: Path) -> None:
+        with frozen(domain, quiesce, freezing):
+            self.loop.call_soon_threadsafe(self.frozen.set)
+            assert self.go_on.wait(30)
+
+    def progress(self, domain: Domain) -> snapshots.Progress | None:
+        self.loop.call_soon_threadsafe(self.copying.set)
+        return None if self.copied.wait(0.01) else snapshots.Progress(0, 1)
