@@ -5,16 +5,16 @@ A guest is sent so that it stands still on its new host until its former one has
 | the former host has | the new host has | it is |
 |---|---|---|
 | it | anything | here: what the new one has never ran, and goes |
-| handed it over, or nothing of it | all of it | there, and is let run; one that is off ended there |
+| handed it over, or nothing of it | all of it | there, and is let run; one that is off ended there, one that cannot run stands still |
 | handed it over, or nothing of it | nothing of it | off; what the former host has can be started again |
 | it, off | it, and it runs | there |
 | it, off | else | off: it may have gone on here after it was sent, so that what the new one has is older |
 | no answer | it, and it runs | there |
 | no answer | nothing of it | here |
 | no answer | it, standing still or off | unknown, until the former host answers; here, if that is declared down |
-| any answer | no answer | unknown, until the new one answers or is declared down: there, if nothing is here |
-| no answer | no answer | unknown; here, if both are declared down |
-"""
+| any answer | no answer | unknown, until the new one answers or is declared down: then there, if nothing is here, else off |
+| no answer | no answer | unknown; here, once both are declared down |
+"""  # noqa: E501 - a table
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -25,7 +25,7 @@ from temporalio import workflow
 
 from activities.interfaces.hosts import Hosts
 from activities.interfaces.live_migrations import FinishLiveMigration, LiveMigrations
-from activities.interfaces.migrating import Migrating
+from activities.interfaces.migrating import LookForArrival, Migrating
 from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.guests import Arrival, Whereabouts
 from hostler.contract.servers import Server
@@ -36,11 +36,14 @@ from workflows.steps import StepDefinition
 from workflows.unwinding import pause
 
 Said = TypeVar("Said")
+STANDS_STILL, BOTH_SILENT = "live-migrate-stands-still", "live-migrate-both-silent"
 LONG_CALL = timedelta(minutes=2)
+TRIES = 5
+"""A host that could not let a guest run so often never will: that stands still there, until it is rebooted hard."""
 
 DECLARED_DOWN = StepDefinition[HostRef, bool](Hosts.declared_down)
 END_MIGRATION = StepDefinition[ServerRef, Whereabouts](Migrating.end_migration, timeout=LONG_CALL)
-LOOK_FOR_ARRIVAL = StepDefinition[ServerRef, Arrival](Migrating.look_for_arrival, timeout=LONG_CALL)
+LOOK_FOR_ARRIVAL = StepDefinition[LookForArrival, Arrival](Migrating.look_for_arrival, timeout=LONG_CALL)
 TAKE_OVER = StepDefinition[ServerRef, PowerState](Migrating.take_over, timeout=LONG_CALL)
 KEEP = StepDefinition[ServerRef, None](Migrating.keep_guest)
 FINISH_LIVE_MIGRATION = StepDefinition[FinishLiveMigration, Server](LiveMigrations.finish_live_migration)
@@ -59,6 +62,8 @@ def decide(said: Whereabouts | None, seen: Arrival | None, down: Collection[str]
     if seen is None and "target" in down:
         if said is Whereabouts.GONE:
             return Place.THERE
+        if said is None and "source" not in down:  # which may say that it is gone
+            return None
         seen = Arrival.NOTHING
     match said, seen:
         case Whereabouts.HERE, _:
@@ -89,13 +94,24 @@ async def find(
     while not operation.taken_over():
         del operation.state.steps[told:]  # the answers of the look before
         end = await operation.ask(END_MIGRATION, ref, on=source)
-        look = await operation.ask(LOOK_FOR_ARRIVAL, ref, on=target)
-        said, seen = _answer(end), _answer(look)
-        place = decide(said, seen) or decide(said, seen, await _down(operation, source, target))
+        said = _answer(end)
+        # Where nobody can tell the source to end it, the target must: "nothing of it is here" has to stay true.
+        call = LookForArrival(**dict(ref), refuse=said is None)
+        look = await operation.ask(LOOK_FOR_ARRIVAL, call, on=target)
+        seen = _answer(look)
+        place = decide(said, seen)
+        if place is None:
+            down = await _down(operation, source, target)
+            place = decide(said, seen, down)
+            if said is None and seen is None and down == ["target"] and not workflow.patched(BOTH_SILENT):
+                place = Place.HERE  # as former releases had it
         if place is Place.THERE:
-            power_state = await _take_over(operation, ref, target, seen)
-            if power_state is not None:
-                return place, power_state
+            taken = await _take_over(operation, ref, target, seen)
+            if not isinstance(taken, Verdict):
+                return place, taken
+            never = seen is Arrival.COME and taken.answered and said is not None and pauses >= TRIES
+            if never and workflow.patched(STANDS_STILL):
+                return place, PowerState.PAUSED
         elif place is not None:
             if said is not Whereabouts.HERE:
                 await operation.ensure(KEEP, ref, on=source)
@@ -107,12 +123,11 @@ async def find(
 
 async def _take_over(
     operation: Operation[Any], ref: ServerRef, target: HostRef, seen: Arrival | None
-) -> PowerState | None:
-    """Let it run there, where it stands still; None when that host does not do it now."""
+) -> PowerState | Verdict:
+    """Let it run there, where it stands still; or why that host does not do it now."""
     if seen in (None, Arrival.OFF):
         return PowerState.SHUTDOWN if seen else PowerState.NOSTATE
-    taken = await operation.ask(TAKE_OVER, ref, on=target)
-    return _answer(taken)
+    return await operation.ask(TAKE_OVER, ref, on=target)
 
 
 async def _down(operation: Operation[Any], source: HostRef, target: HostRef) -> list[str]:

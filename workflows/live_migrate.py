@@ -6,11 +6,12 @@
 | describe_guest | source | - | - |
 | schedule | control | allocation | release_allocation |
 | claim_resources | target | claim | drop_claim |
-| fetch_image | target | cached image | none: the cache keeps it |
-| bind_ports | target; beside fetch_image and prepare_incoming | bridge, DHCP entry, NAT | unbind_ports |
+| bind_ports | target; beside the next three | bridge, DHCP entry, NAT | unbind_ports |
+| fetch_image | target, while the image is in the catalogue | cached image | none: the cache keeps it |
+| export_volume | volume hosts | exports, which are there | none |
 | prepare_incoming | target | empty disks, config drive | destroy_guest |
-| migrate_guest | source | a guest that runs on the target, and is off on the source | - : from here on it only goes forward |
-| take_over | target | - | - |
+| migrate_guest | source | a guest that runs on the target, and is off on the source | end_migration, look_for_arrival, then keep_guest or take_over: see workflows/handing_over.py |
+| take_over | target; once the guest is there | - | - : from here on it only goes forward |
 | destroy_guest, drop_claim; beside them unbind_ports | source; owed when it is silent | - | - |
 | finish_live_migration | control: allocation and host, by one change | ACTIVE | - |
 

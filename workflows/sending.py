@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from abc import abstractmethod
 from datetime import timedelta
 
 from temporalio import workflow
@@ -16,19 +17,23 @@ from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.errors import OperationFailed
 from hostler.contract.guests import Incoming, MigrationReport
 from hostler.contract.names import host_queue
-from hostler.contract.servers import ForceComplete, LiveMigrateRequest, Step, StepStatus
+from hostler.contract.servers import ForceComplete, LiveMigrateRequest, StepStatus
 from hostler.contract.states import PowerState
 from workflows.concurrency import to_the_end
 from workflows.failures import Verdict, judge
 from workflows.handing_over import TAKE_OVER, Place, find
 from workflows.placing import PlacedOperation
 from workflows.refusals import not_on_its_way
+from workflows.removing import DESTROY
 from workflows.source import blaming
 from workflows.steps import QUICK_STEP, StepDefinition
 
 MIGRATE = StepDefinition[MigrateGuest, MigrationReport](
     Migrating.migrate_guest, timeout=timedelta(days=7), heartbeat=timedelta(seconds=30)
 )
+
+
+PREPARED_ANEW = "live-migrate-prepared-anew"
 
 
 class SendingOperation(PlacedOperation[LiveMigrateRequest]):
@@ -41,6 +46,10 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
     source: HostRef
     ref: ServerRef
     migrating = ended = False
+
+    @abstractmethod
+    async def prepare(self, host: HostRef) -> Incoming:
+        """Have the host ready to take it in."""
 
     async def hand_over(self, host: HostRef, incoming: Incoming) -> PowerState:
         """Send the guest to the host; it runs there when this returns."""
@@ -55,12 +64,22 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
                 if place is Place.THERE:
                     return power_state
                 await self._stays(failure, host)
+                if workflow.patched(PREPARED_ANEW):
+                    call = call.model_copy(update={"incoming": await self._prepare_anew(host, failure)})
             else:
                 self.migrating = False
-                self._last().note = str(report)
+                record = self.last_record(MIGRATE.name)
+                record.note = "; ".join(filter(None, (str(report), record.note)))
                 look = self.ask(TAKE_OVER, self.ref, on=host)  # it runs; so its host knows, too
                 found = await to_the_end(look)
                 return PowerState.RUNNING if isinstance(found, Verdict) else found
+
+    async def _prepare_anew(self, host: HostRef, failure: BaseException) -> Incoming:
+        """What has come there before is in the way of the next try: all of it may have, and never run."""
+        await self.ensure(DESTROY, self.ref, on=host)
+        if host.id in self.owing:
+            raise failure
+        return await self.prepare(host)
 
     async def _stays(self, failure: BaseException, host: HostRef) -> None:
         """The guest is still on the source: returns when somebody has decided to try again, else raises why."""
@@ -75,16 +94,12 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
         if not judge(failure, host=self.source.name).answered:
             with blaming(self.source):
                 raise failure
-        await self.stuck(self._last(), failure, host)
-
-    def _last(self) -> Step:
-        """The record of the sending, when it was tried last."""
-        return next(step for step in reversed(self.state.steps) if step.name == MIGRATE.name)
+        await self.stuck(self.last_record(MIGRATE.name), failure, host)
 
     @workflow.update(name="force_complete")
     async def force_complete(self, word: ForceComplete) -> None:
         """Let the guest stand still until the rest is across."""
-        record = self._last() if self.migrating else None
+        record = self.last_record(MIGRATE.name) if self.migrating else None
         if record is None or record.status is not StepStatus.RUNNING:
             raise not_on_its_way(self.call.server_id).to_application_error()
         await workflow.execute_activity_method(
@@ -96,3 +111,5 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
             retry_policy=RetryPolicy(maximum_attempts=2),
             summary=f"force_complete by {word.by or 'somebody'}",
         )
+        said = f"forced to its end by {word.by or 'somebody'}"
+        record.note = f"{record.note}; {said}" if record.note else said  # it may have ended meanwhile

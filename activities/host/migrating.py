@@ -4,7 +4,7 @@ from temporalio import activity
 
 from activities.host.images import base_image
 from activities.interfaces import migrating as interface
-from activities.interfaces.migrating import MigrateGuest, PrepareIncoming
+from activities.interfaces.migrating import LookForArrival, MigrateGuest, PrepareIncoming
 from activities.interfaces.servers import ServerRef
 from drivers.hypervisor.base import HypervisorDriver
 from drivers.image.cache import ImageCache
@@ -44,8 +44,8 @@ class Migrating(interface.Migrating):
         return await self._hypervisor.power_state(call.server_id)
 
     @activity.defn(name="look_for_arrival")
-    async def look_for_arrival(self, call: ServerRef) -> Arrival:
-        return await self._hypervisor.arrival(call.server_id)
+    async def look_for_arrival(self, call: LookForArrival) -> Arrival:
+        return await self._hypervisor.arrival(call.server_id, refuse=call.refuse)
 
     @activity.defn(name="keep_guest")
     async def keep_guest(self, call: ServerRef) -> None:

@@ -32,6 +32,12 @@ class MigrateGuest(ServerRef):
     limits: MigrationLimits
 
 
+class LookForArrival(ServerRef):
+    """A guest that was to come. `refuse`: one of which something is missing shall not come any more."""
+
+    refuse: bool = False
+
+
 class Migrating(ABC):
     """The guests of one host that come and go while they run."""
 
@@ -74,7 +80,7 @@ class Migrating(ABC):
 
     @activity.defn(name="look_for_arrival")
     @abstractmethod
-    async def look_for_arrival(self, call: ServerRef) -> Arrival:
+    async def look_for_arrival(self, call: LookForArrival) -> Arrival:
         """What there is of a guest that was to come."""
 
     @activity.defn(name="keep_guest")

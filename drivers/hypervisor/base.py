@@ -113,6 +113,9 @@ class HypervisorDriver(Protocol):
             RescheduleError: there is no room.
         """
 
+    async def restore(self) -> dict[str, str]:
+        """Put right what was left half done in guests that run; asked again and again. Which still hang, and why."""
+
     async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
         """Serve the local disks, but for swap, of the guest that was set aside; the same answer while they are served.
 
@@ -150,7 +153,8 @@ class HypervisorDriver(Protocol):
     ) -> Incoming:
         """Make ready for a guest that runs elsewhere: empty disks, over the image file `base`, and its config drive.
 
-        Disks that hosts share are not empty, but the guest's own, under another name; `destroy` removes that.
+        The drive is the guest's own, byte for byte, where its host has described it. Disks that hosts share are not
+        empty, but the guest's own, under another name; `destroy` removes that.
 
         Checked is all that can be before: processor, hypervisor, whether migrations can come in, and with `post_copy`
         whether the guest can run here before all of it has come. `destroy` removes it.
@@ -182,8 +186,11 @@ class HypervisorDriver(Protocol):
             NotFound: it has not come, or not as a whole.
         """
 
-    async def arrival(self, server_id: str) -> Arrival:
-        """What there is of a guest that another host was to send here."""
+    async def arrival(self, server_id: str, *, refuse: bool = False) -> Arrival:
+        """What there is of a guest that another host was to send here.
+
+        With `refuse`, NOTHING is final: one that is still on its way does not arrive, and goes on where it was.
+        """
 
     async def keep(self, server_id: str) -> None:
         """Forget that the guest was handed over, so that it can be started here again. Nothing is started by it."""

@@ -84,6 +84,12 @@ class Arrivals:
             if arrival is not None and arrival.runs:
                 self._records.remove(server_id)
 
+    def refuse(self, server_id: str) -> None:
+        """Expect it no longer, unless it has come."""
+        with self._found(server_id) as arrival:
+            if arrival is not None and arrival.guest is None:
+                self._records.remove(server_id)
+
     def remove(self, server_id: str) -> None:
         """Expect it no longer, and forget what has come."""
         with self._found(server_id):

@@ -134,9 +134,11 @@ class SimulatedMigrations(ABC):
         guest = self._guest(server_id)
         self._power.told(server_id, guest.power_state)
 
-    async def arrival(self, server_id: str) -> Arrival:
+    async def arrival(self, server_id: str, *, refuse: bool = False) -> Arrival:
         """See `HypervisorDriver.arrival`."""
         await self._faults.before("arrival")
+        if refuse:
+            self._arrivals.refuse(server_id)
         guest = self._known(server_id)
         if guest is None:
             return Arrival.NOTHING

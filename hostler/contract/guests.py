@@ -3,7 +3,7 @@
 from datetime import timedelta
 from enum import StrEnum
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from hostler.contract.resources import DiskFormat
 
@@ -161,7 +161,8 @@ class GuestDescription(BaseModel):
 
     `live` and `persistent` are its domain, as it is and as it is defined, where the hypervisor has such;
     `hypervisor_version` is that of what runs it, `virt_type` kvm or qemu. Where some of its disks are shared, `host_id`
-    is its host, and `probe` the name of a file beside them that whoever sees it sees the disks.
+    is its host, and `probe` the name of a file beside them that whoever sees it sees the disks. `config_drive` is the
+    drive as the guest has it, compressed and in base64: a secret; None where it has none, or one too large for this.
     """
 
     server_id: str
@@ -172,6 +173,7 @@ class GuestDescription(BaseModel):
     hypervisor_version: int = 0
     host_id: str | None = None
     probe: str | None = None
+    config_drive: str | None = Field(default=None, repr=False)
 
 
 class Incoming(BaseModel):
@@ -215,9 +217,10 @@ class MigrationReport(BaseModel):
     disk_bytes: int = 0
 
     def __str__(self) -> str:
-        moved = f"{(self.memory_bytes + self.disk_bytes) / 2**20:.0f} MiB"
+        moved = (self.memory_bytes + self.disk_bytes) / 2**20
         seconds, stood = self.duration.total_seconds(), self.downtime.total_seconds()
-        return f"{moved} in {seconds:.1f} s, the guest stood still for {1000 * stood:.0f} ms"
+        rate = f" ({moved / seconds:.0f} MiB/s)" if seconds else ""
+        return f"{moved:.0f} MiB in {seconds:.1f} s{rate}, the guest stood still for {1000 * stood:.0f} ms"
 
 
 class Whereabouts(StrEnum):

@@ -5,7 +5,7 @@ import pytest
 from deploy.lab.host import Host
 from hostler import Client
 from hostler.contract.errors import Cancelled
-from hostler.contract.servers import BlockDeviceMapping
+from hostler.contract.servers import BlockDeviceMapping, Server
 from tests.lab.conftest import Lab
 from tests.lab.guests import COUNTS, boot, console, counted, is_up, on_its_way, qemus, until
 
@@ -13,13 +13,22 @@ pytestmark = pytest.mark.real
 BOOTED = "=== source"
 
 
+def config_drive(host: Host, server: Server) -> bytes:
+    """The one that its guest has on this host."""
+    [file] = host.directory.glob(f"**/{server.id}/disk.config")
+    return file.read_bytes()
+
+
 class TestLiveMigrate:
     async def test_a_guest_goes_on_there_and_back(self, the_lab: Lab, client: Client, one: Host, other: Host) -> None:
         server = await boot(client, "runner", one, metadata=COUNTS)
         there = await counted(client, server, beyond=2)
+        drive = config_drive(one, server)
+        await client.servers.set(server.id, {"changed": "meanwhile"})
 
         moved = await (await client.servers.live_migrate(server.id, host=other.name)).result()
 
+        assert config_drive(other, server) == drive  # the guest may have it mounted
         assert (moved.status, moved.host, moved.addresses) == ("ACTIVE", other.name, server.addresses)
         assert qemus(the_lab.hosts) == [0, 1]
         there = await counted(client, server, beyond=there)

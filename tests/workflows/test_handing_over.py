@@ -33,6 +33,7 @@ def test_what_they_say(said: Whereabouts | None, seen: Arrival | None, place: Pl
         (None, A.COME, ["source"], HERE),
         (None, A.OFF, ["source"], HERE),
         (None, None, ["source"], None),
+        (None, None, ["target"], None),
         (None, None, ["source", "target"], HERE),
         (W.HANDED_OVER, None, ["target"], OFF),
         (W.GONE, None, ["target"], THERE),

@@ -6,6 +6,8 @@ from datetime import timedelta
 import pytest
 from temporalio.exceptions import ApplicationError
 
+import workflows.handing_over
+from drivers.hypervisor.simulated_arrivals import Arrivals
 from hostler.contract.errors import (
     Cancelled,
     InvalidRequest,
@@ -14,6 +16,7 @@ from hostler.contract.errors import (
     NoValidHost,
     OperationFailed,
     Preempted,
+    RescheduleError,
 )
 from hostler.contract.servers import OnFailure, Server
 from hostler.contract.states import PowerState
@@ -210,9 +213,9 @@ async def test_a_cancellation_before_it_is_sent_leaves_all_as_it_was(cloud: Clou
     await unmoved(cloud, server, before)
 
 
-async def takes_long(cloud: Cloud) -> None:
-    """No guest of sim-1 gets across by itself."""
-    cloud.settings.host.simulated.latency["migrate"] = LIMIT
+async def takes_long(cloud: Cloud, time: timedelta = LIMIT) -> None:
+    """No guest of sim-1 gets across sooner."""
+    cloud.settings.host.simulated.latency["migrate"] = time
     await cloud.stop_host("sim-1")
     await cloud.start_host("sim-1")
 
@@ -253,6 +256,65 @@ async def test_a_hold_waits_with_the_guest_at_home(cloud: Cloud) -> None:
     await cloud.client.operations.retry(server.id)
 
     assert (await operation.result(LIMIT)).host == "sim-2"
+
+
+async def test_a_try_that_was_decided_on_finds_nothing_of_the_one_before(cloud: Cloud) -> None:
+    """All of the guest may have come, and its source, which had not heard of that, have kept it."""
+    server = await cloud.booted(host="sim-1")
+    cloud.stage.fail("migrate_guest", FOR_GOOD)
+    operation = await cloud.client.servers.live_migrate(server.id, on_failure=OnFailure.HOLD, max_attempts=1)
+    await holding(cloud, operation)
+
+    await cloud.client.operations.retry(server.id)
+    await operation.result(LIMIT)
+
+    steps = [(step.name, step.host) for step in (await cloud.progress(operation)).steps]
+    decided = [name for name, _ in steps].index("hold") + 1
+    again = [("destroy_guest", "sim-2"), ("prepare_incoming", "sim-2"), ("migrate_guest", "sim-1")]
+    assert steps[decided : decided + 3] == again
+
+
+async def test_one_that_its_new_host_cannot_let_run_is_there_and_stands_still(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but a hard reboot helps it, for which no operation may have it."""
+
+    def never(arrivals: Arrivals, server_id: str) -> bool:
+        raise RescheduleError("resetting the virtual machine is required")
+
+    monkeypatch.setattr(Arrivals, "run", never)
+    monkeypatch.setattr(workflows.handing_over, "TRIES", 1)
+    server = await cloud.booted(host="sim-1")
+
+    moved = await live_migrated(cloud, server)
+
+    assert (moved.status, moved.host, moved.power_state) == ("ACTIVE", "sim-2", PowerState.PAUSED)
+
+
+async def test_who_forced_it_is_in_the_events(cloud: Cloud) -> None:
+    await takes_long(cloud, timedelta(seconds=2))
+    server = await cloud.booted(host="sim-1")
+    operation = await cloud.client.servers.live_migrate(server.id)
+    await cloud.reached(operation, "migrate_guest")
+
+    await cloud.client.operations.force_complete(server.id, by="anna")
+    await operation.result(LIMIT)
+
+    notes = [event.step.note or "" for event in await cloud.client.servers.events(server.id)]
+    assert [note for note in notes if "stood still" in note and note.endswith("forced to its end by anna")]
+
+
+async def test_who_cancelled_it_and_why_is_in_the_events(cloud: Cloud) -> None:
+    await takes_long(cloud)
+    server = await cloud.booted(host="sim-1")
+    operation = await cloud.client.servers.live_migrate(server.id)
+    await cloud.reached(operation, "migrate_guest")
+
+    await cloud.client.operations.cancel(server.id, by="anna", note="too slow")
+    await cloud.failure(operation)
+
+    last = (await cloud.client.servers.events(server.id))[-1].step
+    assert (last.name, last.note) == ("settle", "the live-migrate was cancelled: by anna: too slow")
 
 
 async def test_nothing_can_be_hastened_that_is_not_on_its_way(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import libvirt
 
 from drivers.hypervisor.libvirt import migration_job
+from drivers.hypervisor.libvirt.carried_drive import unpack
 from drivers.hypervisor.libvirt.config_drive import write_config_drive
 from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors, one_line
 from drivers.hypervisor.libvirt.disks import make_empty
@@ -103,7 +104,9 @@ class Arriving:
             beneath = None if base is None or image_format is None else (base, image_format)
             make_empty(files.disk(disk.file), disk.disk_format, disk.size_bytes, beneath)
         self._shared.give_to_qemu(files)
-        if guest.config_drive:
+        if description.config_drive is not None:
+            unpack(description.config_drive, files.config_drive)
+        elif guest.config_drive:
             write_config_drive(guest, files.config_drive)
         mark = Mark.of(guest, files, self._host_id)
         uncached = direct_io(files)
@@ -137,6 +140,12 @@ class Arriving:
         if not self._domains.is_off(server_id):
             self._domains.power_on(server_id)
 
+    def refuse(self, server_id: str) -> None:
+        """End what is still on its way here, and goes on then where it comes from; other guests stay as they are."""
+        paused = self._domains.power_state(server_id) is PowerState.PAUSED
+        if paused and self._is_on_its_way(self._domains.get(server_id)):
+            self._domains.power_off(server_id)
+
     def arrival(self, server_id: str) -> Arrival:
         """See `HypervisorDriver.arrival`."""
         match self._domains.power_state(server_id):
@@ -155,12 +164,16 @@ class Arriving:
             return "the network broke off when some of its memory was still on its former host"
         if self._domains.is_handed_over(server_id):
             return "it has left this host itself"
+        return "it is still on its way" if self._is_on_its_way(domain) else ""
+
+    def _is_on_its_way(self, domain: libvirt.virDomain) -> bool:
+        """Whether libvirt here does not have all of it yet; it defines it when it has."""
+        if migration_job.post_copy_failed(domain):
+            return False
         with libvirt_errors(Unavailable):
-            if not domain.isPersistent():  # libvirt defines it when it has all of it
-                return "libvirt here does not have all of it"
-            if domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
-                return "it is still on its way"
-        return ""
+            if not domain.isPersistent():
+                return True
+            return bool(domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
 
     def _refuse_guest_in_place(self, files: GuestFiles) -> None:
         server_id = files.directory.name

@@ -2,6 +2,7 @@
 
 import libvirt
 
+from drivers.hypervisor.libvirt.carried_drive import pack
 from drivers.hypervisor.libvirt.connection import libvirt_errors
 from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.files import GuestFiles, movable_disk
@@ -52,6 +53,7 @@ def describe(domains: Domains, shared: SharedDisks, files: GuestFiles, host_id: 
             hypervisor_version=domain.connect().getVersion(),
             host_id=host_id,
             probe=shared.make_probe(files),
+            config_drive=pack(files.config_drive),
         )
 
 

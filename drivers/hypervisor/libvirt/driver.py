@@ -1,7 +1,6 @@
 """The hypervisor driver for libvirt: what `HypervisorDriver` asks, step by step, each blocking step on a thread."""
 
 import asyncio
-import logging
 import platform
 import shutil
 import time
@@ -46,6 +45,7 @@ from hostler.contract.guests import (
     MigrationReport,
     Whereabouts,
 )
+from hostler.contract.names import is_uuid
 from hostler.contract.resources import DiskFormat, Inventory
 from hostler.contract.states import PowerState
 from hostler.settings import HostSettings, LibvirtSettings
@@ -54,8 +54,6 @@ GIB = 1 << 30
 MIB = 1 << 20
 BUTTON_INTERVAL = timedelta(seconds=10)  # a guest that is still booting does not hear the first press
 POLL_INTERVAL = timedelta(seconds=0.5)
-
-logger = logging.getLogger(__name__)
 
 
 class LibvirtHypervisor:
@@ -234,16 +232,17 @@ class LibvirtHypervisor:
         async with self._turn(server_id):
             return await self._snapshots.take(files, target, quiesce, report)
 
-    async def restore(self) -> None:
-        """Put right what a worker that died has left half done in guests that run: file systems are thawed."""
-        for guest in await self.held():
-            if guest.host_id == self._host_id:
-                files = self._files(guest.server_id)
-                async with self._turn(guest.server_id):
-                    try:
-                        await self._blocking.run(self._snapshots.thaw, files)
-                    except HostlerError as error:
-                        logger.warning("guest %s: %s", guest.server_id, error)
+    async def restore(self) -> dict[str, str]:
+        """See `HypervisorDriver.restore`. File systems are thawed that a snapshot left frozen."""
+        reasons = {}
+        for files in await self._blocking.run(self._freezing):
+            try:
+                reason = await self._snapshots.thaw(files)
+            except (HostlerError, OSError) as error:
+                reason = str(error)
+            if reason:
+                reasons[files.directory.name] = f"its file systems may be frozen: {reason}"
+        return reasons
 
     async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
         """See `HypervisorDriver.offer_disks`.
@@ -331,9 +330,12 @@ class LibvirtHypervisor:
             await self._blocking.run(self._arriving.take_over, server_id)
             self._power.told(server_id, PowerState.RUNNING)
 
-    async def arrival(self, server_id: str) -> Arrival:
+    async def arrival(self, server_id: str, *, refuse: bool = False) -> Arrival:
         """See `HypervisorDriver.arrival`."""
-        return await self._blocking.run(self._arriving.arrival, server_id)
+        async with self._turn(server_id):
+            if refuse:
+                await self._blocking.run(self._arriving.refuse, server_id)
+            return await self._blocking.run(self._arriving.arrival, server_id)
 
     async def keep(self, server_id: str) -> None:
         """See `HypervisorDriver.keep`."""
@@ -401,6 +403,11 @@ class LibvirtHypervisor:
     def _is_busy(self, server_id: str) -> bool:
         turn = self._turns.get(server_id)
         return turn is not None and turn.locked()
+
+    def _freezing(self) -> list[GuestFiles]:
+        """The guests whose file systems a snapshot freezes, or has left frozen."""
+        own = [self._files(path.name) for path in sorted(self._guests_dir.glob("*")) if is_uuid(path.name)]
+        return [files for files in own if files.freezing.exists() and self._holdings.is_ours(files)]
 
     def _probe(self) -> VirtType:
         self._state_dir.mkdir(parents=True, exist_ok=True)

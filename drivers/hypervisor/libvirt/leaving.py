@@ -54,6 +54,8 @@ class Leaving:
             at = Place.AWAY
         if at is Place.OFF:
             raise NotFound("the guest is off", field="server_id", value=server_id, remedy="migrate it as one that is")
+        if at is Place.PAUSED:  # an earlier try has left it so: it must not stand still for all of another one
+            await self._run_on(domain)
         began, still, gone = time.monotonic(), Standstill(), asyncio.Event()
         peer = Peer(incoming.address)
         try:
@@ -252,7 +254,7 @@ class Leaving:
         call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks for it
 
     async def _run_on(self, domain: libvirt.virDomain) -> None:
-        """Let a guest run that was forced, and has not gone for all that."""
+        """Let a guest run that a migration which has ended left paused: the next host has not let it run."""
         if await self._blocking.run(migration_job.under_way, domain) is not None:
             return
         if await self._blocking.run(migration_job.place, domain) is Place.PAUSED:

@@ -56,7 +56,7 @@ def migrate(
     `gone` is called, on another thread, when the guest runs there, if that is known before the end. With post-copy
     nobody waits for that: libvirt itself lets the guest run there.
     """
-    domain, told = still.open(uri, incoming.server_id), threading.Event()
+    told = threading.Event()
 
     def let_run() -> None:  # at once: the guest stands still
         peer.let_run(incoming.server_id)
@@ -67,10 +67,11 @@ def migrate(
         told.set()
         gone()
 
-    with nullcontext() if limits.post_copy else watching(domain.name(), left):
-        domain.migrateToURI3(migration_uri(incoming.address), parameters(incoming, limits), flags(incoming, limits))
-    if not told.is_set() and migration_job.place(domain) is Place.AWAY:
-        let_run()
+    with still.noting(uri, incoming.server_id) as domain:
+        with nullcontext() if limits.post_copy else watching(domain.name(), left):
+            domain.migrateToURI3(migration_uri(incoming.address), parameters(incoming, limits), flags(incoming, limits))
+        if not told.is_set() and migration_job.place(domain) is Place.AWAY:
+            let_run()
 
 
 def parameters(incoming: Incoming, limits: MigrationLimits) -> dict[str, str | int | list[str]]:

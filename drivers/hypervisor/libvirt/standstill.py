@@ -1,6 +1,8 @@
 """Measures how long a guest stands still while it moves: from libvirt's word that it stopped to its running there."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,13 +19,23 @@ class Standstill:
         self._stopped: float | None = None
         self._runs: float | None = None
 
-    def open(self, uri: str, server_id: str) -> libvirt.virDomain:
-        """The guest's domain, on a connection of its own; what happens to it is noted from now on."""
+    @contextmanager
+    def noting(self, uri: str, server_id: str) -> Iterator[libvirt.virDomain]:
+        """The guest's domain, on a connection of its own; what happens to it meanwhile is noted."""
         run_event_loop()
         connection = libvirt.open(uri)
-        domain = connection.lookupByUUIDString(server_id)
-        connection.domainEventRegisterAny(domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._note, None)
-        return domain
+        try:
+            domain = connection.lookupByUUIDString(server_id)
+            lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+            callback = connection.domainEventRegisterAny(domain, lifecycle, self._note, None)
+            try:
+                yield domain
+            finally:  # libvirt holds the connection for as long as there is a callback, also after it was closed
+                with suppress(libvirt.libvirtError):
+                    connection.domainEventDeregisterAny(callback)
+        finally:
+            with suppress(libvirt.libvirtError):
+                connection.close()
 
     def runs(self) -> None:
         """It was let run there."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from drivers.hypervisor.libvirt import LibvirtHypervisor
+from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import InvalidState, NotFound, RescheduleError
 from hostler.contract.guests import DescribedDisk, GuestDescription, GuestSpec, Whereabouts
 from hostler.contract.resources import DiskFormat
@@ -97,6 +98,61 @@ class TestRefusals:
     ) -> None:
         with pytest.raises(RescheduleError, match="on this host already, running"):
             await hypervisor.prepare_incoming(tiny, described, None, ignore, post_copy=False)
+
+
+class TestConfigDrive:
+    """The guest may have it mounted: what has changed since, be it a word of its metadata, comes with the next boot."""
+
+    @pytest.fixture
+    async def rebuilt(self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path) -> GuestSpec:
+        """A guest that runs, with a password that only its rebuild knew."""
+        told = tiny.model_copy(update={"config_drive": True, "admin_password": "hush-hush"})
+        await hypervisor.spawn(told, tiny_image, ignore)
+        await hypervisor.resume(tiny.server_id)
+        return told.model_copy(update={"admin_password": None, "metadata": {"now": "another"}})
+
+    @pytest.fixture
+    def there(self, tiny: GuestSpec, next_dir: Path) -> GuestFiles:
+        return GuestFiles.of(next_dir / "guests", tiny.server_id)
+
+    async def test_it_comes_as_the_guest_has_it(
+        self,
+        hypervisor: LibvirtHypervisor,
+        next_host: LibvirtHypervisor,
+        rebuilt: GuestSpec,
+        tiny_image: Path,
+        there: GuestFiles,
+    ) -> None:
+        described = await hypervisor.describe(rebuilt.server_id)
+        next_host._arriving.prepare(rebuilt, description=described, base=tiny_image, files=there)
+        here = hypervisor._files(rebuilt.server_id).config_drive
+        assert there.config_drive.read_bytes() == here.read_bytes()
+        assert b"hush-hush" in there.config_drive.read_bytes()
+
+    async def test_a_host_that_does_not_send_it_has_it_made_anew(
+        self,
+        hypervisor: LibvirtHypervisor,
+        next_host: LibvirtHypervisor,
+        rebuilt: GuestSpec,
+        tiny_image: Path,
+        there: GuestFiles,
+    ) -> None:
+        described = await hypervisor.describe(rebuilt.server_id)
+        older = described.model_copy(update={"config_drive": None})
+        next_host._arriving.prepare(rebuilt, description=older, base=tiny_image, files=there)
+        assert b"another" in there.config_drive.read_bytes()
+
+    async def test_a_guest_without_one_gets_none(
+        self,
+        next_host: LibvirtHypervisor,
+        tiny: GuestSpec,
+        tiny_image: Path,
+        described: GuestDescription,
+        there: GuestFiles,
+    ) -> None:
+        next_host._arriving.prepare(tiny, description=described, base=tiny_image, files=there)
+        assert described.config_drive is None
+        assert not there.config_drive.exists()
 
 
 class TestWithoutMigration:

@@ -266,6 +266,51 @@ async def test_one_that_libvirt_only_takes_for_standing_still_is_not_said_to_be_
     assert await stage.leaves(gone, blocking).end(gone.uuid) is Whereabouts.HANDED_OVER
 
 
+async def test_what_an_earlier_try_left_standing_still_runs_on_before_it_is_sent_anew(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain, seen = Paused(then=RUNNING), list[list[int]]()
+
+    def migrate(*arguments: Any) -> None:
+        seen.append(domain.state())
+        arguments[-1]()
+
+    monkeypatch.setattr(migration_call, "migrate", migrate)
+    here = stage.leaves(domain, blocking)
+    await here.migrate(domain.uuid, incoming(domain), MigrationLimits(), ignore)
+    await here.close()
+    assert seen == [RUNNING]
+
+
+async def test_nor_does_it_stand_still_until_its_next_host_answers(
+    stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_peer: object, refusal: type[Unavailable]) -> None:
+        raise refusal("no route to host")
+
+    domain = Paused(then=RUNNING)
+    here = stage.leaves(domain, blocking)
+    monkeypatch.setattr("drivers.hypervisor.libvirt.leaving.Peer.open", refuse)
+    with pytest.raises(Unavailable, match="no route"):  # for all that, it may be there as a whole
+        await here.migrate(domain.uuid, incoming(domain), MigrationLimits(), ignore)
+    assert domain.state() == RUNNING
+
+
+async def test_one_that_stands_still_because_it_was_forced_is_not_let_run_by_another_try(
+    stage: Stage, blocking: BlockingCalls
+) -> None:
+    class Still(Sent):
+        def resume(self) -> None:
+            raise AssertionError
+
+    domain = Still()
+    domain._travels = True
+    domain.suspend()
+    here = stage.leaves(domain, blocking)
+    await here.migrate(domain.uuid, incoming(domain), MigrationLimits(), lambda _said: domain.arrives())
+    assert stage.let_run == [False]
+
+
 async def test_a_migration_that_is_given_up_after_all_has_crossed_over_goes_on(
     stage: Stage, blocking: BlockingCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
