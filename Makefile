@@ -29,7 +29,7 @@ dev: setup image  ## a cloud on this machine: Temporal with its web UI, a contro
 lab: setup image  ## three hosts on this machine, and a control plane: for networks that span hosts, migration, power cuts
 	@$(PYTHON) -m deploy.lab.lab up $(ARGS)
 
-lab-down:  ## end the lab; nothing of it is left
+lab-down: setup  ## end the lab; nothing of it is left
 	@$(PYTHON) -m deploy.lab.lab down $(ARGS)
 
 demo-moves: setup image  ## resize, live migrate, lose a host, shelve: one real server in the lab
@@ -74,6 +74,6 @@ lock:  ## pin the newest versions that the pyproject files allow
 clean:  ## remove all that was made in this folder
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo "Left alone: the Debian packages of deploy/setup/packages, libvirtd, and the servers of running clouds."
+	@echo "Left alone: the Debian packages of deploy/setup/packages, libvirtd, and the servers of running clouds. A lab that is up is ended by make lab-down."
 
 .PHONY: help setup image demo demo-moves dev lab lab-down test faults soak lint format bench screenshots lock clean

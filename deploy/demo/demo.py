@@ -20,6 +20,7 @@ from typing import NoReturn
 from deploy.demo import cloud as demo_cloud
 from deploy.demo.cloud import Cloud, Failed, free_subnet, place
 from deploy.demo.traces import REFUSING, Traces, look, unseen
+from deploy.environment import forget_other_clouds
 from hostler.cli.output import console, note, table
 from hostler.cli.watching import watch
 from hostler.client import Client, Operation
@@ -222,8 +223,7 @@ def entry() -> NoReturn:
     parser.add_argument("--keep", action="store_true", help="leave the cloud and its servers running (or set KEEP=1)")
     parser.add_argument("--stop", action="store_true", help="remove a cloud that was kept or interrupted, and end")
     arguments = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith("HOSTLER_")]:
-        del os.environ[name]  # they are for another cloud
+    forget_other_clouds()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     with contextlib.redirect_stderr(sys.stdout):  # one stream, so that what is piped keeps its order

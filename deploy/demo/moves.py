@@ -21,6 +21,7 @@ from typing import NoReturn, TypeVar
 
 from deploy.demo.cloud import IMAGE, Failed, free_subnet
 from deploy.demo.demo import head, outcomes
+from deploy.environment import forget_other_clouds
 from deploy.lab import control, lab
 from deploy.lab.host import Host, hosts_of
 from deploy.lab.site import DIRECTORY, Refused, Site
@@ -267,8 +268,7 @@ class Story:
 def entry() -> NoReturn:
     """The command."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None).parse_args()
-    for name in [name for name in os.environ if name.startswith("HOSTLER_")]:
-        del os.environ[name]  # they are for another cloud
+    forget_other_clouds()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     with contextlib.redirect_stderr(sys.stdout):  # one stream, so that what is piped keeps its order

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from deploy.environment import forget_other_clouds
 from deploy.lab import control, wires
 from deploy.lab.disk import write_control, write_hosts
 from deploy.lab.host import Host, host_of, hosts_directory, hosts_of
@@ -291,8 +292,7 @@ def _switch(site: Site, host: Host, command: str) -> None:
 def entry() -> NoReturn:
     """The command."""
     arguments = _parser().parse_args()
-    for name in [name for name in os.environ if name.startswith("HOSTLER_")]:
-        del os.environ[name]  # they are for another cloud
+    forget_other_clouds()
     try:
         sys.exit(run(arguments))
     except Refused as refusal:
