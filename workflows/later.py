@@ -24,6 +24,7 @@ from workflows.failures import is_refusal, judge
 from workflows.steps import CONTROL_RETRY
 
 LATER = "later"
+GOES_ON_ANEW = "later-goes-on-anew"
 BUSY_PAUSE, DONE_PAUSE = timedelta(seconds=30), timedelta(hours=1)
 ASK = timedelta(minutes=2)
 """The time-out of asking: it returns once the operation is accepted."""
@@ -52,6 +53,9 @@ class Later:
         while (pause := await self._ask(request, attempt)) is not None:
             await workflow.sleep(pause)
             attempt += 1
+            # A server may be busy for weeks, and Temporal ends a run whose history has grown too long.
+            if workflow.info().is_continue_as_new_suggested() and workflow.patched(GOES_ON_ANEW):
+                workflow.continue_as_new(request)
 
     async def _ask(self, request: LaterRequest, attempt: int) -> timedelta | None:
         """How long to wait before it is asked for again; None: it is no longer wanted."""
