@@ -98,7 +98,7 @@ class HostWork(interface.HostWork):
     @activity.defn(name="servers_of_host")
     def servers_of_host(self, call: HostServers) -> list[ServerMove]:
         with self._database.read() as session:
-            rows = _to_evacuate(session, call.host_id) if call.evacuation else _of(session, call.host_id)
+            rows = _expected(session, call.host_id) if call.evacuation else _of(session, call.host_id)
             if call.by_policy:
                 policies = metadata_of(session, call.host_id)
                 default = self._settings.host_failure.evacuate
@@ -158,8 +158,8 @@ def _on(session: Session, host_id: str) -> Sequence[Server]:
     return session.exec(query.order_by(col(Server.created_at), col(Server.id))).all()
 
 
-def _to_evacuate(session: Session, host_id: str) -> list[Server]:
-    """The servers on the host, and those that an operation may yet bring there: it has begun before the host died."""
+def _expected(session: Session, host_id: str) -> list[Server]:
+    """The servers on the host, and those that an operation may yet bring there: it has begun before."""
     query = select(Server).join(Allocation, col(Allocation.server_id) == Server.id)
     arriving = query.where(
         Allocation.host_id == host_id,
@@ -191,10 +191,10 @@ def _arrives(session: Session, row: Server, host: Host) -> bool:
 
 
 def _of(session: Session, host_id: str) -> list[Server]:
-    """These, and those that have moved away and may still be reverted to the host."""
+    """These too, and those that have moved away and may still be reverted to the host."""
     query = select(Server).join(Migration, col(Migration.server_id) == Server.id)
     moved = query.where(Migration.source_id == host_id, col(Migration.status).in_(OPEN_MIGRATIONS))
-    rows = [*_on(session, host_id), *session.exec(moved.where(col(Server.deleted_at).is_(None)))]
+    rows = [*_expected(session, host_id), *session.exec(moved.where(col(Server.deleted_at).is_(None)))]
     return list({row.id: row for row in rows}.values())
 
 

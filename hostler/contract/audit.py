@@ -28,7 +28,7 @@ class FindingKind(StrEnum):
     STUCK_VOLUME = "stuck-volume"  # being made or deleted by no workflow
     NO_IMAGE_DATA = "no-image-data"  # an image's row without a file in the store
     UNKNOWN_IMAGE = "unknown-image"  # a file in the store, without a row
-    STUCK_IMAGE = "stuck-image"  # being imported by no workflow
+    STUCK_IMAGE = "stuck-image"  # being imported by no workflow, or for the shelf of a server that is not there
     CACHED_IMAGE = "cached-image"  # in a host's cache, and no longer in the catalogue
     STRAY_FILE = "stray-file"  # in a host's directories or the image store, and nothing's
     LOST_OPERATION = "lost-operation"  # a server's row that is held by a run that no longer exists

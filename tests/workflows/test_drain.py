@@ -179,6 +179,38 @@ async def eventually_asks_again(cloud: Cloud, drain: Drain) -> None:
             return
 
 
+@pytest.mark.parametrize("step", ["claim_resources", "spawn"])
+async def test_a_server_that_is_being_built_there_is_waited_for(cloud: Cloud, step: str) -> None:
+    """It has no host yet, and the drain would end before it has."""
+    held = cloud.stage.hold(step)
+    boot = await cloud.boot("web", host="sim-1")
+    await held.reached.wait()
+
+    drain = await cloud.client.hosts.drain("sim-1")
+    await eventually_asks_again(cloud, drain)
+    held.go_on.set()
+
+    assert (await boot.result(LIMIT)).host == "sim-1"
+    result = await drain.result(LIMIT)
+    assert (outcome(result), result.complete) == ({"moved": ["web"]}, True)
+    assert (await cloud.client.servers.show(boot.server_id)).host == "sim-2"
+
+
+async def test_a_server_that_is_being_moved_there_is_waited_for(cloud: Cloud) -> None:
+    server = await cloud.booted("web", host="sim-2")
+    held = cloud.stage.hold("migrate_guest")
+    moving = await cloud.client.servers.live_migrate(server.id, host="sim-1")
+    await held.reached.wait()
+
+    drain = await cloud.client.hosts.drain("sim-1")
+    await eventually_asks_again(cloud, drain)
+    held.go_on.set()
+
+    assert (await moving.result(LIMIT)).host == "sim-1"
+    assert outcome(await drain.result(LIMIT)) == {"moved": ["web"]}
+    assert (await cloud.client.servers.show(server.id)).host == "sim-2"
+
+
 async def test_a_server_that_is_busy_for_too_long_is_skipped(cloud: Cloud) -> None:
     cloud.settings.drain = DrainSettings(patience=timedelta(0))
     server = await stopped(cloud, "web")

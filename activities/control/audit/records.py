@@ -12,12 +12,18 @@ from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import HostRef
 from hostler.contract.audit import FindingKind
 from hostler.contract.resources import VolumeStatus
-from hostler.contract.servers import MigrationKind
 from hostler.contract.states import VmState, status
-from models import BlockDevice, Host, Migration, OwedWork, Port, Server, Volume, now
+from models import BlockDevice, Host, OwedWork, Port, Server, Volume, now
 
 LONG = timedelta(minutes=5)
 """After this, what is still under way is worth a word; also how long the audit itself may hold a server's row."""
+
+HELD = or_(
+    col(Server.operation_id).is_not(None),
+    col(Server.task_state).is_not(None),
+    col(Server.vm_state) == VmState.BUILDING,
+)
+"""Servers that `is_busy`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class OpenRun:
 def judge_records(session: Session, alive: frozenset[str]) -> Iterator[Suspicion]:
     """Everything that neither a host nor Temporal need be asked for."""
     yield from _homeless(session)
-    yield from _evacuated(session)
+    yield from _on_hosts_down(session, alive)
     yield from _of_deleted_servers(session)
     yield from _volumes(session)
     yield from _hosts(session, alive)
@@ -42,15 +48,10 @@ def _homeless(session: Session) -> Iterator[Suspicion]:
     """Servers on no host: held by a run, or what a build that failed still has."""
     query = select(Server).where(col(Server.deleted_at).is_(None), col(Server.host_id).is_(None))
     shelved = col(Server.vm_state) == VmState.SHELVED_OFFLOADED  # it keeps its addresses and volumes
-    held = or_(
-        col(Server.operation_id).is_not(None),
-        col(Server.task_state).is_not(None),
-        col(Server.vm_state) == VmState.BUILDING,
-    )
-    for server in session.exec(query.where(held)):
+    for server in session.exec(query.where(HELD)):
         yield lost_operation(server, None)
     has = or_(*(exists().where(col(kind.server_id) == Server.id) for kind in (Port, BlockDevice, Volume)))
-    for server in session.exec(query.where(~held, ~shelved, has)):
+    for server in session.exec(query.where(~HELD, ~shelved, has)):
         yield suspect(
             FindingKind.REMAINS,
             server.id,
@@ -62,12 +63,12 @@ def _homeless(session: Session) -> Iterator[Suspicion]:
         )
 
 
-def _evacuated(session: Session) -> Iterator[Suspicion]:
-    """Servers that an evacuation holds: their hosts, of which one otherwise hears of such a thing, are down."""
-    query = select(Server).join(Migration, col(Migration.id) == Server.operation_id)
-    query = query.join(Host, col(Host.id) == Server.host_id).where(col(Host.down_since).is_not(None))
-    for server in session.exec(query.where(Migration.kind == MigrationKind.EVACUATION)):
-        yield lost_operation(server, None)
+def _on_hosts_down(session: Session, alive: frozenset[str]) -> Iterator[Suspicion]:
+    """Servers that a run holds on hosts that were declared down: nobody asks these what they have."""
+    query = select(Server).join(Host, col(Host.id) == Server.host_id).where(HELD, col(Server.deleted_at).is_(None))
+    for server in session.exec(query.where(col(Host.down_since).is_not(None))):
+        if server.host_id not in alive:
+            yield lost_operation(server, None)
 
 
 def _of_deleted_servers(session: Session) -> Iterator[Suspicion]:

@@ -197,7 +197,7 @@ def lost_operation(server: Server, host: HostRef | None, evidence: Evidence | No
         server=server,
         host=host,
         safe=True,
-        remedy=f"hostler server delete {server.id}",
+        remedy=f"hostler audit --heal --host {host.id}" if host else "hostler audit --heal",
         evidence=evidence,
     )
 

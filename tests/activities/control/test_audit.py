@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlmodel import select
@@ -19,10 +20,10 @@ from activities.interfaces.servers import HostRef
 from drivers.strays import SETTLED
 from hostler.contract.audit import FindingKind
 from hostler.contract.guests import DiskKind
-from hostler.contract.resources import DiskFormat, ImageStatus, VolumeStatus
-from hostler.contract.servers import DestinationType, SourceType
+from hostler.contract.resources import DiskFormat, ImageStatus, ImageType, VolumeStatus
+from hostler.contract.servers import DestinationType, OperationName, SourceType, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState
-from models import Allocation, BlockDevice, Database, Image, Network, Port, Server, Volume, now
+from models import Allocation, BlockDevice, Database, Host, Image, Network, Port, Server, ServerEvent, Volume, now
 from tests.activities.given import uuid
 from tests.rows import a_host, a_server, add
 
@@ -164,6 +165,45 @@ def test_the_import_of_an_image_that_is_saving_is_repeated_in_its_own_format(dat
     assert suspicion.finding.remedy == remedy
 
 
+@pytest.mark.parametrize(
+    ("shelved", "left"),
+    [
+        ({"vm_state": VmState.STOPPED}, True),
+        ({"vm_state": VmState.DELETED, "deleted_at": now()}, True),
+        ({"vm_state": VmState.ACTIVE, "operation_id": RUN, "task_state": TaskState.SHELVING}, False),
+        ({"vm_state": VmState.SHELVED_OFFLOADED, "shelved_image_id": "the image"}, False),
+        ({"vm_state": VmState.DELETED, "deleted_at": now(), "shelved_image_id": "the image"}, True),
+    ],
+)
+def test_an_image_for_the_shelf_of_a_server_that_is_not_there_is_said(
+    database: Database, shelved: dict[str, Any], left: bool
+) -> None:
+    server, image_id = a_server(**shelved), uuid()
+    server.shelved_image_id = image_id if server.shelved_image_id else None
+    properties: dict[str, str | None] = {"image_type": "shelved", "instance_uuid": server.id}
+    status = ImageStatus.ACTIVE
+    add(
+        database, server, Image(id=image_id, name="s", disk_format=DiskFormat.RAW, status=status, properties=properties)
+    )
+
+    assert image_findings(database, {image_id: now()}) == ([(K.STUCK_IMAGE, image_id)] if left else [])
+
+
+def test_the_only_copy_of_a_disk_is_not_told_to_be_deleted_without_a_word(hosts: Database) -> None:
+    server = active(hosts)
+    properties: dict[str, str | None] = {"image_type": "shelved", "instance_uuid": server.id}
+    add(
+        hosts,
+        Image(id=uuid(), name="s", disk_format=DiskFormat.RAW, status=ImageStatus.ACTIVE, properties=properties),
+    )
+    with hosts.read() as session:
+        image_id = session.exec(select(Image.id)).one()
+        [suspicion] = judge_images(session, {image_id: now()}, [])
+    assert (suspicion.finding.server_id, suspicion.finding.safe) == (server.id, False)
+    assert "all that there is" in suspicion.finding.reason
+    assert suspicion.finding.remedy == f"when its server has its guest, or is deleted: hostler image delete {image_id}"
+
+
 def test_strays_of_the_image_store_are_said(database: Database) -> None:
     assert image_findings(database, {}, ["/srv/images/.x.part"]) == [(K.STRAY_FILE, "/srv/images/.x.part")]
 
@@ -248,6 +288,111 @@ def test_a_homeless_error_keeps_its_fault(hosts: Database) -> None:
     with hosts.read() as session:
         row = session.get_one(Server, server.id)
     assert (row.vm_state, row.fault, row.operation_id) == (VmState.ERROR, fault, None)
+
+
+# Of a host that is down.
+
+
+def goes_down(database: Database) -> None:
+    """The first host is declared down."""
+    with database.write() as session:
+        session.get_one(Host, HERE.id).down_since = now()
+
+
+def held_there(database: Database, task_state: TaskState, vm_state: VmState = VmState.ACTIVE) -> Server:
+    """A server on the first host, which a run holds that is gone."""
+    server = active(database, operation_id=RUN, task_state=task_state)
+    with database.write() as session:
+        values = {"vm_state": vm_state, "updated_at": now() - 2 * LONG}
+        session.get_one(Server, server.id).sqlmodel_update(values)
+    return server
+
+
+def of_records(database: Database, *alive: HostRef) -> list[Suspicion]:
+    """What is suspected of what is on no host that can be asked."""
+    with database.read() as session:
+        return list(judge_records(session, frozenset(host.id for host in alive)))
+
+
+def test_who_holds_a_server_is_asked_of_the_records_once_its_host_was_declared_down(hosts: Database) -> None:
+    server = held_there(hosts, TaskState.POWERING_OFF)
+    active(hosts)
+    assert of_records(hosts, THERE) == []  # it may only be silent
+
+    goes_down(hosts)
+
+    assert of_records(hosts, HERE, THERE) == []  # it is asked itself
+    [suspicion] = of_records(hosts, THERE)
+    assert (suspicion.finding.kind, suspicion.finding.subject) == (K.LOST_OPERATION, server.id)
+    assert (suspicion.finding.safe, suspicion.finding.remedy) == (True, "hostler audit --heal")
+
+
+def test_a_server_whose_host_is_back_is_not_given_back_unseen(hosts: Database) -> None:
+    server = held_there(hosts, TaskState.POWERING_OFF)
+    goes_down(hosts)
+    [suspicion] = of_records(hosts, THERE)
+    with hosts.write() as session:
+        session.get_one(Host, HERE.id).down_since = None
+
+    assert given_back(hosts, suspicion) == "its host has come back meanwhile"
+
+    with hosts.read() as session:
+        assert session.get_one(Server, server.id).operation_id == RUN
+
+
+def test_what_changed_a_moment_ago_on_a_host_that_is_down_is_left_alone(hosts: Database) -> None:
+    active(hosts, operation_id=RUN, task_state=TaskState.POWERING_OFF)
+    goes_down(hosts)
+    [suspicion] = of_records(hosts, THERE)
+    assert "minutes ago" in given_back(hosts, suspicion)
+
+
+@pytest.mark.parametrize(("made", "state"), [(-1, VmState.STOPPED), (1, VmState.SHELVED)])
+def test_the_image_of_a_shelve_before_does_not_put_a_server_on_the_shelf(
+    hosts: Database, made: int, state: VmState
+) -> None:
+    server = held_there(hosts, TaskState.SHELVING, VmState.STOPPED)
+    ended = now() - LONG
+    step = Step(name="settle", status=StepStatus.DONE, started_at=ended, finished_at=ended)
+    event = ServerEvent(
+        server_id=server.id,
+        run_id=OTHER_RUN,
+        operation=OperationName.START,
+        position=0,
+        step=step.model_dump(mode="json"),
+    )
+    image = Image(
+        id=uuid(),
+        name="web-shelved",
+        status=ImageStatus.ACTIVE,
+        disk_format=DiskFormat.QCOW2,
+        properties={"image_type": ImageType.SHELVED, "instance_uuid": server.id},
+        created_at=ended + timedelta(seconds=made),
+    )
+    add(hosts, event, image)
+    goes_down(hosts)
+    [suspicion] = of_records(hosts, THERE)
+
+    assert hosts.run(partial(give_back, suspicion=suspicion, run_id=uuid())) == HEALED
+
+    with hosts.read() as session:
+        row = session.get_one(Server, server.id)
+    assert (row.vm_state, row.power_state) == (state, PowerState.SHUTDOWN)
+    assert (row.shelved_image_id, row.shelved_at is None) == ((None, True) if made < 0 else (image.id, False))
+
+
+def test_a_server_in_error_on_a_host_that_is_down_can_be_evacuated(hosts: Database) -> None:
+    server = held_there(hosts, TaskState.REBOOTING_HARD, VmState.ERROR)
+    goes_down(hosts)
+    [suspicion] = of_records(hosts, THERE)
+
+    assert given_back(hosts, suspicion) == HEALED
+
+    with hosts.read() as session:
+        row = session.get_one(Server, server.id)
+    assert row.vm_state is VmState.ERROR
+    assert row.fault is not None
+    assert row.fault["error"]["remedy"] == f"evacuate it: hostler server evacuate {server.id}"
 
 
 def remains(database: Database) -> Suspicion:
