@@ -81,20 +81,34 @@ def make_former(session: Session, server_id: str) -> None:
         _turn(session, server_id, host_id, former=True)
 
 
-def restore_former(session: Session, server_id: str) -> None:
-    """The server's former allocation is its own again, and what it has reserved since is given back: all at once."""
-    formers = sorted(session.exec(_hosts(server_id, former=True)).all())
+def restore_former(session: Session, server_id: str, host_id: str | None = None) -> None:
+    """The server's former allocation is its own again, and what it has reserved since is given back: all at once.
+
+    Of one that moved twice, that on the host only.
+    """
+    formers = [each for each in former_hosts(session, server_id) if host_id in (None, each)]
     if formers:
         release(session, server_id)
-    for host_id in formers:
-        bump_generation(session, host_id)
-        _turn(session, server_id, host_id, former=False)
+    for each in formers:
+        bump_generation(session, each)
+        _turn(session, server_id, each, former=False)
 
 
-def release_former(session: Session, server_id: str) -> None:
-    """Give the server's former allocation back, if it has one."""
-    for host_id in sorted(session.exec(_hosts(server_id, former=True)).all()):
-        _delete(session, server_id, host_id, former=True)
+def release_former(session: Session, server_id: str, host_id: str | None = None) -> None:
+    """Give the server's former allocation back, if it has one; with a host, only that there."""
+    for each in former_hosts(session, server_id):
+        if host_id in (None, each):
+            _delete(session, server_id, each, former=True)
+
+
+def own_hosts(session: Session, server_id: str) -> list[str]:
+    """Where the server has an allocation that is not its former one."""
+    return sorted(session.exec(_own_hosts(server_id)).all())
+
+
+def former_hosts(session: Session, server_id: str) -> list[str]:
+    """Where it has a former one."""
+    return sorted(session.exec(_hosts(server_id, former=True)).all())
 
 
 def _own_hosts(server_id: str) -> SelectOfScalar[str]:

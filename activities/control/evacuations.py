@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from functools import partial
-from uuid import NAMESPACE_URL, uuid5
 
 from sqlmodel import Session, col, select
 from temporalio import activity
@@ -10,24 +9,33 @@ from temporalio import activity
 from activities.control.arriving import arrive
 from activities.control.guest_plans import disks_of, plan_guest
 from activities.control.limits import limits_of
-from activities.control.migrations import check_destination, new_migration, open_migration
-from activities.control.taking import forget_start, take
+from activities.control.migrations import (
+    check_destination,
+    count,
+    end_migrations,
+    give_up_former,
+    new_migration,
+    open_migration,
+    owe,
+)
+from activities.control.taking import forget_start, held, take
 from activities.control.targets import target_of
 from activities.control.views import image_ref
 from activities.interfaces import evacuations as interface
 from activities.interfaces.evacuations import BeginEvacuation, EvacuationPlan, FinishEvacuation
-from activities.interfaces.guests import Guests, StopGuest
+from activities.interfaces.guests import Claims, Guests, StopGuest
+from activities.interfaces.servers import ServerRef
 from hostler.contract.errors import InvalidState, Unavailable
 from hostler.contract.guests import DiskKind, GuestDisk, ImageRef
-from hostler.contract.resources import ImageStatus
-from hostler.contract.servers import MigrationKind, MigrationStatus, Server
+from hostler.contract.resources import Flavor, ImageStatus
+from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName, Server
 from hostler.contract.states import VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import Database, Host, Image, Migration, OwedWork, Volume, bump_generation
+from models import Database, Host, Image, Migration, ServerEvent, Volume, bump_generation
 from models import Server as Row
 from scheduler.liveness import Alive
-from scheduler.reservation import make_former
+from scheduler.reservation import former_hosts, make_former, own_hosts
 
 
 class Evacuations(interface.Evacuations):
@@ -44,30 +52,53 @@ class Evacuations(interface.Evacuations):
         return self._database.run(partial(self._begin, call=call))
 
     def _begin(self, session: Session, call: BeginEvacuation) -> EvacuationPlan:
+        if _waits(session, call):
+            call = call.model_copy(update={"allowed": [*call.allowed, VmState.RESIZED]})
         row = take(session, call)
-        source = session.get_one(Host, row.host_id)
-        target = target_of(session, row, limits_of(self._settings, call.operation, call.max_attempts))
+        assert row.host_id is not None
+        bump_generation(session, row.host_id)  # it may be registering at this moment
+        source = session.get_one(Host, row.host_id, populate_existing=True)
+        reserved = {source.id, *own_hosts(session, row.id)}
         disks = _disks(session, row)
         migration = session.get(Migration, call.run_id)
         if migration is None:
             check_destination(session, row, call.host, source)
+            _check_former(session, row)
             _check_down(row, source, self._alive())
             _check_volumes(session, row)
             _check_root(row, disks)
             migration = _enter(session, row, call.run_id)
             _switch_off(session, row, source, call.run_id)
+        target = target_of(session, row, limits_of(self._settings, call.operation, call.max_attempts))
         plan = plan_guest(session, self._keys, row, disks=disks)
         guest = plan.guest.model_copy(update={"taken_over_from": source.id})
+        target.hosts = [host for host in target.hosts if host.id in reserved]
         return EvacuationPlan(
             **target.model_dump(),
             plan=plan.model_copy(update={"guest": guest}),
             stays_off=migration.former_vm_state is VmState.STOPPED,
             host=call.host,
+            because=_why(source),
         )
 
     @activity.defn(name="finish_evacuation")
     def finish_evacuation(self, call: FinishEvacuation) -> Server:
-        return self._database.run(lambda session: arrive(session, call, call.vm_state, call.image_id))
+        def change(session: Session) -> Server:
+            row, ours = held(session, call.server_id, call.run_id)
+            migration = session.get(Migration, call.run_id)
+            if ours and migration is not None:
+                for host_id in former_hosts(session, row.id):
+                    if host_id != migration.source_id:  # which owes it already
+                        give_up_former(session, row, call.run_id, host_id, stays=call.host_id)
+            return arrive(session, call, call.vm_state, call.image_id)
+
+        return self._database.run(change)
+
+
+def _waits(session: Session, call: BeginEvacuation) -> bool:
+    """Whether the server waits for its move to be decided on."""
+    row = session.get(Row, call.server_id, with_for_update=True)
+    return row is not None and row.vm_state is VmState.RESIZED
 
 
 def _disks(session: Session, row: Row) -> list[GuestDisk]:
@@ -80,6 +111,33 @@ def _disks(session: Session, row: Row) -> list[GuestDisk]:
 def _image(disk: GuestDisk, of_server: ImageRef | None) -> ImageRef | None:
     is_local_root = disk.kind is DiskKind.ROOT and disk.volume_id is None
     return disk.image or (of_server if is_local_root else None)
+
+
+def _why(source: Host) -> str | None:
+    """None for a host that came back while the evacuation, which had been cut short, was gone on with."""
+    if source.down_since is None:
+        return None
+    return f"host {source.name} is down since {source.down_since:%Y-%m-%d %H:%M:%S}: {source.down_reason}"
+
+
+def _check_former(session: Session, row: Row) -> None:
+    """A server that waits for a decision is not built anew while it can still be what it was.
+
+    Raises:
+        InvalidState: its former guest's host has not been declared down.
+    """
+    migration = open_migration(session, row.id) if row.vm_state is VmState.RESIZED else None
+    if migration is None:
+        return
+    bump_generation(session, migration.source_id)  # it may be registering at this moment
+    host = session.get_one(Host, migration.source_id, populate_existing=True)
+    if host.down_since is None:
+        raise InvalidState(
+            f"server {row.name} is VERIFY_RESIZE: what it was before is on host {host.name}, which is not down",
+            field="server",
+            value=row.id,
+            remedy=f"bring that back: hostler server revert {row.id}",
+        )
 
 
 def _check_down(row: Row, source: Host, alive: frozenset[str]) -> None:
@@ -96,7 +154,7 @@ def _check_down(row: Row, source: Host, alive: frozenset[str]) -> None:
             field="host",
             value=source.name,
             remedy=f"if the machine is off: hostler host declare-down {source.name} --reason ...; if it is up: "
-            f"hostler server migrate {row.id}",
+            f"hostler server {'confirm' if row.vm_state is VmState.RESIZED else 'migrate'} {row.id}",
         )
     if source.id in alive:
         raise Unavailable(
@@ -133,35 +191,65 @@ def _check_root(row: Row, disks: list[GuestDisk]) -> None:
             f"the image of server {row.name} is no longer there: nothing to build it from",
             field="image",
             value=row.image_id,
-            remedy="import it again under its UUID (hostler image create --id), or wait for the host",
+            remedy="import the same file again under its UUID (hostler image create --id), or wait for the host",
         )
 
 
 def _enter(session: Session, row: Row, run_id: str) -> Migration:
-    """The evacuation's own row. It goes on from one that was cut short: that has the former allocation already."""
+    """The evacuation's own row. It goes on from a move that was cut short: that has the former allocation already."""
     migration = new_migration(row, run_id, MigrationKind.EVACUATION)
     earlier = open_migration(session, row.id)
-    if earlier is None:
-        make_former(session, row.id)
-    else:
+    before = earlier or _failed_before(session, row)
+    if before is not None:
+        migration.former_vm_state, migration.former_power_state = before.former_vm_state, before.former_power_state
+    if earlier is not None and earlier.status is MigrationStatus.MIGRATING:
         earlier.status = MigrationStatus.ERROR
-        migration.former_vm_state, migration.former_power_state = earlier.former_vm_state, earlier.former_power_state
+        if earlier.kind is not MigrationKind.EVACUATION:
+            _take_back(session, row, run_id)
+    else:
+        if earlier is not None:
+            _confirm(session, row, earlier, run_id)
+        make_former(session, row.id)
     session.add(migration)
     return migration
 
 
+def _failed_before(session: Session, row: Row) -> Migration | None:
+    """The evacuation that left the server in error, and knows what it was: nothing has been done to it since."""
+    query = select(Migration).where(Migration.server_id == row.id).order_by(col(Migration.created_at).desc())
+    last = session.exec(query).first()
+    failed = last is not None and (last.kind, last.status) == (MigrationKind.EVACUATION, MigrationStatus.ERROR)
+    if row.vm_state is not VmState.ERROR or last is None or not failed:
+        return None
+    done = select(ServerEvent.run_id).where(
+        ServerEvent.server_id == row.id, col(ServerEvent.operation) != OperationName.AUDIT
+    )
+    return last if session.exec(done.order_by(col(ServerEvent.id).desc())).first() == last.id else None
+
+
+def _take_back(session: Session, row: Row, run_id: str) -> None:
+    """A resize or migration that got nowhere, as a revert does: its source is to have the former guest in its place."""
+    assert row.host_id is not None
+    ref = ServerRef(server_id=row.id, run_id=run_id)
+    for work in (Claims.bring_back_claim, Guests.bring_back_guest):
+        owe(session, row, run_id, row.host_id, work, ref)
+    count(row, Flavor.model_validate(row.flavor))
+
+
+def _confirm(session: Session, row: Row, move: Migration, run_id: str) -> None:
+    """A move that waits: what the server is now is built anew, and not what it was, which is kept until that is there.
+
+    Not on the server's own host: whoever goes on after the evacuation could not tell which guest is in its place.
+    """
+    if move.source_id != row.host_id:
+        move.status = MigrationStatus.CONFIRMED
+        return
+    end_migrations(session, row.id, MigrationStatus.CONFIRMED)
+    give_up_former(session, row, run_id, move.source_id, stays=row.host_id)
+    row.vm_state = move.former_vm_state
+
+
 def _switch_off(session: Session, row: Row, source: Host, run_id: str) -> None:
     """Should the host come back in the middle of it, then the guest must not run; its disks it keeps."""
-    bump_generation(session, source.id)
     forget_start(session, row.id, source.id)
-    stop = StopGuest(server_id=row.id, timeout=timedelta(0))
-    session.add(
-        OwedWork(
-            id=str(uuid5(NAMESPACE_URL, f"{run_id}/stop")),
-            host_id=source.id,
-            server_id=row.id,
-            activity=Guests.stop_guest.__name__,
-            argument=stop.model_dump(mode="json"),
-            reason=f"it was declared down, and server {row.name} is built elsewhere",
-        )
-    )
+    owe(session, row, run_id, source.id, Guests.stop_guest, StopGuest(server_id=row.id, timeout=timedelta(0)))

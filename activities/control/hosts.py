@@ -2,22 +2,25 @@
 
 from collections.abc import Sequence
 from functools import partial
+from uuid import uuid4
 
 from sqlmodel import Session, col, select
 from temporalio import activity
 
 from activities.control.audit.facts import is_busy
+from activities.control.events import write_events
 from activities.control.power import agrees, follow
 from activities.interfaces import hosts as interface
 from activities.interfaces.guests import Guests
 from activities.interfaces.hosts import OwedId, account_of
 from activities.interfaces.hosts import OwedWork as Owed
-from activities.interfaces.servers import HostRef
+from activities.interfaces.servers import EventLog, HostRef
 from hostler.contract.calls import ADMIT_HOST, HostIdentity, Nothing
 from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration
+from hostler.contract.servers import OperationName, Step, StepStatus
 from hostler.contract.states import TaskState
-from models import Database, Host, OwedWork, Server, bump_generation, now
+from models import Database, Host, OwedWork, Server, bump_generation, enter_owed, now
 
 SWITCHING = [
     activity.__name__
@@ -48,7 +51,7 @@ class Hosts(interface.Hosts):
             bump_generation(session, call.host_id)
             row = session.get(OwedWork, call.id)
             if row is None:
-                session.add(OwedWork(**call.model_dump()))
+                enter_owed(session, OwedWork(**call.model_dump()))
             else:  # it keeps its place
                 row.reason = call.reason
 
@@ -87,9 +90,18 @@ def _register(session: Session, call: HostRegistration) -> list[Owed]:
     owed = session.exec(select(OwedWork).where(OwedWork.host_id == call.id).order_by(col(OwedWork.created_at))).all()
     account = account_of(call.id, "it has registered and not yet said what it holds")
     if account.id not in {work.id for work in owed}:
-        session.add(OwedWork(**account.model_dump()))
+        enter_owed(session, OwedWork(**account.model_dump()))
     end_account(session, call.id)
-    return [Owed.model_validate(work.model_dump()) for work in owed if work.id != account.id]
+    return [Owed.model_validate(work.model_dump()) for work in _switching_off_first(owed) if work.id != account.id]
+
+
+def _switching_off_first(owed: Sequence[OwedWork]) -> list[OwedWork]:
+    """The works of each server in their order; but no guest that runs elsewhere by now waits for another's removal."""
+    first: dict[str | None, str] = {}
+    for work in owed:
+        first.setdefault(work.server_id, work.id)
+    stop = Guests.stop_guest.__name__
+    return sorted(owed, key=lambda work: work.activity != stop or first[work.server_id] != work.id)
 
 
 def _settle(session: Session, call: OwedId) -> None:
@@ -99,7 +111,26 @@ def _settle(session: Session, call: OwedId) -> None:
     work = session.get(OwedWork, call.id)
     # Without it, this is a repetition: what the guest was then it need not be now.
     if work is not None and (server is None or _let_follow(session, server, call)):
+        _enter(session, work, call.failure)
         session.delete(work)
+
+
+def _enter(session: Session, work: OwedWork, failure: str | None) -> None:
+    """Say in the server's events that the host has done what it owed, or why it never will."""
+    if work.server_id is None or session.get(Server, work.server_id) is None:
+        return
+    host = session.get_one(Host, work.host_id)
+    step = Step(
+        name=work.activity,
+        status=StepStatus.FAILED if failure else StepStatus.DONE,
+        host=host.name,
+        started_at=now(),
+        finished_at=now(),
+        note=f"owed since {work.created_at:%Y-%m-%d %H:%M:%S}: {work.reason}",
+        error=failure,
+    )
+    log = EventLog(server_id=work.server_id, run_id=str(uuid4()), operation=OperationName.AUDIT, steps=[step])
+    write_events(session, log)
 
 
 def _let_follow(session: Session, server: Server, call: OwedId) -> bool:

@@ -1,16 +1,21 @@
 """The rows of moves: what each did to its server's allocation, quota and state, and how that is taken back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from uuid import NAMESPACE_URL, uuid5
 
+from pydantic import BaseModel
 from sqlmodel import Session, col, select
 
 from activities.control.find import find_host
-from activities.interfaces.servers import HostRef, OpenMove
+from activities.interfaces.guests import Claims, Guests
+from activities.interfaces.ports import HostPorts, PortIds
+from activities.interfaces.servers import HostRef, OpenMove, ServerRef
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.resources import Flavor
 from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName
-from models import OPEN_MIGRATIONS, Host, Migration, Server
-from scheduler.reservation import restore_former
+from hostler.contract.states import VmState
+from models import OPEN_MIGRATIONS, Host, Migration, OwedWork, Port, Server, bump_generation, enter_owed
+from scheduler.reservation import former_hosts, release_former, restore_former
 
 
 def open_migration(session: Session, server_id: str) -> Migration | None:
@@ -63,9 +68,13 @@ def check_destination(session: Session, row: Server, host: str | None, source: H
         )
 
 
-def ways_out(migration: Migration) -> Sequence[OperationName]:
-    """What may be asked of a server of which a move was cut short, besides a delete."""
-    if migration.kind is MigrationKind.EVACUATION:
+def ways_out(session: Session, migration: Migration) -> Sequence[OperationName]:
+    """What may be asked of a server of which a move was cut short, besides a delete.
+
+    A source that was declared down brings nothing back: what was on it is built elsewhere.
+    """
+    source = session.get_one(Host, migration.source_id)
+    if migration.kind is MigrationKind.EVACUATION or (_is_at_source(migration) and source.down_since is not None):
         return (OperationName.REVERT_RESIZE, OperationName.EVACUATE)
     return (OperationName.REVERT_RESIZE,)
 
@@ -73,18 +82,74 @@ def ways_out(migration: Migration) -> Sequence[OperationName]:
 def out_of_move(migration: Migration) -> str:
     """The same as a remedy."""
     back = f"bring it back to where and what it was: hostler server revert {migration.server_id}"
-    if OperationName.EVACUATE not in ways_out(migration):
-        return back
-    return f"evacuate it again: hostler server evacuate {migration.server_id}; or, should its host be back, {back}"
+    evacuate = f"hostler server evacuate {migration.server_id}"
+    if migration.kind is MigrationKind.EVACUATION:
+        return f"evacuate it again: {evacuate}; or, should its host be back, {back}"
+    if _is_at_source(migration):
+        return f"{back}; or, should its host be declared down, build it elsewhere: {evacuate}"
+    return back
+
+
+def _is_at_source(migration: Migration) -> bool:
+    """Whether the server is still its source's, where its guest is off. Where that of a live migration is, a revert
+    finds out.
+    """
+    cold = migration.kind in (MigrationKind.RESIZE, MigrationKind.MIGRATION)
+    return cold and migration.status is MigrationStatus.MIGRATING
 
 
 def abandon_move(session: Session, row: Server, run_id: str) -> None:
     """Take back what `begin_move` of this run did to the database, if it did and the move got no further."""
     migration = session.get(Migration, run_id)
-    if migration is not None and migration.status is MigrationStatus.MIGRATING:
-        migration.status = MigrationStatus.ERROR
-        restore_former(session, row.id)
-        count(row, Flavor.model_validate(row.flavor))
+    if migration is None or migration.status is not MigrationStatus.MIGRATING:
+        return
+    migration.status = MigrationStatus.ERROR
+    restore_former(session, row.id, migration.source_id)
+    count(row, Flavor.model_validate(row.flavor))
+    if row.vm_state is VmState.RESIZED:
+        _await_decision(session, row)
+    else:
+        for host_id in former_hosts(session, row.id):
+            give_up_former(session, row, run_id, host_id, stays=row.host_id)
+
+
+def _await_decision(session: Session, row: Server) -> None:
+    """The move that an evacuation had confirmed waits again: what the server was before it is there still."""
+    query = select(Migration).where(Migration.server_id == row.id, col(Migration.status) == MigrationStatus.CONFIRMED)
+    migration = session.exec(query.order_by(col(Migration.created_at).desc())).first()
+    if migration is not None:
+        migration.status = MigrationStatus.FINISHED
+        count(row, Flavor.model_validate(migration.old_flavor), Flavor.model_validate(migration.new_flavor))
+
+
+def give_up_former(session: Session, row: Server, run_id: str, host_id: str, *, stays: str | None) -> None:
+    """The host owes the removal of what the server was there, and the former allocation is given back. On the host on
+    which it `stays` its ports stay too.
+    """
+    bump_generation(session, host_id)
+    ref = ServerRef(server_id=row.id, run_id=run_id)
+    owe(session, row, run_id, host_id, Guests.drop_former_guest, ref)
+    if host_id != stays:
+        ports = list(session.exec(select(Port.id).where(Port.server_id == row.id)).all())
+        owe(session, row, run_id, host_id, HostPorts.unbind_ports, PortIds(server_id=row.id, port_ids=ports))
+    owe(session, row, run_id, host_id, Claims.drop_former_claim, ref)
+    release_former(session, row.id, host_id)
+    count(row, Flavor.model_validate(row.flavor))
+
+
+def owe(
+    session: Session, row: Server, run_id: str, host_id: str, work: Callable[..., object], argument: BaseModel
+) -> None:
+    """Write down what a host that was declared down is to do for an evacuation. The caller holds the host's row."""
+    owed = OwedWork(
+        id=str(uuid5(NAMESPACE_URL, f"{run_id}/{host_id}/{work.__name__}")),
+        host_id=host_id,
+        server_id=row.id,
+        activity=work.__name__,
+        argument=argument.model_dump(mode="json"),
+        reason=f"it was declared down, and server {row.name} is built elsewhere",
+    )
+    enter_owed(session, owed)
 
 
 def end_migrations(session: Session, server_id: str, status: MigrationStatus) -> None:

@@ -1,5 +1,7 @@
 """The compare-and-set by which an operation takes a server's row."""
 
+from collections.abc import Callable
+
 from sqlmodel import Session, col, delete, select
 
 from activities.control.migrations import open_migration, out_of_move, ways_out
@@ -37,7 +39,7 @@ def take(session: Session, call: Begin) -> Server:
             field="server",
             value=row.id,
             remedy="look at that run in the Temporal UI: if it was terminated, the audit gives the server back "
-            "after a while (hostler audit --heal); a delete takes the server over",
+            "after a while, once its host answers or is declared down (hostler audit --heal); a delete takes it over",
         )
     if row.vm_state not in call.allowed:
         wanted = " or ".join(status(state, None) for state in call.allowed)
@@ -62,7 +64,9 @@ def take(session: Session, call: Begin) -> Server:
     if in_error:
         _check_move(session, row, call)
     if in_error or call.operation is OperationName.EVACUATE:
-        _check_guests_elsewhere(session, row)
+        _check_guests_elsewhere(session, row, Guests.stop_guest, Guests.destroy_guest)
+    elif call.operation is OperationName.UNSHELVE:  # a guest that is only to be removed was off when it was shelved
+        _check_guests_elsewhere(session, row, Guests.stop_guest)
     row.operation_id, row.task_state, row.hold = call.run_id, call.task_state, None
     return row
 
@@ -133,7 +137,7 @@ def _check_move(session: Session, row: Server, call: Begin) -> None:
         InvalidState: a move of it was cut short.
     """
     migration = open_migration(session, row.id)
-    if migration is not None and call.operation not in ways_out(migration):
+    if migration is not None and call.operation not in ways_out(session, migration):
         raise InvalidState(
             f"a move of server {row.name} was cut short: it is neither where it was nor where it was to be",
             field="server",
@@ -142,15 +146,19 @@ def _check_move(session: Session, row: Server, call: Begin) -> None:
         )
 
 
-def _check_guests_elsewhere(session: Session, row: Server) -> None:
+def _check_guests_elsewhere(session: Session, row: Server, *works: Callable[..., object]) -> None:
     """A server in error may have such a guest. So may, in any state, one that was evacuated before: a host that was
-    declared down may have come back, and not yet have removed its own.
+    declared down may have come back, and not yet have removed its own. And so may one on the shelf whose start on its
+    host failed, before that lost it.
+
+    Args:
+        works: what a host owes that has one.
 
     Raises:
         InvalidState: there may be one that runs.
     """
     owing = select(Host.name).join(OwedWork, col(OwedWork.host_id) == Host.id)
-    owing = owing.where(OwedWork.server_id == row.id, OwedWork.activity == Guests.destroy_guest.__name__)
+    owing = owing.where(OwedWork.server_id == row.id, col(OwedWork.activity).in_([work.__name__ for work in works]))
     # What comes back from being declared down removes it first.
     host = session.exec(owing.where(Host.id != row.host_id, col(Host.down_since).is_(None))).first()
     if host is not None:

@@ -20,11 +20,12 @@ class BeginEvacuation(Begin):
 class EvacuationPlan(PlannedTarget):
     """The guest as it is, its local disks of their images; where hosts share them, those that it had on its host.
 
-    `hosts` are the one that is down, then those on which an evacuation that was cut short had reserved. `stays_off`: it
-    was stopped.
+    `hosts` are the one that is down, then those on which a move that was cut short had reserved. `stays_off`: it
+    was stopped. `because` says since when the host is down, and why.
     """
 
     stays_off: bool = False
+    because: str | None = None
     host: str | None = None
 
 
@@ -48,6 +49,9 @@ class Evacuations(ABC):
 
         What ends the operation otherwise, `settle`, takes the allocation back; what is owed stays so.
 
+        A move that was cut short is taken back. One that waits to be decided on, and of which no host can be asked, is
+        confirmed; but where what the server was before is on another host, that stays there until the end.
+
         Raises:
             NotFound, InvalidState, ServerBusy, InvalidRequest, Conflict
             Unavailable: its host seems to answer, although it was declared down.
@@ -56,4 +60,7 @@ class Evacuations(ABC):
     @activity.defn(name="finish_evacuation")
     @abstractmethod
     def finish_evacuation(self, call: FinishEvacuation) -> Server:
-        """The server is on its new host, and its former allocation is given back: by one change."""
+        """The server is on its new host, and its former allocation is given back: by one change.
+
+        Where it waited to be decided on, the host of what it was before owes the removal of that.
+        """

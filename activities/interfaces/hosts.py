@@ -39,13 +39,14 @@ def account_of(host_id: str, reason: str) -> OwedWork:
 class OwedId(BaseModel):
     """One piece of owed work. Of one that switches a guest on or off also whose, and what the guest is since, if known.
 
-    Control workers of former releases settle without these.
+    `failure` is why it cannot be done, ever. Control workers of former releases settle without these.
     """
 
     id: str
     host_id: str
     server_id: str | None = None
     power_state: PowerState | None = None
+    failure: str | None = None
 
 
 class Hosts(ABC):
@@ -76,7 +77,7 @@ class Hosts(ABC):
     @activity.defn(name="settle_owed")
     @abstractmethod
     def settle_owed(self, call: OwedId) -> None:
-        """The host has done it, or cannot: an idle server follows its guest.
+        """The host has done it, or cannot: an idle server follows its guest, and its events say so.
 
         While an operation has the server it stays owed, unless the row says so already: the operation cannot know what
         the host has done meanwhile, so that is done again, and followed, once it has ended.

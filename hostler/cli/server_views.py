@@ -83,7 +83,7 @@ EVENT_COLUMNS: Columns[ServerEvent] = {
     "Attempt": lambda e: e.step.attempt,
     "Host": lambda e: e.step.host,
     "Time": _duration,
-    "Error": lambda e: ", ".join(filter(None, (e.step.note, e.step.error))),
+    "Note": lambda e: ", ".join(filter(None, (e.step.note, e.step.error))),
     "Run": lambda e: e.run_id,
 }
 

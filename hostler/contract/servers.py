@@ -52,8 +52,8 @@ class NetworkRequest(BaseModel):
 class OperationName(StrEnum):
     """The operations on a server; each is a workflow type of the same name.
 
-    `AUDIT` and `HYPERVISOR` are none: in a server's events they stand for what was found and mended without one, and
-    for what its guest did by itself.
+    `AUDIT` and `HYPERVISOR` are none: in a server's events they stand for what was mended without one, or done later by
+    a host that owed it, and for what its guest did by itself.
     """
 
     BOOT = "boot"

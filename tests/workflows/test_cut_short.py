@@ -6,7 +6,8 @@ import pytest
 
 from activities.interfaces.hosts import OwedWork
 from hostler.client import Operation
-from hostler.contract.errors import InvalidState, OperationFailed, ServerBusy, Unavailable
+from hostler.contract.audit import FindingKind
+from hostler.contract.errors import InvalidState, NotFound, OperationFailed, ServerBusy, Unavailable
 from hostler.contract.servers import NEVER, Server
 from hostler.contract.states import PowerState, VmState
 from hostler.settings import OperationSettings
@@ -17,6 +18,7 @@ from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_audit import audit
 from tests.workflows.test_move import SMALL, add_flavor, content, power_on
+from workers.control import nudge_once
 
 
 @pytest.fixture
@@ -149,6 +151,46 @@ async def test_a_rebuild_is_in_error_and_can_be_rebuilt(cloud: Cloud) -> None:
     assert not (await cloud.world()).formers
 
 
+@pytest.mark.parametrize("running", [True, False])
+async def test_a_rebuilt_guest_that_is_taken_as_it_is_has_no_former_one_any_more(cloud: Cloud, running: bool) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cut_at(cloud, "resume_guest", cloud.client.servers.rebuild(server.id))
+    new = content(cloud, "sim-1", server)
+    assert (await cloud.world()).formers
+
+    ask = cloud.client.servers.reboot(server.id, hard=True) if running else cloud.client.servers.stop(server.id)
+    await (await ask).result(LIMIT)
+    with pytest.raises(ServerBusy, match="sim-1 has yet to do drop_former_guest"):
+        await cloud.client.servers.rebuild(server.id)
+    await nudge_once(cloud.asking, cloud.database, lambda: frozenset(cloud.alive))
+    await cloud.registered("sim-1")
+
+    world = await cloud.world()
+    assert (world.formers, world.owed) == (frozenset(), frozenset())
+    assert content(cloud, "sim-1", server) == new
+    assert await power_on(cloud, "sim-1", server) is (PowerState.RUNNING if running else PowerState.SHUTDOWN)
+    assert (await audit(cloud)).findings == []
+    migrated = await (await cloud.client.servers.migrate(server.id)).result(LIMIT)
+    assert migrated.status == "VERIFY_RESIZE"
+
+
+async def test_a_rebuild_without_a_new_guest_keeps_the_former_one_whatever_is_asked(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    disk = content(cloud, "sim-1", server)
+    await cut_at(cloud, "spawn", cloud.client.servers.rebuild(server.id))
+    await eventually(lambda: not cloud.stage.under_way)
+    await cloud.machine("sim-1").hypervisor.destroy(server.id)  # the step went on when it was let go
+
+    for ask in (cloud.client.servers.stop(server.id), cloud.client.servers.reboot(server.id, hard=True)):
+        assert isinstance(await cloud.failure(await ask), NotFound)
+
+    world = await cloud.world()
+    assert not world.owed
+    assert world.formers == {("sim-1", server.id)}
+    await cloud.machine("sim-1").hypervisor.bring_back(server.id)
+    assert content(cloud, "sim-1", server) == disk
+
+
 @pytest.mark.parametrize("from_shelf", [True, False])
 async def test_a_server_that_was_giving_its_host_up_is_shelved_and_can_go_on(cloud: Cloud, from_shelf: bool) -> None:
     server = await cloud.booted(host="sim-1")
@@ -229,6 +271,234 @@ async def test_a_migration_whose_revert_failed_is_not_forgotten_by_the_next_one(
     assert await cloud.world() == before
 
 
+# On a host that is down.
+
+
+async def dies(cloud: Cloud, name: str) -> None:
+    """The host's power fails, and it is declared down."""
+    machine = cloud.machine(name)
+    for file in (machine.directory / "guests").glob("*.json"):
+        await machine.hypervisor.stop(file.stem, timedelta(0), lambda _: None)
+    await cloud.stop_host(name)
+    cloud.alive.discard(machine.id)
+    await cloud.client.hosts.declare_down(name, "it burns")
+
+
+async def cut_with(cloud: Cloud, name: str, step: str, ask: object) -> Server:
+    """Terminate the operation at this step, while the host dies; the server as the audit leaves it."""
+    held = cloud.stage.hold(step)
+    operation = await ask  # type: ignore[misc]  # an operation's coroutine
+    await held.reached.wait()
+    await cloud.temporal.get_workflow_handle(f"server:{operation.server_id}").terminate()
+    await dies(cloud, name)
+    held.go_on.set()
+    report = await audit(cloud)
+    assert FindingKind.LOST_OPERATION in {one.kind for one in report.findings if one.healed}
+    return await cloud.client.servers.show(operation.server_id)
+
+
+async def evacuated(cloud: Cloud, server: Server) -> Server:
+    return await (await cloud.client.servers.evacuate(server.id)).result(LIMIT)
+
+
+async def comes_back(cloud: Cloud, name: str) -> None:
+    """And has done what it owed."""
+    cloud.alive.add(cloud.machine(name).id)
+    await cloud.start_host(name)
+
+
+async def is_on_alone(cloud: Cloud, host: str, server: Server) -> None:
+    """Nothing of the server is elsewhere, and the audit has nothing to say."""
+    world = await cloud.world()
+    assert world.allocations == world.claims == world.guests == world.bound_ports == {(host, server.id)}
+    assert not world.owed
+    assert not world.formers
+    assert (await audit(cloud)).findings == []
+
+
+def remedy(shown: Server) -> str:
+    """What the fault tells the owner to do."""
+    assert shown.fault is not None
+    return shown.fault.error.remedy or ""
+
+
+@pytest.mark.parametrize(
+    ("step", "off", "status"),
+    [("reboot_guest", False, "ACTIVE"), ("stop_guest", False, "ACTIVE"), ("start_guest", True, "SHUTOFF")],
+)
+async def test_what_was_switched_on_a_host_that_is_down_is_what_it_was_and_can_be_evacuated(
+    cloud: Cloud, step: str, off: bool, status: str
+) -> None:
+    server = await cloud.booted(host="sim-1")
+    if off:
+        await (await cloud.client.servers.stop(server.id)).result(LIMIT)
+    servers = cloud.client.servers
+    ask = {"reboot_guest": servers.reboot, "stop_guest": servers.stop, "start_guest": servers.start}[step]
+
+    shown = await cut_with(cloud, "sim-1", step, ask(server.id))
+
+    assert (shown.status, shown.task_state, shown.power_state) == (status, None, PowerState.SHUTDOWN)
+    assert (shown.host, shown.fault) == ("sim-1", None)
+    there = await evacuated(cloud, server)
+    assert (there.status, there.host) == (status, "sim-2")
+    await comes_back(cloud, "sim-1")
+    await is_on_alone(cloud, "sim-2", server)
+
+
+async def test_a_host_that_failed_gives_up_what_was_held_there_too(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cut_with(cloud, "sim-1", "stop_guest", cloud.client.servers.stop(server.id))
+
+    result = await (await cloud.client.hosts.evacuate("sim-1")).result(LIMIT)
+
+    assert [(one.name, one.to) for one in result.moved] == [(server.name, "sim-2")]
+
+
+async def test_a_host_that_is_back_without_having_been_evacuated_runs_it_as_before(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cut_with(cloud, "sim-1", "reboot_guest", cloud.client.servers.reboot(server.id))
+
+    await comes_back(cloud, "sim-1")
+
+    await (await cloud.client.servers.reboot(server.id, hard=True)).result(LIMIT)
+    await is_on_alone(cloud, "sim-1", server)
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_a_rebuild_on_a_host_that_is_down_ends_by_an_evacuation_or_a_rebuild(cloud: Cloud, back: bool) -> None:
+    server = await cloud.booted(host="sim-1")
+
+    shown = await cut_with(cloud, "sim-1", "resume_guest", cloud.client.servers.rebuild(server.id))
+
+    assert shown.status == "ERROR"
+    assert f"hostler server evacuate {server.id}" in remedy(shown)
+    assert f"hostler server rebuild {server.id}" in remedy(shown)
+    if back:
+        await comes_back(cloud, "sim-1")
+        assert (await (await cloud.client.servers.rebuild(server.id)).result(LIMIT)).status == "ACTIVE"
+        await is_on_alone(cloud, "sim-1", server)
+        return
+    assert (await evacuated(cloud, server)).status == "ACTIVE"
+    await comes_back(cloud, "sim-1")
+    await is_on_alone(cloud, "sim-2", server)
+
+
+async def test_a_shelve_that_has_no_image_yet_when_its_host_is_down_has_not_begun(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+
+    shown = await cut_with(cloud, "sim-1", "snapshot_guest", cloud.client.servers.shelve(server.id))
+
+    assert (shown.status, shown.shelved_image_id) == ("ACTIVE", None)
+    assert (await evacuated(cloud, server)).host == "sim-2"
+
+
+@pytest.mark.parametrize("step", ["destroy_guest", "drop_claim"])
+async def test_a_shelve_that_has_its_image_when_its_host_is_down_is_shelved(cloud: Cloud, step: str) -> None:
+    server = await cloud.booted(host="sim-1")
+    disk = content(cloud, "sim-1", server)
+
+    shown = await cut_with(cloud, "sim-1", step, cloud.client.servers.shelve(server.id))
+
+    assert shown.status == "SHELVED"
+    assert shown.shelved_image_id is not None
+    assert shown.shelved_at is not None
+    await (await cloud.client.servers.shelve_offload(server.id)).result(LIMIT)
+    back = await (await cloud.client.servers.unshelve(server.id)).result(LIMIT)
+    assert (back.status, back.host) == ("ACTIVE", "sim-2")
+    assert content(cloud, "sim-2", server) == disk
+    await comes_back(cloud, "sim-1")
+    await is_on_alone(cloud, "sim-2", server)
+
+
+async def test_an_unshelve_on_a_host_that_is_down_is_repeated_elsewhere(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.shelve(server.id, offload_after=NEVER)).result(LIMIT)
+
+    shown = await cut_with(cloud, "sim-1", "start_guest", cloud.client.servers.unshelve(server.id))
+
+    assert shown.status == "SHELVED"
+    await (await cloud.client.servers.shelve_offload(server.id)).result(LIMIT)
+    assert (await (await cloud.client.servers.unshelve(server.id)).result(LIMIT)).host == "sim-2"
+    await comes_back(cloud, "sim-1")
+    await is_on_alone(cloud, "sim-2", server)
+
+
+async def test_a_migration_whose_source_is_down_waits_for_it_and_is_taken_back(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    disk = content(cloud, "sim-1", server)
+
+    shown = await cut_with(cloud, "sim-1", "offer_disks", cloud.client.servers.migrate(server.id))
+
+    assert shown.status == "ERROR"
+    assert remedy(shown).startswith("when its host is back")
+    assert f"hostler server revert {server.id}" in remedy(shown)
+    await comes_back(cloud, "sim-1")
+    reverted = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (reverted.status, reverted.host) == ("ACTIVE", "sim-1")
+    assert content(cloud, "sim-1", server) == disk
+    await is_on_alone(cloud, "sim-1", server)
+
+
+async def test_a_live_migration_whose_source_is_down_is_ended_and_can_be_evacuated(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+
+    shown = await cut_with(cloud, "sim-1", "prepare_incoming", cloud.client.servers.live_migrate(server.id))
+
+    assert shown.status == "ERROR"
+    assert f"hostler server revert {server.id}" in remedy(shown)
+    await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (await evacuated(cloud, server)).host == "sim-2"
+    await comes_back(cloud, "sim-1")
+    await is_on_alone(cloud, "sim-2", server)
+
+
+@pytest.mark.parametrize(("ask", "status"), [("confirm_resize", "VERIFY_RESIZE"), ("revert_resize", "ERROR")])
+async def test_the_end_of_a_move_whose_target_is_down_can_be_a_revert(cloud: Cloud, ask: str, status: str) -> None:
+    server = await cloud.booted(host="sim-1")
+    disk = content(cloud, "sim-1", server)
+    await (await cloud.client.servers.migrate(server.id)).result(LIMIT)
+
+    shown = await cut_with(cloud, "sim-2", "expect_guest", getattr(cloud.client.servers, ask)(server.id))
+
+    assert (shown.status, shown.host) == (status, "sim-2")
+    reverted = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (reverted.status, reverted.host) == ("ACTIVE", "sim-1")
+    assert content(cloud, "sim-1", server) == disk
+    await comes_back(cloud, "sim-2")
+    await is_on_alone(cloud, "sim-1", server)
+
+
+async def test_a_revert_that_had_brought_the_former_guest_back_is_not_confirmed_when_the_target_is_down(
+    cloud: Cloud,
+) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.migrate(server.id)).result(LIMIT)
+
+    shown = await cut_with(cloud, "sim-2", "start_guest", cloud.client.servers.revert_resize(server.id))
+
+    assert shown.status == "ERROR"
+    assert f"hostler server revert {server.id}" in remedy(shown)
+    with pytest.raises(InvalidState):
+        await cloud.client.servers.confirm_resize(server.id)
+    reverted = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (reverted.status, reverted.host) == ("ACTIVE", "sim-1")
+    await comes_back(cloud, "sim-2")
+    await is_on_alone(cloud, "sim-1", server)
+
+
+async def test_a_delete_on_a_host_that_is_down_is_asked_for_again(cloud: Cloud) -> None:
+    before = await cloud.world()
+    server = await cloud.booted(host="sim-1")
+
+    shown = await cut_with(cloud, "sim-1", "destroy_guest", cloud.client.servers.delete(server.id))
+
+    assert shown.status == "ERROR"
+    assert remedy(shown) == f"delete it again: hostler server delete {server.id}"
+    assert (await cloud.deleted(server.id)).status == "DELETED"
+    await comes_back(cloud, "sim-1")
+    assert (await cloud.world()).besides(server.id) == before.besides(server.id)
+
+
 # What hosts owe.
 
 
@@ -278,3 +548,81 @@ async def test_an_owed_start_that_cannot_be_done_is_given_up_and_what_is_behind_
     world = await cloud.world()
     assert not world.owed
     assert not world.guests
+
+
+# On a source that is down.
+
+
+async def resize_is_cut(cloud: Cloud, server: Server, step: str, target: str) -> Server:
+    """From sim-1; the server as the audit leaves it."""
+    other = "sim-1" if target == "sim-2" else "sim-2"
+    await cloud.client.hosts.disable(other)
+    shown = await cut_at(cloud, step, cloud.client.servers.resize(server.id, SMALL))
+    await cloud.client.hosts.enable(other)
+    return shown
+
+
+@pytest.mark.parametrize("step", ["set_aside_claim", "spawn", "resume_guest"])
+@pytest.mark.parametrize("target", ["sim-1", "sim-2"])
+async def test_a_resize_whose_source_is_down_is_evacuated_at_its_former_size(
+    cloud: Cloud, step: str, target: str
+) -> None:
+    server = await cloud.booted(host="sim-1")
+    quota = (await cloud.world()).quota
+    shown = await resize_is_cut(cloud, server, step, target)
+    assert f"hostler server evacuate {server.id}" in remedy(shown)
+    with pytest.raises(InvalidState, match="cut short"):
+        await cloud.client.servers.evacuate(server.id)
+    await dies(cloud, "sim-1")
+
+    there = await evacuated(cloud, server)
+
+    assert (there.status, there.host, there.flavor, there.migration) == ("ACTIVE", "sim-2", server.flavor, None)
+    assert (await cloud.world()).quota == quota
+    await comes_back(cloud, "sim-1")
+    await is_on_alone(cloud, "sim-2", server)
+
+
+async def test_a_server_that_was_off_before_its_migration_stays_off_when_it_is_evacuated(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.stop(server.id)).result(LIMIT)
+    await cut_at(cloud, "spawn", cloud.client.servers.migrate(server.id))
+    await dies(cloud, "sim-1")
+
+    assert (await evacuated(cloud, server)).status == "SHUTOFF"
+
+
+@pytest.mark.parametrize("target", ["sim-1", "sim-2"])
+async def test_where_no_host_takes_it_its_source_has_its_former_guest_in_its_place(cloud: Cloud, target: str) -> None:
+    server = await cloud.booted(host="sim-1")
+    before, disk = await cloud.world(), content(cloud, "sim-1", server)
+    await resize_is_cut(cloud, server, "resume_guest", target)
+    await dies(cloud, "sim-1")
+    await cloud.client.hosts.disable("sim-2")
+    await cloud.failure(await cloud.client.servers.evacuate(server.id))
+
+    await comes_back(cloud, "sim-1")
+
+    shown = await (await cloud.client.servers.reboot(server.id, hard=True)).result(LIMIT)
+    assert (shown.status, shown.host, shown.flavor) == ("ACTIVE", "sim-1", server.flavor)
+    assert content(cloud, "sim-1", server) == disk
+    await is_on_alone(cloud, "sim-1", server)
+    assert (await cloud.world()).quota == before.quota
+
+
+async def test_where_the_target_is_silent_too_it_is_not_built_a_second_time(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cut_at(cloud, "resume_guest", cloud.client.servers.migrate(server.id, host="sim-2"))
+    await dies(cloud, "sim-1")
+    await cloud.stop_host("sim-2")
+    cloud.alive.discard(cloud.machine("sim-2").id)
+
+    failure = await cloud.failure(await cloud.client.servers.evacuate(server.id))
+
+    assert "may be running on host sim-2" in str(failure)
+    with pytest.raises(InvalidState, match="may be running on host sim-2"):
+        await cloud.client.servers.evacuate(server.id)
+    await comes_back(cloud, "sim-2")
+    assert (await evacuated(cloud, server)).host == "sim-2"
+    await comes_back(cloud, "sim-1")
+    await is_on_alone(cloud, "sim-2", server)

@@ -26,7 +26,8 @@ from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
 from hostler.contract.servers import Migration as MigrationView
 from hostler.contract.servers import MigrationStatus, OnFailure, Server
 from hostler.contract.states import PowerState, VmState
-from models import Host, Migration, now
+from hostler.settings import OperationSettings
+from models import Allocation, Host, Migration, now
 from models import OwedWork as OwedRow
 from models import Server as Row
 from tests.cloud import DEMO, LIMIT, Cloud, World, breaks, refuses
@@ -34,7 +35,7 @@ from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_audit import audit
 from tests.workflows.test_cut_short import cut
-from tests.workflows.test_move import FOR_GOOD, power_on
+from tests.workflows.test_move import FOR_GOOD, SMALL, add_flavor, power_on
 from workers.control import nudge_once
 
 SOON = timedelta(milliseconds=200)
@@ -760,3 +761,233 @@ async def test_one_that_was_cut_short_can_be_done_again_or_taken_back(
         assert (await evacuated(cloud, server)).host == "sim-2"
         await come_back(cloud)
     await nothing_left(cloud, server, "sim-2")
+
+
+async def goes_nowhere(cloud: Cloud, server: Server, host: str = "sim-2") -> None:
+    """An evacuation that finds no host."""
+    await cloud.client.hosts.disable(host)
+    await cloud.failure(await cloud.client.servers.evacuate(server.id))
+    await cloud.client.hosts.enable(host)
+
+
+async def test_one_that_was_off_stays_off_however_many_evacuations_it_takes(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.stop(server.id)).result(LIMIT)
+    await declared_down(cloud)
+    held = cloud.stage.hold("spawn")
+    operation = await cloud.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    await cut(cloud, operation, held)
+    for _ in range(2):
+        await goes_nowhere(cloud, server)
+        assert (await cloud.client.servers.show(server.id)).status == "ERROR"
+
+    assert (await evacuated(cloud, server)).status == "SHUTOFF"
+
+    assert running(cloud, server.id) == []
+
+
+async def test_one_that_was_started_since_is_running_again(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await (await cloud.client.servers.stop(server.id)).result(LIMIT)
+    await declared_down(cloud)
+    await goes_nowhere(cloud, server)
+    await come_back(cloud)
+    await eventually(lambda: not owing(cloud))
+    await (await cloud.client.servers.start(server.id)).result(LIMIT)
+    with cloud.database.write() as session:
+        session.get_one(Row, server.id).vm_state = VmState.ERROR
+    await declared_down(cloud)
+
+    assert (await evacuated(cloud, server)).status == "ACTIVE"
+
+
+# Of one that waits to be confirmed or reverted.
+
+
+@pytest.fixture
+async def three(start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """Three hosts and a larger flavor; the audit need not wait until a row has not changed for long."""
+    monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
+    cloud = await start_cloud(hosts=3, operations=OperationSettings(resize_on_same_host=True))
+    add_flavor(cloud)
+    return cloud
+
+
+async def waits(cloud: Cloud, target: str, **options: object) -> Server:
+    """A server of sim-1 that was resized to the target; both are down."""
+    server = await cloud.booted(host="sim-1")
+    others = [machine.name for machine in cloud.machines if machine.name != target]
+    for name in others:
+        await cloud.client.hosts.disable(name)
+    await (await cloud.client.servers.resize(server.id, SMALL, **options)).result(LIMIT)  # type: ignore[arg-type]  # of the method
+    for name in others:
+        await cloud.client.hosts.enable(name)
+    for name in sorted({"sim-1", target}):
+        await declared_down(cloud, name)
+    shown = await cloud.client.servers.show(server.id)
+    assert (shown.status, shown.host) == ("VERIFY_RESIZE", target)
+    return server
+
+
+@pytest.mark.parametrize("target", ["sim-1", "sim-2"])
+async def test_a_server_of_which_nothing_can_be_asked_is_built_anew_as_it_is_now(three: Cloud, target: str) -> None:
+    server = await waits(three, target)
+
+    moved = await evacuated(three, server, host="sim-3")
+
+    assert (moved.status, moved.host, moved.flavor, moved.migration) == ("ACTIVE", "sim-3", SMALL, None)
+    assert migrations(three) == [("resize", "confirmed"), ("evacuation", "completed")]
+    world = await three.world()
+    assert world.allocations == {("sim-3", server.id)}
+    for name in sorted({"sim-1", target}):
+        await come_back(three, name)
+    await nothing_left(three, server, "sim-3")
+    other = await three.booted(flavor=SMALL)
+    assert (await three.deleted(other.id)).status == "DELETED"
+    assert (await three.world()).quota == world.quota
+
+
+async def test_one_that_was_off_before_its_move_stays_off(three: Cloud) -> None:
+    server = await three.booted(host="sim-1")
+    await (await three.client.servers.stop(server.id)).result(LIMIT)
+    await (await three.client.servers.migrate(server.id, host="sim-2")).result(LIMIT)
+    for name in ("sim-1", "sim-2"):
+        await declared_down(three, name)
+
+    assert (await evacuated(three, server)).status == "SHUTOFF"
+
+
+async def test_a_server_that_could_be_reverted_or_confirmed_is_not_built_anew(three: Cloud) -> None:
+    server = await three.booted(host="sim-1")
+    await (await three.client.servers.migrate(server.id, host="sim-2")).result(LIMIT)
+
+    await declared_down(three, "sim-2")
+    await refused(three, server, "what it was before is on host sim-1, which is not down")
+    await come_back(three, "sim-2")
+    await declared_down(three, "sim-1")
+    await refused(three, server, "host sim-2 has not been declared down")
+
+    assert (await (await three.client.servers.confirm_resize(server.id)).result(LIMIT)).host == "sim-2"
+
+
+async def test_where_no_host_takes_it_it_waits_on_and_what_it_was_can_be_brought_back(three: Cloud) -> None:
+    server = await waits(three, "sim-2", confirm_after=timedelta(hours=1))
+    before, shown = await three.world(), await three.client.servers.show(server.id)
+
+    await goes_nowhere(three, server, "sim-3")
+
+    now = await three.world()
+    assert await three.client.servers.show(server.id) == shown
+    assert (now.allocations, now.formers, now.quota) == (before.allocations, before.formers, before.quota)
+    assert now.owed == {("sim-2", "stop_guest")}
+    await come_back(three, "sim-1")
+    back = await (await three.client.servers.revert_resize(server.id)).result(LIMIT)
+    assert (back.status, back.host, back.flavor) == ("ACTIVE", "sim-1", server.flavor)
+    await come_back(three, "sim-2")
+    await nothing_left(three, server, "sim-1")
+
+
+async def test_nor_does_one_that_waits_lose_its_room_on_either_host(three: Cloud) -> None:
+    server = await waits(three, "sim-2")
+    rooms = allocated(three)
+
+    await goes_nowhere(three, server, "sim-3")
+
+    assert allocated(three) == rooms
+
+
+def allocated(cloud: Cloud) -> set[tuple[str, bool, int]]:
+    names = {machine.id: machine.name for machine in cloud.machines}
+    with cloud.database.read() as session:
+        return {(names[one.host_id], one.former, one.ram_mib) for one in session.exec(select(Allocation))}
+
+
+async def test_one_that_had_stayed_on_its_host_is_confirmed_by_the_try(three: Cloud) -> None:
+    """Its host removes what it was before all else: whoever finds a guest there knows which it is."""
+    server = await waits(three, "sim-1")
+    await three.client.hosts.disable("sim-3")
+
+    await goes_nowhere(three, server)
+
+    shown = await three.client.servers.show(server.id)
+    assert (shown.status, shown.host, shown.flavor) == ("ACTIVE", "sim-1", SMALL)
+    await come_back(three)
+    await three.becomes(server.id, "SHUTOFF")
+    await eventually(lambda: not owing(three))
+    await (await three.client.servers.start(server.id)).result(LIMIT)
+    await nothing_left(three, server, "sim-1")
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("target", ["sim-1", "sim-2"])
+async def test_one_that_waited_and_was_cut_short_can_be_done_again_or_taken_back(
+    three: Cloud, target: str, back: bool
+) -> None:
+    server = await waits(three, target)
+    held = three.stage.hold("resume_guest")
+    operation = await three.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    assert (await cut(three, operation, held)).status == "ERROR"
+
+    if back:
+        for name in sorted({"sim-1", target}):
+            await come_back(three, name)
+        shown = await (await three.client.servers.revert_resize(server.id)).result(LIMIT)
+        assert (shown.status, shown.host, shown.flavor) == ("ACTIVE", target, SMALL)
+        await audit(three)  # which removes what it was, where that was elsewhere
+        await nothing_left(three, server, target)
+        return
+    there = await evacuated(three, server)
+    assert (there.status, there.flavor) == ("ACTIVE", SMALL)
+    for name in sorted({"sim-1", target}):
+        await come_back(three, name)
+    assert there.host is not None
+    await nothing_left(three, server, there.host)
+
+
+async def test_one_that_waited_and_may_run_unseen_no_longer_waits(three: Cloud) -> None:
+    server = await waits(three, "sim-2")
+    held = three.stage.hold("resume_guest")
+    operation = await three.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    three.alive.discard(three.machine("sim-3").id)
+    await three.stop_host("sim-3")
+    held.go_on.set()
+
+    assert "may be running on host sim-3" in str(await three.failure(operation))
+
+    shown = await three.client.servers.show(server.id)
+    assert (shown.status, shown.host, shown.migration) == ("ERROR", "sim-2", None)
+    assert allocated(three) == {("sim-2", False, 256)}
+    await come_back(three, "sim-3")
+    assert (await evacuated(three, server)).host == "sim-3"
+    for name in ("sim-1", "sim-2"):
+        await come_back(three, name)
+    await nothing_left(three, server, "sim-3")
+
+
+async def test_a_source_that_comes_back_meanwhile_may_be_its_new_host(three: Cloud) -> None:
+    server = await waits(three, "sim-2")
+    held = three.stage.hold("begin_evacuation", afterwards=True)
+    asking = asyncio.create_task(three.client.servers.evacuate(server.id, host="sim-1"))
+    await held.reached.wait()
+    await come_back(three, "sim-1")
+    held.go_on.set()
+
+    assert (await (await asking).result(LIMIT)).host == "sim-1"
+
+    await come_back(three, "sim-2")
+    await settled(three)
+    await nothing_left(three, server, "sim-1")
+
+
+async def test_the_failure_of_a_host_takes_one_that_waits_away_too(three: Cloud) -> None:
+    server = await waits(three, "sim-1")
+
+    result = await (await three.client.hosts.evacuate("sim-1", force=True)).result(LIMIT)
+
+    assert [one.server_id for one in result.moved] == [server.id]

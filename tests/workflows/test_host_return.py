@@ -20,6 +20,7 @@ from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_evacuate import nudging, owe, settled
 from tests.workflows.test_move import FOR_GOOD, power_on
+from workers.control import nudge_once
 
 SOON = timedelta(milliseconds=200)
 UNKNOWN = "5f0f1f7e-7a30-4c55-8f0e-3a5b0f4c0a01"
@@ -223,6 +224,19 @@ async def test_a_server_is_not_left_held_by_an_account_that_a_restart_broke_off(
 
 
 # Guests that owed work switches on or off, on a host whose worker never stopped: to it, what it does itself is no news.
+
+
+async def test_a_host_that_is_no_longer_up_when_it_has_been_asked_is_not_registered(cloud: Cloud) -> None:
+    """It may have been declared down meanwhile, which to register would take back."""
+    server = await cloud.booted(host="sim-1")
+    owe(cloud, "sim-1", server, "drop_former_guest")
+    before = cloud.registered_at("sim-1")
+    looks = iter([frozenset(cloud.alive), frozenset[str]()])
+
+    await nudge_once(cloud.asking, cloud.database, lambda: next(looks))
+
+    await asyncio.sleep(SOON.total_seconds())
+    assert cloud.registered_at("sim-1") == before
 
 
 async def unheard(cloud: Cloud, name: str = "sim-1") -> None:

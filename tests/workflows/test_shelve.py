@@ -497,6 +497,27 @@ async def test_one_whose_host_is_silent_stays_shelved(cloud: Cloud) -> None:
     await unchanged(cloud, shown, before)
 
 
+async def test_one_that_may_have_been_started_by_a_host_that_is_silent_since_is_brought_back_nowhere_else(
+    cloud: Cloud,
+) -> None:
+    server = await cloud.booted()
+    await shelved(cloud, server, offload_after=NEVER)
+    held = cloud.stage.hold("start_guest", afterwards=True)
+    unshelve = await cloud.client.servers.unshelve(server.id)
+    await held.reached.wait()
+    await cloud.stop_host("sim-1")
+    await cloud.failure(unshelve)
+    assert (await offloaded(cloud, server)).status == "SHELVED_OFFLOADED"
+
+    with pytest.raises(InvalidState, match="may be running on host sim-1") as refusal:
+        await cloud.client.servers.unshelve(server.id)
+
+    assert "declare-down sim-1" in str(refusal.value.remedy)
+    await cloud.start_host("sim-1")
+    assert (await unshelved(cloud, server)).status == "ACTIVE"
+    assert len((await cloud.world()).guests) == 1
+
+
 # Back from the image.
 
 

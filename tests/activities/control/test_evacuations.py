@@ -16,7 +16,7 @@ from hostler.contract.servers import MigrationKind, MigrationStatus, OperationNa
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.settings import Settings
 from models import Allocation, BlockDevice, Database, Host, Image, Migration, OwedWork, Server, Volume, now
-from tests.activities.control.test_guest_plans import a_host_with_a_server
+from tests.activities.control.test_guest_plans import SMALL, a_host_with_a_server
 from tests.activities.given import log, uuid
 from tests.rows import a_host, add
 
@@ -242,3 +242,100 @@ def test_it_is_refused_where_a_volume_or_the_image_is_missing(
         session.delete(session.get_one(Volume, volume.id))
         session.delete(session.get_one(Image, server.image_id))
     assert "nothing to build it from" in refused(evacuations, database, server)
+
+
+# Of one that waits to be confirmed or reverted.
+
+SOURCE = a_host(name="source")
+
+
+def moved(database: Database, server: Server, source_id: str) -> None:
+    """Let the server wait, off since before it came from there; that host is down, too."""
+    with database.write() as session:
+        session.get_one(Server, server.id).vm_state = VmState.RESIZED
+        if source_id == SOURCE.id:
+            session.add(Host.model_validate(SOURCE.model_dump() | {"down_since": now()}))
+            session.flush()
+        session.add(an_allocation(server, source_id, former=True))
+        session.add(
+            Migration(
+                id=uuid(),
+                server_id=server.id,
+                kind=MigrationKind.RESIZE,
+                status=MigrationStatus.FINISHED,
+                source_id=source_id,
+                target_id=server.host_id,
+                old_flavor=SMALL.model_dump() | {"vcpus": 3},
+                new_flavor=SMALL.model_dump(),
+                former_vm_state=VmState.STOPPED,
+                former_power_state=PowerState.SHUTDOWN,
+            )
+        )
+
+
+def test_one_that_waits_is_built_as_it_is_and_what_it_was_is_kept_until_then(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    moved(database, server, SOURCE.id)
+
+    plans = [evacuations.begin_evacuation(begin(server)) for _ in range(2)]
+
+    assert plans[0] == plans[1]
+    assert [host.id for host in plans[0].hosts] == [server.host_id]
+    assert (plans[0].former, plans[0].stays_off) == (VmState.RESIZED, True)
+    assert set(allocations(database)) == {(SOURCE.id, True), (server.host_id, True)}
+    assert owed(database) == ["stop_guest"]
+    add(database, an_allocation(server, TARGET.id))
+    for _ in range(2):
+        evacuations.finish_evacuation(finish(server, plans[0], OTHER_RUN))
+        evacuations.finish_evacuation(finish(server, plans[0]))
+    assert allocations(database) == [(TARGET.id, False)]
+    assert owed(database) == ["stop_guest", "drop_former_guest", "unbind_ports", "drop_former_claim"]
+    assert [status for _, status in migrations(database)] == [MigrationStatus.CONFIRMED, MigrationStatus.COMPLETED]
+
+
+def test_one_that_is_given_up_waits_again_at_the_quota_of_the_larger_flavor(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    moved(database, server, SOURCE.id)
+    evacuations.begin_evacuation(begin(server))
+    add(database, an_allocation(server, TARGET.id))
+
+    for _ in range(2):
+        settle(database, server, vm_state=VmState.RESIZED)
+
+    assert set(allocations(database)) == {(SOURCE.id, True), (server.host_id, False)}
+    assert [status for _, status in migrations(database)] == [MigrationStatus.FINISHED, MigrationStatus.ERROR]
+    assert (owed(database), row(database, server).vcpus) == (["stop_guest"], 3)
+    assert evacuations.begin_evacuation(begin(server, OTHER_RUN)).former is VmState.RESIZED
+
+
+def test_where_both_are_on_one_host_that_has_but_one_of_them_from_the_beginning(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    moved(database, server, str(server.host_id))
+
+    plans = [evacuations.begin_evacuation(begin(server)) for _ in range(2)]
+
+    assert plans[0] == plans[1]
+    assert (plans[0].former, plans[0].stays_off) == (VmState.STOPPED, True)
+    assert allocations(database) == [(server.host_id, True)]
+    assert owed(database) == ["drop_former_guest", "drop_former_claim", "stop_guest"]
+    settle(database, server, vm_state=None)
+    assert allocations(database) == [(server.host_id, False)]
+    assert row(database, server).vm_state is VmState.STOPPED
+
+
+def test_one_that_can_be_reverted_or_confirmed_is_told_so(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    moved(database, server, SOURCE.id)
+    for host_id, remedy in ((SOURCE.id, "hostler server revert"), (server.host_id, "hostler server confirm")):
+        with database.write() as session:
+            session.get_one(Host, host_id).down_since = None
+        with pytest.raises(InvalidState) as caught:
+            evacuations.begin_evacuation(begin(server))
+        assert remedy in (caught.value.detail.remedy or "")
+        with database.write() as session:
+            session.get_one(Host, host_id).down_since = now()
+    assert row(database, server).operation_id is None

@@ -10,6 +10,7 @@ from activities.interfaces.hosts import OwedId, OwedWork, account_of
 from hostler.contract.calls import HostIdentity, Nothing, Ref
 from hostler.contract.errors import Conflict
 from hostler.contract.resources import HostRegistration, Inventory
+from hostler.contract.servers import OperationName, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState
 from models import Database, Host, Server, now
 from models import OwedWork as Work
@@ -212,9 +213,10 @@ class Settling:
 
     @property
     def notes(self) -> list[str | None]:
-        """What the server's history says."""
+        """What the server's history says of its guest."""
         with self._database.read() as session:
-            return [event.step.note for event in read_events(session, self.server.id)]
+            events = read_events(session, self.server.id)
+        return [event.step.note for event in events if event.operation is OperationName.HYPERVISOR]
 
 
 def test_a_server_follows_the_guest_that_its_host_has_switched_off_and_its_history_says_so(database: Database) -> None:
@@ -321,3 +323,38 @@ def test_a_guest_that_is_gone_shows_in_the_power_state(database: Database) -> No
     one.settle(PowerState.NOSTATE)
     assert one.state == ("active", "nostate")
     assert one.notes == ["its guest is nostate, was running"]
+
+
+@pytest.mark.parametrize(("failure", "status"), [(None, StepStatus.DONE), ("its disk is gone", StepStatus.FAILED)])
+def test_the_servers_history_says_that_what_was_owed_is_done_or_never_will_be(
+    database: Database, failure: str | None, status: StepStatus
+) -> None:
+    host, server = a_host(id=HOST.id), a_server(host_id=HOST.id)
+    add(database, host, server)
+    hosts = Hosts(database)
+    work = owed("destroy_guest", server.id)
+    hosts.owe(work)
+
+    for _ in range(2):
+        hosts.settle_owed(OwedId(id=work.id, host_id=HOST.id, failure=failure))
+
+    with database.read() as session:
+        [event] = read_events(session, server.id)
+    step = event.step
+    assert (event.operation, step.name, step.host) == (OperationName.AUDIT, "destroy_guest", host.name)
+    assert (step.status, step.error) == (status, failure)
+    assert step.note is not None
+    assert step.note.endswith(": away")
+
+
+def test_a_guest_that_runs_elsewhere_is_switched_off_before_what_others_left_is_removed(database: Database) -> None:
+    hosts = Hosts(database)
+    hosts.register_host(HOST)
+    one, two, three = uuid(), uuid(), uuid()
+    works = [
+        *(owed("delete_volume_data", one), owed("bring_back_guest", two), owed("stop_guest", two)),
+        *(owed("stop_guest", three), owed("destroy_guest", three)),
+    ]
+    for work in works:
+        hosts.owe(work)
+    assert hosts.register_host(HOST) == [works[3], *works[:3], works[4]]

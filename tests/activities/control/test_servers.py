@@ -382,7 +382,7 @@ class TestAServerWhoseRebuildWasCutShort:
     @pytest.mark.parametrize(
         ("name", "note"),
         [
-            (FindingKind.LOST_OPERATION, f"run {RUN} is gone: ERROR, was ACTIVE"),
+            (FindingKind.LOST_OPERATION, "run 1 is gone: ERROR, was ACTIVE"),
             ("drop_former_guest", "owed since yesterday: a rebuild was cut short"),
         ],
     )
