@@ -20,7 +20,7 @@ from temporalio import workflow
 from activities.interfaces.block_devices import PrepareDevices, ReleaseDevices
 from activities.interfaces.ports import AllocatePorts, Ports
 from activities.interfaces.scheduling import Schedule
-from activities.interfaces.servers import AcceptBoot, Activate, BootPlan, HostRef, ServerRef, Servers, SetTaskState
+from activities.interfaces.servers import AcceptBoot, Activate, BootPlan, HostRef, Servers, SetTaskState
 from hostler.contract.errors import HostlerError
 from hostler.contract.fingerprint import fingerprint
 from hostler.contract.guests import PortBinding, VolumeConnection
@@ -31,7 +31,7 @@ from workflows.build import claim, guest, wanted
 from workflows.building import BIND_PORTS, CLAIM, RESUME, SCHEDULE, SET_TASK_STATE, SPAWN, bind
 from workflows.concurrency import to_the_end, together
 from workflows.placing import PlacedOperation
-from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
+from workflows.plugging import WAIT_VIF_PLUGGED
 from workflows.steps import StepDefinition
 
 ACCEPT = StepDefinition[AcceptBoot, BootPlan](Servers.accept)
@@ -53,7 +53,6 @@ class Boot(PlacedOperation[BootRequest]):
     @workflow.init
     def __init__(self, request: BootRequest) -> None:
         super().__init__(request, PLANNED)
-        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.ports: list[PortBinding] | None = None
         self.connections: dict[str, VolumeConnection] | None = None
 
@@ -92,9 +91,7 @@ class Boot(PlacedOperation[BootRequest]):
             self.step(SPAWN, spec, on=host, saga=self.attempt, undo=self.ref),
             self.step(SET_TASK_STATE, spawning),
         )
-        await wait_vif_plugged(self, self.ports, host)
-        self.may_run = True
-        return await self.step(RESUME, self.ref, on=host)
+        return await self.let_run(self.ports, host)
 
     async def allocate_ports(self, plan: BootPlan) -> None:
         """Addresses; they stay when the host changes."""

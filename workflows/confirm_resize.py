@@ -4,7 +4,7 @@
 |---|---|---|
 | begin | control | settle |
 | expect_guest | the server's host | - |
-| drop_former_guest, unbind_ports, drop_former_claim | source; owed when it is silent | - : from here on it only goes forward |
+| drop_former_guest, unbind_ports (where that is another host), drop_former_claim | source; owed when it is silent | - : from here on it only goes forward |
 | confirm_move | control: the former allocation is given back | - |
 """  # noqa: E501 - a table
 
@@ -12,20 +12,20 @@ from collections.abc import Sequence
 
 from temporalio import workflow
 
-from activities.interfaces.guests import ExpectGuest, Guests
+from activities.interfaces.guests import ExpectGuest
 from activities.interfaces.moves import EndMove, Moves
 from activities.interfaces.ports import PortIds
-from activities.interfaces.servers import Begin, ServerRef, Servers, Target
-from hostler.contract.errors import HostlerError, InvalidState
+from activities.interfaces.servers import ServerRef, Target
+from hostler.contract.errors import HostlerError
 from hostler.contract.servers import ConfirmResizeRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
-from workflows.operation import Operation
+from workflows.operation import BEGIN, Operation
+from workflows.refusals import no_move
 from workflows.removing import DROP_FORMER_CLAIM, DROP_FORMER_GUEST, UNBIND_PORTS
+from workflows.source import EXPECT_GUEST
 from workflows.steps import StepDefinition
 
-BEGIN = StepDefinition[Begin, Target](Servers.begin)
-EXPECT_GUEST = StepDefinition[ExpectGuest, PowerState](Guests.expect_guest)
 CONFIRM_MOVE = StepDefinition[EndMove, Server](Moves.confirm_move)
 STEPS = (BEGIN, EXPECT_GUEST, DROP_FORMER_GUEST, UNBIND_PORTS, DROP_FORMER_CLAIM, CONFIRM_MOVE)
 
@@ -80,13 +80,3 @@ class ConfirmResize(Operation[ConfirmResizeRequest]):
 
     async def give_up(self, error: HostlerError) -> None:
         await self.settle(VmState.RESIZED)
-
-
-def no_move(target: Target) -> InvalidState:
-    """There is nothing to confirm or to revert."""
-    return InvalidState(
-        f"server {target.name} was neither resized nor migrated, or that is over",
-        field="server",
-        value=target.server_id,
-        remedy=f"see what was done to it: hostler server events {target.server_id}",
-    )

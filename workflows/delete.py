@@ -19,29 +19,28 @@ from temporalio import workflow
 
 from activities.interfaces.block_devices import BlockDevices, ReleaseDevices
 from activities.interfaces.ports import Ports
-from activities.interfaces.scheduling import Allocation, Scheduling
-from activities.interfaces.servers import Begin, EventLog, ServerRef, Servers, Target
+from activities.interfaces.scheduling import Allocation
+from activities.interfaces.servers import EventLog, ServerRef, Servers, Target
 from activities.interfaces.shelves import Shelves
 from hostler.contract.errors import HostlerError
 from hostler.contract.servers import DeleteRequest, OperationName, Server
 from hostler.contract.states import TaskState, VmState
 from workflows.block_devices import disconnect
 from workflows.concurrency import to_the_end
-from workflows.operation import Operation
+from workflows.operation import BEGIN, Operation
 from workflows.removing import (
     DESTROY,
     DROP_CLAIM,
     DROP_FORMER_CLAIM,
     DROP_FORMER_GUEST,
+    RELEASE_ALLOCATION,
     UNBIND_PORTS,
     remove_from,
 )
 from workflows.steps import StepDefinition
 
-BEGIN = StepDefinition[Begin, Target](Servers.begin)
 RELEASE_PORTS = StepDefinition[ServerRef, None](Ports.release_ports)
 RELEASE_DEVICES = StepDefinition[ReleaseDevices, None](BlockDevices.release_block_devices)
-RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
 FORGET_SHELVED = StepDefinition[ServerRef, None](Shelves.forget_shelved)
 FINISH = StepDefinition[EventLog, Server](Servers.finish_delete)
 

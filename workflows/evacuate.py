@@ -3,6 +3,7 @@
 | step | where | leaves behind | undo |
 |---|---|---|---|
 | begin_evacuation | control: the source owes that the guest is off | row taken, the allocation kept as the former one | settle |
+| destroy_guest, unbind_ports, drop_claim; release_allocation | hosts of a move that was cut short; where one owes them it ends here | - | - |
 | schedule | control | allocation | release_allocation |
 | claim_resources | host | claim | drop_claim |
 | fetch_image, export_volume | host, volume hosts | cached image; exports, which are there | none |
@@ -11,22 +12,19 @@
 | wait_vif_plugged | signal from the host | - | - |
 | resume_guest, or stop_guest | host | - | destroy_guest, of spawn |
 | destroy_guest, unbind_ports, drop_claim, drop_former_guest, drop_former_claim | source, which owes them | - | - : from here on it only goes forward |
-| finish_evacuation | control: host, allocation and state, by one change | ACTIVE, or SHUTOFF as before | - |
+| finish_evacuation | control: host, allocation and state, by one change; the source of a move that waited owes the rest | ACTIVE, or SHUTOFF as before | - |
 
-The source is not asked for anything: it owes, also when it has come back meanwhile, and then does so within seconds. What an
-evacuation that was cut short had reserved elsewhere is removed first. A host that fails is left for the next one: see
-workflows/placing.py.
+The source is not asked for anything: it owes, also when it has come back meanwhile, and then does so within seconds. A
+host that fails is left for the next one: see workflows/placing.py.
 """  # noqa: E501 - a table
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from temporalio import workflow
 
 from activities.interfaces.evacuations import BeginEvacuation, EvacuationPlan, Evacuations, FinishEvacuation
-from activities.interfaces.guests import StopGuest
 from activities.interfaces.scheduling import Allocation, Schedule
-from activities.interfaces.servers import HostRef, ServerRef
+from activities.interfaces.servers import HostRef
 from hostler.contract.errors import HostlerError
 from hostler.contract.servers import EvacuateRequest, OperationName, Server
 from hostler.contract.states import PowerState, TaskState, VmState
@@ -43,17 +41,17 @@ from workflows.building import (
     schedule_of,
 )
 from workflows.concurrency import to_the_end
-from workflows.placing import RELEASE_ALLOCATION, PlacedOperation, not_built_twice
-from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
+from workflows.placing import PlacedOperation, not_built_twice
+from workflows.plugging import WAIT_VIF_PLUGGED
 from workflows.removing import (
     DESTROY,
     DROP_CLAIM,
     DROP_FORMER_CLAIM,
     DROP_FORMER_GUEST,
+    RELEASE_ALLOCATION,
     UNBIND_PORTS,
     remove_from,
 )
-from workflows.source import PULL_THE_PLUG
 from workflows.steps import StepDefinition
 
 BEGIN_EVACUATION = StepDefinition[BeginEvacuation, EvacuationPlan](Evacuations.begin_evacuation)
@@ -75,7 +73,6 @@ class Evacuate(PlacedOperation[EvacuateRequest]):
     @workflow.init
     def __init__(self, request: EvacuateRequest) -> None:
         super().__init__(request, PLANNED)
-        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
 
     @workflow.run
     async def run(self, request: EvacuateRequest) -> Server:
@@ -83,7 +80,7 @@ class Evacuate(PlacedOperation[EvacuateRequest]):
         return await self.conduct()
 
     def allowed(self) -> Sequence[VmState]:
-        """It is also a way out of an error, as in Nova."""
+        """It is also a way out of an error, as in Nova. Of one that waits `begin_evacuation` decides."""
         return (VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)
 
     async def carry_out(self) -> Server:
@@ -93,6 +90,7 @@ class Evacuate(PlacedOperation[EvacuateRequest]):
             max_attempts=self.call.max_attempts,
         )
         self.plan = await self.unbroken(BEGIN_EVACUATION, begin)
+        self.last_record(BEGIN_EVACUATION.name).note = self.plan.because
         self.source = self.plan.hosts[0]
         self.silent.add(self.source.id)  # by whoever declared it down: nobody need wait for its answer
         self.accept(self.plan.limits, f"evacuate {self.plan.name} from {self.source.name}")
@@ -130,12 +128,7 @@ class Evacuate(PlacedOperation[EvacuateRequest]):
         guest = await connected_guest(self, plan)
         await bind(self, plan.guest.ports, host, self.attempt)
         await self.step(SPAWN, guest, on=host, saga=self.attempt, undo=self.ref)
-        if self.plan.stays_off:
-            unplug = StopGuest(server_id=self.call.server_id, timeout=timedelta(0))
-            return await self.step(PULL_THE_PLUG, unplug, on=host)
-        await wait_vif_plugged(self, plan.guest.ports, host)
-        self.may_run = True
-        return await self.step(RESUME, self.ref, on=host)
+        return await self.let_run(plan.guest.ports, host, stays_off=self.plan.stays_off)
 
     async def finish(self, host: HostRef, power_state: PowerState) -> Server:
         """From here on the guest is the new one: the point of no return."""

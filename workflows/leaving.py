@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError
 
 from activities.interfaces.guests import OfferDisks, StopGuest
 from activities.interfaces.moves import MovePlan
-from activities.interfaces.servers import HostRef, ServerRef, SetTaskState
+from activities.interfaces.servers import HostRef, SetTaskState
 from hostler.contract.errors import Unavailable
 from hostler.contract.servers import Choice, MoveRequest
 from hostler.contract.states import TaskState, VmState
@@ -37,7 +37,6 @@ class LeavingOperation(PlacedOperation[MoveRequest]):
 
     def __init__(self, request: MoveRequest, planned: Sequence[str]) -> None:
         super().__init__(request, planned)
-        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.claim_is_aside = self.guest_is_aside = False
         self.offered = self.offers_again = self.at_source = False
 

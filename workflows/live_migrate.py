@@ -69,7 +69,6 @@ class LiveMigrate(SendingOperation):
     @workflow.init
     def __init__(self, request: LiveMigrateRequest) -> None:
         super().__init__(request, [step.name for step in PLANNED])
-        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.at_source = False
 
     @workflow.run

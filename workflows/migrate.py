@@ -4,18 +4,21 @@
 |---|---|---|---|
 | begin_move | control | row taken, the allocation kept as the former one | settle |
 | schedule | control | allocation | release_allocation |
-| set_aside_claim | source | former claim | bring_back_claim |
+| set_aside_claim | source; once | former claim | bring_back_claim |
 | claim_resources | target | claim | drop_claim |
-| fetch_image | target | cached image | none: the cache keeps it |
-| stop_guest | source | a guest that is off | start_guest |
-| set_aside_guest | source | former guest | bring_back_guest |
-| offer_disks | source | disks served, with a key | withdraw_offer |
+| fetch_image | target, while the image is in the catalogue | cached image | none: the cache keeps it |
+| set_task_state | control, before stop_guest and before spawn | - | - |
+| stop_guest | source, of a guest that runs; once | a guest that is off | start_guest, unless a new one may run unseen |
+| set_aside_guest | source; once | former guest | bring_back_guest |
+| offer_disks | source; with receive_disks up to three times a host | disks served, with a key | withdraw_offer |
 | receive_disks | target | disks | destroy_guest |
 | bind_ports | target | bridge, DHCP entry, NAT | unbind_ports |
+| export_volume | volume hosts; once | exports, which are there | none |
 | spawn | target | files, domain (paused), taps | destroy_guest |
-| wait_vif_plugged | signal from the target | - | - |
+| wait_vif_plugged | signal from the target, of a guest that is to run | - | - |
 | resume_guest, or stop_guest | target | - | destroy_guest, of spawn |
 | withdraw_offer | source; owed when it is silent | - | - : from here on it only goes forward |
+| (workflow `later`) | control, if it is to confirm itself | a timer | none: it asks, and is refused |
 | finish_move | control | VERIFY_RESIZE | - |
 
 Then confirm-resize or revert-resize ends it, or the time that was set for the former. A target that fails is left as in

@@ -5,9 +5,8 @@ The former guest, claim and allocation stay, set aside on the source, until the 
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from datetime import timedelta
 
-from activities.interfaces.guests import Guests, StopGuest
+from activities.interfaces.guests import Guests
 from activities.interfaces.moves import BeginMove, FinishMove, MovePlan, Moves
 from activities.interfaces.scheduling import Schedule
 from activities.interfaces.servers import HostRef
@@ -30,10 +29,9 @@ from workflows.building import (
 from workflows.concurrency import to_the_end
 from workflows.later import ask_later
 from workflows.leaving import LeavingOperation
-from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
+from workflows.plugging import WAIT_VIF_PLUGGED
 from workflows.source import (
     OFFER_DISKS,
-    PULL_THE_PLUG,
     RECEIVE_DISKS,
     SET_ASIDE_CLAIM,
     SET_ASIDE_GUEST,
@@ -100,12 +98,7 @@ class MoveOperation(LeavingOperation):
             await bind(self, plan.guest.ports, host, self.attempt)
         await self.say(TaskState.RESIZE_FINISH)
         await self.step(SPAWN, await self.guest(), on=host, saga=self.attempt, undo=self.ref)
-        if self.plan.former is not VmState.ACTIVE:
-            unplug = StopGuest(server_id=self.call.server_id, timeout=timedelta(0))
-            return await self.step(PULL_THE_PLUG, unplug, on=host)
-        await wait_vif_plugged(self, plan.guest.ports, host)
-        self.may_run = True
-        return await self.step(RESUME, self.ref, on=host)
+        return await self.let_run(plan.guest.ports, host, stays_off=self.plan.former is not VmState.ACTIVE)
 
     async def guest(self) -> GuestSpec:
         """The guest, its volumes connected."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
-from activities.interfaces.servers import Begin, EventLog, Servers, Settle
+from activities.interfaces.servers import Begin, EventLog, Servers, Settle, Target
 from hostler.contract.errors import Cancelled, HostlerError, Preempted
 from hostler.contract.servers import (
     DeleteRequest,
@@ -29,6 +29,7 @@ from workflows.failures import is_refusal
 from workflows.front_door import FrontDoor, Request
 from workflows.steps import Argument, Result, StepDefinition
 
+BEGIN = StepDefinition[Begin, Target](Servers.begin)
 SETTLE = StepDefinition[Settle, Server](Servers.settle)
 
 
@@ -41,6 +42,7 @@ class Operation(FrontDoor[Request]):
     may_be_refused_late: ClassVar[bool] = False
     """Whether a try of the first step may be refused after one, whose answer was lost, has taken the row."""
     _sound = False
+    _ended_by: HostlerError | None = None
 
     # The course of an operation.
 
@@ -75,7 +77,7 @@ class Operation(FrontDoor[Request]):
         return await self.carry_out()
 
     async def _end_with(self, error: HostlerError, cause: BaseException) -> None:
-        self.stopping = True
+        self.stopping, self._ended_by = True, error
         if self.accepted():
             await to_the_end(self.give_up(error))
         else:
@@ -138,6 +140,9 @@ class Operation(FrontDoor[Request]):
         keeps_others: bool = False,
     ) -> Server:
         """Give the server back, with the operation's history; the last step of all."""
+        events = self.event_log(SETTLE.name)
+        if isinstance(self._ended_by, Cancelled):  # by whom, and why, no step says
+            events.steps[-1].note = self._ended_by.detail.message
         call = Settle(
             server_id=self.call.server_id,
             run_id=self.run_id,
@@ -145,7 +150,7 @@ class Operation(FrontDoor[Request]):
             power_state=power_state,
             error=error.detail if error else None,
             keeps_others=keeps_others,
-            events=self.event_log(SETTLE.name),
+            events=events,
         )
         return await to_the_end(self.must(SETTLE, call))
 

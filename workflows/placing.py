@@ -12,20 +12,23 @@ from typing import TypeVar
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from activities.interfaces.scheduling import Allocation, Schedule, Scheduling
-from activities.interfaces.servers import HostRef
+from activities.interfaces.scheduling import Allocation, Schedule
+from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.errors import BuildFailed, FilterReport, HostlerError, NoValidHost, OperationFailed, Preempted
+from hostler.contract.guests import PortBinding
 from hostler.contract.servers import Choice, Decision
+from hostler.contract.states import PowerState
 from workflows.block_devices import Keeper
 from workflows.build import attempt_report, may_be_running, ways_out
-from workflows.building import EXPLAIN, SCHEDULE
+from workflows.building import EXPLAIN, RESUME, SCHEDULE
 from workflows.concurrency import to_the_end
 from workflows.failures import Verdict, judge
 from workflows.front_door import Request
 from workflows.operation import Operation
-from workflows.steps import Saga, StepDefinition
+from workflows.plugging import wait_vif_plugged
+from workflows.source import go_off
+from workflows.steps import Saga
 
-RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
 KEEPERS_HOLD = "keepers-hold"
 Built = TypeVar("Built")
 
@@ -35,6 +38,7 @@ class PlacedOperation(Operation[Request]):
 
     def __init__(self, request: Request, planned: Sequence[str]) -> None:
         super().__init__(request, planned)
+        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.whole, self.attempt = Saga(), Saga()
         self.filters: list[FilterReport] = []
         self.considered = 0
@@ -57,6 +61,14 @@ class PlacedOperation(Operation[Request]):
                 return host, await build(host)
             except (FailureError, HostlerError) as failure:
                 await self.leave(host, judge(failure, host=host.name))
+
+    async def let_run(self, ports: Sequence[PortBinding], host: HostRef, *, stays_off: bool = False) -> PowerState:
+        """What was spawned runs once its ports are there; one that `stays_off` goes off instead. Its power then."""
+        if stays_off:
+            return await go_off(self, self.call.server_id, host)
+        await wait_vif_plugged(self, ports, host)
+        self.may_run = True
+        return await self.step(RESUME, self.ref, on=host)
 
     async def schedule(self) -> HostRef:
         """Take the next host: where an operator sends it, an alternate, else the best that a new search finds."""

@@ -11,15 +11,14 @@ from typing import ClassVar
 from temporalio.exceptions import ActivityError
 
 from activities.interfaces.guests import Guests, StopGuest
-from activities.interfaces.servers import Begin, ServerRef, Servers, Target
+from activities.interfaces.servers import ServerRef, Target
 from hostler.contract.errors import HostlerError, Preempted
 from hostler.contract.servers import Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.front_door import Request
-from workflows.operation import Operation
+from workflows.operation import BEGIN, Operation
 from workflows.steps import StepDefinition
 
-BEGIN = StepDefinition[Begin, Target](Servers.begin)
 POWER_ON = StepDefinition[ServerRef, PowerState](Guests.start_guest)
 POWER_OFF = StepDefinition[StopGuest, PowerState](Guests.stop_guest)
 

@@ -4,8 +4,10 @@
 |---|---|---|---|
 | begin_rebuild | control | row taken | settle |
 | fetch_image | host | cached image | none: the cache keeps it |
+| export_volume | volume hosts | exports, which are there | none |
+| bring_back_guest, expect_guest | host, of a server in ERROR | - | - |
 | stop_guest, of a guest that runs | host | a guest that is off | start_guest |
-| set_aside_guest | host | former guest | bring_back_guest |
+| set_aside_guest, where there is a guest | host | former guest | bring_back_guest |
 | spawn | host | files, domain (paused), taps | destroy_guest |
 | wait_vif_plugged | signal from the host | - | - |
 | resume_guest, or stop_guest | host | - | destroy_guest, of spawn |
@@ -14,11 +16,10 @@
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from temporalio import workflow
 
-from activities.interfaces.guests import ExpectGuest, Guests, StopGuest
+from activities.interfaces.guests import ExpectGuest, StopGuest
 from activities.interfaces.rebuilds import BeginRebuild, FinishRebuild, RebuildPlan, Rebuilds
 from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.errors import HostlerError
@@ -27,14 +28,19 @@ from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, connected
 from workflows.building import RESUME, SPAWN, connections
 from workflows.concurrency import to_the_end
-from workflows.confirm_resize import EXPECT_GUEST
 from workflows.operation import Operation
 from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
 from workflows.removing import DROP_FORMER_GUEST
-from workflows.source import PULL_THE_PLUG, SET_ASIDE_GUEST, STOP, keeping_what_is_there
+from workflows.source import (
+    BRING_BACK_GUEST,
+    EXPECT_GUEST,
+    SET_ASIDE_GUEST,
+    STOP,
+    go_off,
+    keeping_what_is_there,
+)
 from workflows.steps import Saga, StepDefinition
 
-BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
 BEGIN_REBUILD = StepDefinition[BeginRebuild, RebuildPlan](Rebuilds.begin_rebuild)
 FINISH_REBUILD = StepDefinition[FinishRebuild, Server](Rebuilds.finish_rebuild)
 STOPS_IN_ERROR = "rebuild-stops-in-error"
@@ -99,8 +105,7 @@ class Rebuild(Operation[RebuildRequest]):
         guest = plan.guest.model_copy(update={"disks": connected(plan.guest.disks, volumes)})
         await self.step(SPAWN, guest, on=host, saga=self.saga, undo=self.ref)
         if self.plan.former is VmState.STOPPED:
-            unplug = StopGuest(server_id=self.call.server_id, timeout=timedelta(0))
-            return await self.step(PULL_THE_PLUG, unplug, on=host)
+            return await go_off(self, self.call.server_id, host)
         await wait_vif_plugged(self, plan.guest.ports, host)
         return await self.step(RESUME, self.ref, on=host)
 

@@ -1,5 +1,6 @@
 """What a run answers to calls that it does not take."""
 
+from activities.interfaces.servers import Target
 from hostler.contract.errors import Conflict, InvalidState, NotFound, ServerBusy
 from hostler.contract.servers import Choice, Hold, OperationCall, OperationName, Progress, StepStatus
 
@@ -80,4 +81,14 @@ def not_on_its_way(server_id: str) -> InvalidState:
         field="server",
         value=server_id,
         remedy=f"see what its operation does: hostler server follow {server_id}",
+    )
+
+
+def no_move(target: Target) -> InvalidState:
+    """There is nothing to confirm or to revert."""
+    return InvalidState(
+        f"server {target.name} was neither resized nor migrated, or that is over",
+        field="server",
+        value=target.server_id,
+        remedy=f"see what was done to it: hostler server events {target.server_id}",
     )

@@ -65,6 +65,7 @@ class RegisterHost:
 
     async def _do(self, host: HostRegistration, work: OwedWork) -> bool:
         """Let the host do one thing that it owes; False when it could not."""
+        error: HostlerError | None = None
         try:
             power_state = await workflow.execute_activity(
                 work.activity,
@@ -77,13 +78,13 @@ class RegisterHost:
             )
         except ActivityError as failure:
             verdict = judge(failure, host=host.name)
-            reason = verdict.error.detail.message
+            error, reason = verdict.error, verdict.error.detail.message
             if work.activity not in POWER or not verdict.answered:
                 await self._still_owes(work, reason)
                 return False
             workflow.logger.warning("host %s: %s of %s given up: %s", host.name, work.activity, work.server_id, reason)
-            power_state = _without(work, verdict.error)
-        await self._settle(work, power_state)
+            power_state = _without(work, error)
+        await self._settle(work, power_state, error)
         return True
 
     async def _account(self, host: HostRef) -> None:
@@ -123,8 +124,10 @@ class RegisterHost:
             workflow.logger.warning("host %s holds %s (%s): %s", host.name, one.found, one.subject, outcome)
         workflow.set_current_details("\n".join(lines))
 
-    async def _settle(self, work: OwedWork, power_state: PowerState | None = None) -> None:
-        call = OwedId(id=work.id, host_id=work.host_id)
+    async def _settle(
+        self, work: OwedWork, power_state: PowerState | None = None, error: HostlerError | None = None
+    ) -> None:
+        call = OwedId(id=work.id, host_id=work.host_id, failure=error.detail.message if error else None)
         if work.activity in POWER:  # the host's own calls are no news to it: it reports none of what they do
             call = call.model_copy(update={"server_id": work.server_id, "power_state": power_state})
         await workflow.execute_activity_method(

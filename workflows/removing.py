@@ -11,6 +11,7 @@ from typing import Any
 
 from activities.interfaces.guests import Claims, Guests
 from activities.interfaces.ports import HostPorts, PortIds
+from activities.interfaces.scheduling import Allocation, Scheduling
 from activities.interfaces.servers import HostRef, ServerRef
 from workflows.operation import Operation
 from workflows.steps import StepDefinition
@@ -18,6 +19,7 @@ from workflows.steps import StepDefinition
 DESTROY = StepDefinition[ServerRef, None](Guests.destroy_guest)
 UNBIND_PORTS = StepDefinition[PortIds, None](HostPorts.unbind_ports)
 DROP_CLAIM = StepDefinition[ServerRef, None](Claims.drop_claim)
+RELEASE_ALLOCATION = StepDefinition[Allocation, None](Scheduling.release_allocation)
 DROP_FORMER_GUEST = StepDefinition[ServerRef, None](Guests.drop_former_guest)
 DROP_FORMER_CLAIM = StepDefinition[ServerRef, None](Claims.drop_former_claim)
 

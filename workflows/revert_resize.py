@@ -4,7 +4,7 @@
 |---|---|---|
 | begin | control | settle |
 | expect_guest | source: its former guest is there | - |
-| expect_guest, stop_guest | the server's host | start_guest |
+| expect_guest, stop_guest if it runs | the server's host, unless that is declared down | start_guest |
 | destroy_guest, unbind_ports, drop_claim | the server's host, unless that is the source; owed when it falls silent | - : from here on it only goes forward |
 | bring_back_claim, bring_back_guest | source, until it does; owed when it is declared down | - |
 | start_guest; expect_guest, where it failed | source, if it ran before; some times, until it runs | - |
@@ -20,31 +20,29 @@ from collections.abc import Sequence
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from activities.interfaces.guests import Claims, ExpectGuest, Guests, StopGuest
+from activities.interfaces.guests import Claims, ExpectGuest, StopGuest
 from activities.interfaces.live_migrations import FinishLiveMigration
 from activities.interfaces.moves import EndMove, Moves
-from activities.interfaces.servers import Begin, HostRef, OpenMove, ServerRef, Servers, Target
+from activities.interfaces.servers import HostRef, OpenMove, ServerRef, Target
 from hostler.contract.errors import HostlerError
 from hostler.contract.servers import Choice, MigrationKind, OperationName, RevertResizeRequest, Server
 from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.concurrency import to_the_end
-from workflows.confirm_resize import EXPECT_GUEST, no_move
 from workflows.failures import Verdict
 from workflows.handing_over import DECLARED_DOWN, FINISH_LIVE_MIGRATION, Place, find
-from workflows.operation import Operation
+from workflows.operation import BEGIN, Operation
+from workflows.power import POWER_ON
+from workflows.refusals import no_move
 from workflows.removing import DESTROY, remove_from
-from workflows.source import STOP
+from workflows.source import BRING_BACK_GUEST, EXPECT_GUEST, STOP
 from workflows.steps import Saga, StepDefinition
 from workflows.unwinding import COMES_FIRST, SHORTEST_PAUSE, pause
 
-BEGIN = StepDefinition[Begin, Target](Servers.begin)
 BRING_BACK_CLAIM = StepDefinition[ServerRef, None](Claims.bring_back_claim)
-BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
-START = StepDefinition[ServerRef, PowerState](Guests.start_guest)
 REVERT_MOVE = StepDefinition[EndMove, Server](Moves.revert_move)
 STARTS = 3
 """How often the former guest is started, beyond what Temporal tries by itself."""
-STEPS = (BEGIN, EXPECT_GUEST, STOP, DESTROY, BRING_BACK_CLAIM, BRING_BACK_GUEST, START, REVERT_MOVE)
+STEPS = (BEGIN, EXPECT_GUEST, STOP, DESTROY, BRING_BACK_CLAIM, BRING_BACK_GUEST, POWER_ON, REVERT_MOVE)
 
 
 @workflow.defn(name=OperationName.REVERT_RESIZE.value)
@@ -162,12 +160,12 @@ class RevertResize(Operation[RevertResizeRequest]):
         its host will say so.
         """
         if source.id in self.owing:  # since it was declared down: it starts it too, unless that is evacuated before
-            await self.owe(self.begin_record(START.name, source), START.activity, self.ref, source, COMES_FIRST)
+            await self.owe(self.begin_record(POWER_ON.name, source), POWER_ON.activity, self.ref, source, COMES_FIRST)
             return VmState.ACTIVE, PowerState.SHUTDOWN
         off = VmState.STOPPED, PowerState.SHUTDOWN
         for tries in range(STARTS):
             try:
-                return VmState.ACTIVE, await self.step(START, self.ref, on=source, final=True)
+                return VmState.ACTIVE, await self.step(POWER_ON, self.ref, on=source, final=True)
             except ActivityError:
                 # What ran under the former code went on at once.
                 if not workflow.patched("revert-starts-again") or self.cannot_ask(source) is not None:

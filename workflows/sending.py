@@ -13,7 +13,7 @@ from temporalio.exceptions import ActivityError
 
 from activities.interfaces.live_migrations import LiveMigrationPlan
 from activities.interfaces.migrating import MigrateGuest, Migrating
-from activities.interfaces.servers import HostRef, ServerRef
+from activities.interfaces.servers import HostRef
 from hostler.contract.errors import OperationFailed
 from hostler.contract.guests import Incoming, MigrationReport
 from hostler.contract.names import host_queue
@@ -44,7 +44,6 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
 
     plan: LiveMigrationPlan
     source: HostRef
-    ref: ServerRef
     migrating = ended = False
 
     @abstractmethod

@@ -3,13 +3,14 @@
 | step | where | leaves behind | undo |
 |---|---|---|---|
 | begin_snapshot | control | row taken, the image's row, saving | settle, forget_image |
-| stop_guest | host | a guest that is off | start_guest |
+| stop_guest, of a guest that runs | host | a guest that is off | start_guest |
 | snapshot_guest | host | a file that the store can take in | discard_snapshot |
 | import_snapshot | control | the image in the store | forget_image, of begin_snapshot |
 | discard_snapshot | host; owed when it is silent | - | - : from here on it only goes forward |
 | publish_image | control | the image is active | - |
 | destroy_guest, unbind_ports, drop_claim | host, given up at once; owed when it is silent | - | - |
 | withdraw_volume | each volume's host, likewise | - | - |
+| (workflow `later`) | control, if it is to keep its host for a time | a timer | - |
 | finish_shelve | control | SHELVED, or SHELVED_OFFLOADED | - |
 
 Where the root disk is a volume, there is no image, and the point of no return is the first step that gives the host up.

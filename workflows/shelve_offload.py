@@ -12,17 +12,16 @@ from collections.abc import Sequence
 
 from temporalio import workflow
 
-from activities.interfaces.servers import Begin, Servers, Target
+from activities.interfaces.servers import Target
 from activities.interfaces.shelves import FinishOffload, Shelves
 from hostler.contract.errors import HostlerError
 from hostler.contract.servers import OperationName, Server, ShelveOffloadRequest
 from hostler.contract.states import TaskState, VmState
 from workflows.concurrency import to_the_end
-from workflows.operation import Operation
+from workflows.operation import BEGIN, Operation
 from workflows.shelving import LEAVING, leave_host
 from workflows.steps import StepDefinition
 
-BEGIN = StepDefinition[Begin, Target](Servers.begin)
 FINISH_OFFLOAD = StepDefinition[FinishOffload, Server](Shelves.finish_offload)
 
 

@@ -69,6 +69,10 @@ class Shown:
             record.error = "cancelled" if cancelled else judge(failure, host=record.host).error.detail.message
         self.announce()
 
+    def last_record(self, name: str) -> Step:
+        """The record of a step that has begun, when it was tried last."""
+        return next(step for step in reversed(self.state.steps) if step.name == name)
+
     def announce(self) -> None:
         """Tell the Temporal UI, once for all that changes at this moment."""
         if not self._announcing:

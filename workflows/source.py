@@ -12,15 +12,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from temporalio.exceptions import ActivityError
 
-from activities.interfaces.guests import Claims, Guests, OfferDisks, StopGuest
+from activities.interfaces.guests import Claims, ExpectGuest, Guests, OfferDisks, StopGuest
 from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.errors import Conflict, OperationFailed
 from hostler.contract.guests import DisksOffer
 from hostler.contract.states import PowerState
 from workflows.failures import judge
+from workflows.operation import Operation
 from workflows.steps import Saga, StepDefinition
 
 SET_ASIDE_CLAIM = StepDefinition[ServerRef, None](Claims.set_aside_claim, undo=Claims.bring_back_claim)
@@ -28,7 +30,9 @@ STOP = StepDefinition[StopGuest, PowerState](
     Guests.stop_guest, undo=Guests.start_guest, timeout=timedelta(hours=1), heartbeat=timedelta(seconds=30)
 )
 PULL_THE_PLUG = StepDefinition[StopGuest, PowerState](Guests.stop_guest)
+EXPECT_GUEST = StepDefinition[ExpectGuest, PowerState](Guests.expect_guest)
 SET_ASIDE_GUEST = StepDefinition[ServerRef, None](Guests.set_aside_guest, undo=Guests.bring_back_guest)
+BRING_BACK_GUEST = StepDefinition[ServerRef, None](Guests.bring_back_guest)
 OFFER_DISKS = StepDefinition[OfferDisks, DisksOffer](
     Guests.offer_disks, undo=Guests.withdraw_offer, timeout=timedelta(hours=12), heartbeat=timedelta(seconds=60)
 )
@@ -38,6 +42,11 @@ RECEIVE_DISKS = StepDefinition[DisksOffer, None](
 WITHDRAW_OFFER = StepDefinition[ServerRef, None](Guests.withdraw_offer)
 OFFERS = 3
 """How often the source is asked to offer its disks to one host: what serves them may die in between."""
+
+
+async def go_off(operation: Operation[Any], server_id: str, host: HostRef) -> PowerState:
+    """A guest that was spawned for a server that is off has never run."""
+    return await operation.step(PULL_THE_PLUG, StopGuest(server_id=server_id, timeout=timedelta(0)), on=host)
 
 
 @contextmanager

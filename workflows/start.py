@@ -11,14 +11,10 @@ from collections.abc import Sequence
 
 from temporalio import workflow
 
-from activities.interfaces.guests import Guests
 from activities.interfaces.servers import ServerRef, Target
 from hostler.contract.servers import OperationName, Server, StartRequest
 from hostler.contract.states import PowerState, TaskState, VmState
-from workflows.power import PowerOperation
-from workflows.steps import StepDefinition
-
-START = StepDefinition[ServerRef, PowerState](Guests.start_guest)
+from workflows.power import POWER_ON, PowerOperation
 
 
 @workflow.defn(name=OperationName.START.value)
@@ -30,7 +26,7 @@ class Start(PowerOperation[StartRequest]):
 
     @workflow.init
     def __init__(self, request: StartRequest) -> None:
-        super().__init__(request, ("begin", START.name, "settle"))
+        super().__init__(request, ("begin", POWER_ON.name, "settle"))
 
     @workflow.run
     async def run(self, request: StartRequest) -> Server:
@@ -44,4 +40,4 @@ class Start(PowerOperation[StartRequest]):
         return TaskState.POWERING_ON
 
     async def on_host(self, target: Target) -> PowerState:
-        return await self.step(START, ServerRef(server_id=target.server_id), on=target.hosts[0])
+        return await self.step(POWER_ON, ServerRef(server_id=target.server_id), on=target.hosts[0])

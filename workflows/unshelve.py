@@ -4,6 +4,7 @@
 |---|---|---|---|
 | begin_unshelve | control | row taken | settle |
 | start_guest | its host, where it still has one; then it is as good as back | a running guest | stop_guest |
+| destroy_guest, unbind_ports, drop_claim; release_allocation | hosts of an unshelve that was cut short; owed by those that are declared down | - | - |
 | schedule | control | allocation | release_allocation |
 | claim_resources | host | claim | drop_claim |
 | fetch_image ‖ export_volume | host ‖ volume hosts | cached image ‖ exports | none ‖ withdraw_volume |
@@ -14,7 +15,7 @@
 | finish_unshelve | control: ACTIVE, the image that kept its disk removed | - | - : it is the point of no return |
 
 A host that fails is left, and the next one is taken: see workflows/placing.py.
-"""
+"""  # noqa: E501 - a table
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -33,9 +34,9 @@ from hostler.contract.states import PowerState, TaskState, VmState
 from workflows.block_devices import FETCH_IMAGE, connect, connected
 from workflows.building import BIND_PORTS, CLAIM, RESUME, SCHEDULE, SPAWN, bind, claim_of, schedule_of
 from workflows.concurrency import to_the_end, together
-from workflows.placing import RELEASE_ALLOCATION, PlacedOperation, not_built_twice
-from workflows.plugging import WAIT_VIF_PLUGGED, wait_vif_plugged
-from workflows.removing import DESTROY, DROP_CLAIM, UNBIND_PORTS, remove_from
+from workflows.placing import PlacedOperation, not_built_twice
+from workflows.plugging import WAIT_VIF_PLUGGED
+from workflows.removing import DESTROY, DROP_CLAIM, RELEASE_ALLOCATION, UNBIND_PORTS, remove_from
 from workflows.steps import StepDefinition
 
 BEGIN_UNSHELVE = StepDefinition[BeginUnshelve, UnshelvePlan](Shelves.begin_unshelve)
@@ -58,7 +59,6 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
     @workflow.init
     def __init__(self, request: UnshelveRequest) -> None:
         super().__init__(request, PLANNED)
-        self.ref = ServerRef(server_id=request.server_id, run_id=self.run_id)
         self.connections: dict[str, VolumeConnection] | None = None
         self.cleared = False
 
@@ -136,9 +136,7 @@ class Unshelve(PlacedOperation[UnshelveRequest]):
         await bind(self, plan.guest.ports, host, self.attempt)
         guest = plan.guest.model_copy(update={"disks": connected(plan.guest.disks, self.connections)})
         await self.step(SPAWN, guest, on=host, saga=self.attempt, undo=self.ref)
-        await wait_vif_plugged(self, plan.guest.ports, host)
-        self.may_run = True
-        return await self.step(RESUME, self.ref, on=host)
+        return await self.let_run(plan.guest.ports, host)
 
     async def connect(self) -> None:
         """Serve its volumes again; they stay so when the host changes."""
