@@ -83,6 +83,34 @@ class TestLiveMigrate:
         await counted(client, server, beyond=reached)
 
 
+class TestBetweenTwoBoots:
+    async def test_a_guest_is_resized_elsewhere_taken_back_and_comes_off_the_shelf_on_another_host(
+        self, the_lab: Lab, client: Client, one: Host, other: Host
+    ) -> None:
+        await client.flavors.create("larger", vcpus=1, ram_mib=160)
+        server = await boot(client, "mover", one, metadata=COUNTS)
+        await counted(client, server)
+
+        resized = await (await client.servers.resize(server.id, "larger")).result()
+
+        assert (resized.status, resized.host, resized.flavor) == ("VERIFY_RESIZE", other.name, "larger")
+        assert qemus(the_lab.hosts) == [0, 1]
+        await counted(client, server)
+        reverted = await (await client.servers.revert_resize(server.id)).result()
+        assert (reverted.status, reverted.host, reverted.flavor) == ("ACTIVE", one.name, "tiny")
+        assert qemus(the_lab.hosts) == [1, 0]
+        await counted(client, server)
+
+        shelved = await (await client.servers.shelve(server.id)).result()
+        assert (shelved.status, shelved.host) == ("SHELVED_OFFLOADED", None)
+        assert qemus(the_lab.hosts) == [0, 0]
+        back = await (await client.servers.unshelve(server.id, host=other.name)).result()
+        assert (back.status, back.host, back.addresses) == ("ACTIVE", other.name, server.addresses)
+        assert qemus(the_lab.hosts) == [0, 1]
+        await counted(client, server)
+        assert not (await client.audit(heal=False)).findings
+
+
 class TestEvacuate:
     async def test_a_host_without_power_loses_its_server_and_comes_back_clean(
         self, the_lab: Lab, client: Client, one: Host, other: Host
