@@ -90,7 +90,7 @@ async def find(
 
     The place, and the power state that it has there. HERE also once a delete waits: it removes all there is.
     """
-    pauses, told = 0, len(operation.state.steps)
+    pauses, refused, told = 0, 0, len(operation.state.steps)
     while not operation.taken_over():
         del operation.state.steps[told:]  # the answers of the look before
         end = await operation.ask(END_MIGRATION, ref, on=source)
@@ -109,8 +109,8 @@ async def find(
             taken = await _take_over(operation, ref, target, seen)
             if not isinstance(taken, Verdict):
                 return place, taken
-            never = seen is Arrival.COME and taken.answered and said is not None and pauses >= TRIES
-            if never and workflow.patched(STANDS_STILL):
+            refused += seen is Arrival.COME and taken.answered and not taken.error.retryable
+            if refused >= TRIES and said is not None and workflow.patched(STANDS_STILL):
                 return place, PowerState.PAUSED
         elif place is not None:
             if said is not Whereabouts.HERE:

@@ -64,7 +64,7 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
                     return power_state
                 await self._stays(failure, host)
                 if workflow.patched(PREPARED_ANEW):
-                    call = call.model_copy(update={"incoming": await self._prepare_anew(host, failure)})
+                    call = call.model_copy(update={"incoming": await self._prepare_anew(host)})
             else:
                 self.migrating = False
                 record = self.last_record(MIGRATE.name)
@@ -73,11 +73,10 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
                 found = await to_the_end(look)
                 return PowerState.RUNNING if isinstance(found, Verdict) else found
 
-    async def _prepare_anew(self, host: HostRef, failure: BaseException) -> Incoming:
+    async def _prepare_anew(self, host: HostRef) -> Incoming:
         """What has come there before is in the way of the next try: all of it may have, and never run."""
-        await self.ensure(DESTROY, self.ref, on=host)
-        if host.id in self.owing:
-            raise failure
+        self.heard(host)  # whoever decides to try again may have repaired it
+        await self.step(DESTROY, self.ref, on=host)
         return await self.prepare(host)
 
     async def _stays(self, failure: BaseException, host: HostRef) -> None:

@@ -274,6 +274,22 @@ async def test_a_try_that_was_decided_on_finds_nothing_of_the_one_before(cloud: 
     assert steps[decided : decided + 3] == again
 
 
+async def test_a_try_that_was_decided_on_asks_a_host_that_was_silent_again(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    cloud.stage.fail("migrate_guest", FOR_GOOD)
+    held = cloud.stage.hold("migrate_guest")
+    operation = await cloud.client.servers.live_migrate(server.id, on_failure=OnFailure.HOLD, max_attempts=1)
+    await held.reached.wait()
+    await cloud.stop_host("sim-2")
+    held.go_on.set()
+    await holding(cloud, operation)
+    await cloud.start_host("sim-2")
+
+    await cloud.client.operations.retry(server.id)
+
+    assert (await operation.result(LIMIT)).host == "sim-2"
+
+
 async def test_one_that_its_new_host_cannot_let_run_is_there_and_stands_still(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ domain comes with the guest, paused, and stays when all of it has come; only the
 import ipaddress
 import shutil
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import libvirt
 from drivers.hypervisor.libvirt import migration_job
 from drivers.hypervisor.libvirt.carried_drive import unpack
 from drivers.hypervisor.libvirt.config_drive import write_config_drive
-from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors, one_line
+from drivers.hypervisor.libvirt.connection import Connection, ignoring, libvirt_errors, one_line
 from drivers.hypervisor.libvirt.disks import make_empty
 from drivers.hypervisor.libvirt.domain_xml import Mark
 from drivers.hypervisor.libvirt.domains import Domains
@@ -128,7 +129,7 @@ class Arriving:
             NotFound: it has not come, or not as a whole.
         """
         end = time.monotonic() + ARRIVAL_LIMIT.total_seconds()
-        while (missing := self._missing(server_id)) and time.monotonic() < end:
+        while (missing := self._not_over(server_id)) and time.monotonic() < end:
             time.sleep(POLL_INTERVAL.total_seconds())
         if missing:
             raise NotFound(
@@ -140,22 +141,40 @@ class Arriving:
         if not self._domains.is_off(server_id):
             self._domains.power_on(server_id)
 
-    def refuse(self, server_id: str) -> None:
-        """End what is still on its way here, and goes on then where it comes from; other guests stay as they are."""
-        paused = self._domains.power_state(server_id) is PowerState.PAUSED
-        if paused and self._is_on_its_way(self._domains.get(server_id)):
-            self._domains.power_off(server_id)
+    def refuse(self, files: GuestFiles) -> None:
+        """End what is on its way here, and goes on then where it comes from; what was made ready for it goes, too.
+
+        A guest that has come stays as it is.
+        """
+        server_id = files.directory.name
+        with suppress(NotFound):  # its migration ended
+            domain = self._domains.get(server_id)
+            with libvirt_errors(Unavailable):
+                begun = not domain.isPersistent() and not migration_job.post_copy_failed(domain)
+            if begun and self._domains.power_state(server_id) is PowerState.PAUSED:
+                self._domains.power_off(server_id)
+        if self._domains.power_state(server_id) is PowerState.NOSTATE:
+            self._holdings.remove(files)
 
     def arrival(self, server_id: str) -> Arrival:
-        """See `HypervisorDriver.arrival`."""
+        """See `HypervisorDriver.arrival`.
+
+        Raises:
+            Unavailable: libvirt is about to say.
+        """
         match self._domains.power_state(server_id):
             case PowerState.RUNNING:
                 return Arrival.RUNS
             case PowerState.NOSTATE:
                 return Arrival.NOTHING
-        if self._missing(server_id):
+        try:
+            if self._missing(server_id):
+                return Arrival.NOTHING
+            if self._ends(server_id):
+                raise Unavailable("the migration of the guest to this host is ending at this moment")
+            return Arrival.OFF if self._domains.is_off(server_id) else Arrival.COME
+        except NotFound:  # its migration ended between two looks
             return Arrival.NOTHING
-        return Arrival.OFF if self._domains.is_off(server_id) else Arrival.COME
 
     def _missing(self, server_id: str) -> str:
         """What of the guest is not here yet; empty when all is."""
@@ -164,16 +183,19 @@ class Arriving:
             return "the network broke off when some of its memory was still on its former host"
         if self._domains.is_handed_over(server_id):
             return "it has left this host itself"
-        return "it is still on its way" if self._is_on_its_way(domain) else ""
+        with libvirt_errors(Unavailable):  # it defines it when it has all of it
+            return "" if domain.isPersistent() else "libvirt here does not have all of it"
 
-    def _is_on_its_way(self, domain: libvirt.virDomain) -> bool:
-        """Whether libvirt here does not have all of it yet; it defines it when it has."""
-        if migration_job.post_copy_failed(domain):
-            return False
-        with libvirt_errors(Unavailable):
-            if not domain.isPersistent():
-                return True
-            return bool(domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+    def _not_over(self, server_id: str) -> str:
+        return self._missing(server_id) or ("it is still on its way" if self._ends(server_id) else "")
+
+    def _ends(self, server_id: str) -> bool:
+        """Whether libvirt has all of it and its migration has not ended: of one that comes it gives no statistics."""
+        domain = self._domains.get(server_id)
+        job = libvirt.VIR_DOMAIN_JOB_UNBOUNDED
+        with libvirt_errors(Unavailable), ignoring(libvirt.VIR_ERR_OPERATION_UNSUPPORTED):
+            job = domain.jobInfo()[0] if domain.isActive() else libvirt.VIR_DOMAIN_JOB_NONE
+        return bool(job != libvirt.VIR_DOMAIN_JOB_NONE)
 
     def _refuse_guest_in_place(self, files: GuestFiles) -> None:
         server_id = files.directory.name

@@ -33,6 +33,13 @@ def describe(domains: Domains, shared: SharedDisks, files: GuestFiles, host_id: 
             value=server_id,
             remedy="detach that, or migrate it powered off",
         )
+    if files.freezing.exists():
+        raise InvalidState(
+            "a snapshot has frozen the guest's file systems, and they could not be thawed yet",
+            field="server_id",
+            value=server_id,
+            remedy="it is tried again every few seconds; if its agent is gone for good: hostler server reboot --hard",
+        )
     with libvirt_errors(Unavailable):
         disks = [
             DescribedDisk(

@@ -334,7 +334,7 @@ class LibvirtHypervisor:
         """See `HypervisorDriver.arrival`."""
         async with self._turn(server_id):
             if refuse:
-                await self._blocking.run(self._arriving.refuse, server_id)
+                await self._blocking.run(self._arriving.refuse, self._files(server_id))
             return await self._blocking.run(self._arriving.arrival, server_id)
 
     async def keep(self, server_id: str) -> None:

@@ -105,5 +105,5 @@ def remove_directory(files: GuestFiles) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path != files.host:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another duty of the worker may have
     shutil.rmtree(files.directory)

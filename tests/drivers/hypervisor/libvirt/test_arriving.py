@@ -11,7 +11,7 @@ import pytest
 from drivers.hypervisor.libvirt import LibvirtHypervisor
 from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import InvalidState, NotFound, RescheduleError
-from hostler.contract.guests import DescribedDisk, GuestDescription, GuestSpec, Whereabouts
+from hostler.contract.guests import Arrival, DescribedDisk, GuestDescription, GuestSpec, Whereabouts
 from hostler.contract.resources import DiskFormat
 from tests.drivers.hypervisor.libvirt.guests import domain_of, guest, ignore, root_disk
 
@@ -44,6 +44,13 @@ class TestDescribe:
             await hypervisor.describe(tiny.server_id)
         domain_of(tiny).destroy()
         with pytest.raises(InvalidState, match="off"):
+            await hypervisor.describe(tiny.server_id)
+
+    async def test_one_whose_file_systems_are_frozen_is_refused(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
+    ) -> None:
+        hypervisor._files(tiny.server_id).freezing.touch()
+        with pytest.raises(InvalidState, match="frozen"):
             await hypervisor.describe(tiny.server_id)
 
     async def test_no_guest(self, hypervisor: LibvirtHypervisor) -> None:
@@ -153,6 +160,45 @@ class TestConfigDrive:
         next_host._arriving.prepare(tiny, description=described, base=tiny_image, files=there)
         assert described.config_drive is None
         assert not there.config_drive.exists()
+
+
+class TestArrival:
+    """What has come is seen; what is refused on its way cannot come any more."""
+
+    @pytest.mark.parametrize("refuse", [True, False])
+    async def test_a_guest_that_has_come_stays(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path, refuse: bool
+    ) -> None:
+        await hypervisor.spawn(tiny, tiny_image, ignore)
+        assert await hypervisor.arrival(tiny.server_id, refuse=refuse) is Arrival.COME
+        domain_of(tiny).resume()
+        assert await hypervisor.arrival(tiny.server_id, refuse=refuse) is Arrival.RUNS
+        domain_of(tiny).destroy()
+        assert await hypervisor.arrival(tiny.server_id, refuse=refuse) is Arrival.OFF
+        assert hypervisor._files(tiny.server_id).directory.exists()
+
+    async def test_one_on_its_way_is_ended_if_it_is_refused(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path
+    ) -> None:
+        await hypervisor.spawn(tiny, tiny_image, ignore)
+        domain = domain_of(tiny)
+        domain.undefine()  # libvirt defines it when it has all of it
+        assert await hypervisor.arrival(tiny.server_id) is Arrival.NOTHING
+        assert domain.isActive()
+        assert await hypervisor.arrival(tiny.server_id, refuse=True) is Arrival.NOTHING
+        assert await hypervisor.guests() == []
+        assert not hypervisor._files(tiny.server_id).directory.exists()
+
+    async def test_one_that_has_not_begun_finds_nothing_that_was_made_ready(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path
+    ) -> None:
+        await hypervisor.spawn(tiny, tiny_image, ignore)
+        domain_of(tiny).destroy()
+        domain_of(tiny).undefine()
+        assert await hypervisor.arrival(tiny.server_id) is Arrival.NOTHING
+        assert hypervisor._files(tiny.server_id).directory.exists()
+        assert await hypervisor.arrival(tiny.server_id, refuse=True) is Arrival.NOTHING
+        assert not hypervisor._files(tiny.server_id).directory.exists()
 
 
 class TestWithoutMigration:
