@@ -15,6 +15,7 @@ from workflows.failures import judge
 from workflows.host_work import ServersOfHost
 from workflows.steps import CONTROL_RETRY, DEFECTS, QUICK_STEP
 
+FORCED_BY_JOINING = "host-failure-forced-by-joining"
 ASK = timedelta(minutes=2)
 """The time-out of asking the host itself."""
 FENCE_RETRY = RetryPolicy(
@@ -45,7 +46,8 @@ class FencingWork(ServersOfHost):
         self.fenced = plan.fenced
         if plan.declared:
             return True
-        if not self.force and not await self._fence(plan):
+        forced = request.force or (self.force and workflow.patched(FORCED_BY_JOINING))
+        if not forced and not await self._fence(plan):
             return False
         self.stage("declares the host down")
         until = workflow.now() + plan.settle

@@ -74,9 +74,10 @@ class ServersOfHost(HostDoor):
                 return self._halt(server, move.halt)
             if move.done:
                 server.state, server.to, server.reason = MoveState.MOVED, move.to, ""
-            elif move.reason:
+            elif move.reason and not move.busy:
                 self._cannot(server, move.reason, MoveState.SKIPPED)
             elif move.busy or not await self._perform(course, move.operation):
+                server.reason = move.reason or server.reason
                 await self._wait(course)
             self.tell()
 

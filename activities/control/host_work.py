@@ -219,7 +219,8 @@ def _built_elsewhere(session: Session, row: Server, host: Host) -> Move:
 def _off(session: Session, row: Server, host: Host, call: NextMove) -> Move:
     """What takes the server off a host that works."""
     if row.operation_id is not None:
-        return Move(busy=True)
+        coming = f"an operation may yet bring it here: hostler server follow {row.id}"
+        return Move(busy=True, reason=coming if _arrives(session, row, host) else "")
     migration = open_migration(session, row.id)
     if migration is not None and migration.source_id == host.id and row.host_id != host.id:
         if migration.status is MigrationStatus.FINISHED and call.migrated:

@@ -128,7 +128,7 @@ def _check_deleted(session: Session, call: ImageCreate) -> None:
             f"the UUID {call.id} is that of a deleted image of another project",
             field="id",
             value=call.id,
-            remedy="choose another",
+            remedy="choose another; the image itself can be imported again in the project that it was of",
         )
     former = _former_checksum(session, call.id)
     if former is not None and call.checksum not in (None, former):

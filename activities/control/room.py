@@ -11,8 +11,7 @@ from activities.control.guest_plans import disks_of, gib_of
 from hostler.contract.errors import NoValidHost
 from hostler.contract.guests import GuestDisk
 from models import Allocation, Image, Server, bump_generation
-from scheduler import SchedulingRequest
-from scheduler.filters import disk_filter, explain, size_filter
+from scheduler.filters import Filter, disk_filter, explain
 from scheduler.host_state import read_states
 
 
@@ -46,8 +45,8 @@ def _allocation(session: Session, row: Server) -> Allocation | None:
 
 def _check_room(session: Session, row: Server, image: Image, allocation: Allocation, wanted: int) -> None:
     """By the rules by which the scheduler finds room for a new server."""
-    whole = SchedulingRequest(row.id, vcpus=allocation.vcpus, ram_mib=allocation.ram_mib, disk_gib=wanted)
-    checks = [size_filter(whole), disk_filter(wanted - allocation.disk_gib)]
+    size = Filter("size", f"without {wanted} GiB of disk even when empty", lambda host: wanted <= host.disk_gib)
+    checks = [size, disk_filter(wanted - allocation.disk_gib)]
     for report in explain(read_states(session, [allocation.host_id]), checks):
         raise NoValidHost(
             f"host {report.hosts[0]} of server {row.name} has no room for image {image.name}, with which the server's "

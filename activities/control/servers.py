@@ -184,8 +184,7 @@ class Servers(interface.Servers):
                     _owe_former(session, row, call.run_id)
                 _settle(row, call)
                 abandon_move(session, row, call.run_id)
-                # Of a server in error nobody knows which disk it has: one rebuild may have been cut short.
-                if call.events.operation is OperationName.REBUILD and row.vm_state is not VmState.ERROR:
+                if call.events.operation is OperationName.REBUILD and _has_its_disks(session, row):
                     match_disks(session, row)
                 if not call.keeps_others:
                     release_others(session, row.id, row.host_id)
@@ -235,16 +234,21 @@ def _keeps_guest_in_place(session: Session, row: Row, call: Settle) -> bool:
         return False
     if (call.vm_state, call.power_state) not in POWERED or open_migration(session, row.id) is not None:
         return False
-    return _was_rebuilt_last(session, row.id)
+    return _was_rebuilt_last(session, row.id, FindingKind.LOST_OPERATION, DROP_FORMER)  # and nobody has cleared up
 
 
-def _was_rebuilt_last(session: Session, server_id: str) -> bool:
-    """Whether the last operation on the server that was cut short was a rebuild, and nobody has cleared up since."""
+def _has_its_disks(session: Session, row: Row) -> bool:
+    """Whether its disks are those of its row. After a rebuild that was cut short nobody knows."""
+    return row.vm_state is not VmState.ERROR and not _was_rebuilt_last(session, row.id, FindingKind.LOST_OPERATION)
+
+
+def _was_rebuilt_last(session: Session, server_id: str, *known: str) -> bool:
+    """Whether the last operation on the server that was cut short was a rebuild, by the steps that tell of such."""
     query = select(ServerEvent).where(
         ServerEvent.server_id == server_id, col(ServerEvent.operation) == OperationName.AUDIT
     )
     steps = [Step.model_validate(row.step) for row in session.exec(query.order_by(col(ServerEvent.id)))]
-    steps = [step for step in steps if step.name in (FindingKind.LOST_OPERATION, DROP_FORMER)]
+    steps = [step for step in steps if step.name in known]
     rebuilding = f"was {status(VmState.ACTIVE, TaskState.REBUILDING)}"
     return bool(steps) and (steps[-1].note or "").endswith(rebuilding)
 

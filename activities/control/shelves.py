@@ -164,6 +164,7 @@ def _from_shelf(session: Session, row: Row, disk: GuestDisk) -> GuestDisk:
             f"image {row.shelved_image_id}, which kept the disk of server {row.name}, is gone",
             field="server",
             value=row.id,
-            remedy="import the same file again under its UUID (hostler image create --id), or delete the server",
+            remedy=f"import the same file again under its UUID, in project {row.project} (hostler image create --id), "
+            "or delete the server",
         )
     return disk.model_copy(update={"image": image_ref(image)})

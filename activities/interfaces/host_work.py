@@ -64,8 +64,9 @@ class NextMove(BaseModel):
 class Move(BaseModel):
     """The answer: `done`, it is off the host (`to` where); else the `operation`, or the `reason` why there is none.
 
-    `busy`: not now, another operation has it. `halt`: why nothing more is to be begun on this host. `volumes`: when
-    the last server has left a host that is drained, those that it keeps all the same, and that servers use.
+    `busy`: not now, another operation has it, of which `reason` may say more. `halt`: why nothing more is to be begun
+    on this host. `volumes`: when the last server has left a host that is drained, those that it keeps all the same, and
+    that servers use.
     """
 
     done: bool = False

@@ -3,7 +3,7 @@
 A finding that no longer stands is left alone, with the reason: something else has seen to it.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, delete, select
 
@@ -21,6 +21,8 @@ from hostler.contract.servers import Fault, MigrationKind, OperationName, Step, 
 from hostler.contract.states import PowerState, TaskState, VmState, status
 from models import BlockDevice, Host, Image, Migration, Port, Server, ServerEvent, Volume, bump_generation, now
 
+SKEW = timedelta(minutes=1)
+"""By which the clocks of Temporal and of a control worker may differ."""
 HEALED = ""
 CHANGED = "the server has changed meanwhile"
 
@@ -121,7 +123,7 @@ def _is_on_shelf(session: Session, server: Server, since: datetime | None = None
         return False
     query = select(Image).where(Image.status == ImageStatus.ACTIVE)
     if since is not None:
-        query = query.where(col(Image.created_at) >= since)
+        query = query.where(col(Image.created_at) >= since - SKEW)
     images = session.exec(query.order_by(col(Image.created_at)))
     kept = (ImageType.SHELVED, server.id)
     made = [i.id for i in images if (i.properties.get("image_type"), i.properties.get("instance_uuid")) == kept]
@@ -179,7 +181,9 @@ def _on_host_down(session: Session, server: Server) -> tuple[VmState, OperationF
 def _last_ended(session: Session, server: Server) -> datetime | None:
     """When the last operation before the one that is gone had ended, by the server's history."""
     query = select(ServerEvent).where(
-        ServerEvent.server_id == server.id, col(ServerEvent.run_id).is_distinct_from(server.operation_id)
+        ServerEvent.server_id == server.id,
+        col(ServerEvent.run_id).is_distinct_from(server.operation_id),
+        col(ServerEvent.operation).not_in([OperationName.AUDIT, OperationName.HYPERVISOR]),
     )
     last = session.exec(query.order_by(col(ServerEvent.id).desc())).first()
     step = Step.model_validate(last.step) if last is not None else None

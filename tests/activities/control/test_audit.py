@@ -347,7 +347,7 @@ def test_what_changed_a_moment_ago_on_a_host_that_is_down_is_left_alone(hosts: D
     assert "minutes ago" in given_back(hosts, suspicion)
 
 
-@pytest.mark.parametrize(("made", "state"), [(-1, VmState.STOPPED), (1, VmState.SHELVED)])
+@pytest.mark.parametrize(("made", "state"), [(-61, VmState.STOPPED), (1, VmState.SHELVED)])
 def test_the_image_of_a_shelve_before_does_not_put_a_server_on_the_shelf(
     hosts: Database, made: int, state: VmState
 ) -> None:
