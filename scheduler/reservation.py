@@ -101,6 +101,15 @@ def release_former(session: Session, server_id: str, host_id: str | None = None)
             _delete(session, server_id, each, former=True)
 
 
+def lock_hosts(session: Session, server_id: str, *besides: str) -> None:
+    """Hold the rows of all hosts where the server has anything, and of those besides, until the transaction ends.
+
+    Whoever changes more than one of them begins with it: in one order for all, or two could wait for each other.
+    """
+    for host_id in sorted({*own_hosts(session, server_id), *former_hosts(session, server_id), *besides}):
+        bump_generation(session, host_id)
+
+
 def own_hosts(session: Session, server_id: str) -> list[str]:
     """Where the server has an allocation that is not its former one."""
     return sorted(session.exec(_own_hosts(server_id)).all())

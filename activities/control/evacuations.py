@@ -32,10 +32,10 @@ from hostler.contract.servers import MigrationKind, MigrationStatus, OperationNa
 from hostler.contract.states import VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import Database, Host, Image, Migration, ServerEvent, Volume, bump_generation
+from models import Database, Host, Image, Migration, ServerEvent, Volume
 from models import Server as Row
 from scheduler.liveness import Alive
-from scheduler.reservation import former_hosts, make_former, own_hosts
+from scheduler.reservation import former_hosts, lock_hosts, make_former, own_hosts
 
 
 class Evacuations(interface.Evacuations):
@@ -56,7 +56,9 @@ class Evacuations(interface.Evacuations):
             call = call.model_copy(update={"allowed": [*call.allowed, VmState.RESIZED]})
         row = take(session, call)
         assert row.host_id is not None
-        bump_generation(session, row.host_id)  # it may be registering at this moment
+        move = open_migration(session, row.id)
+        former = [move.source_id] if move is not None else []
+        lock_hosts(session, row.id, row.host_id, *former)  # one of them may be registering at this moment
         source = session.get_one(Host, row.host_id, populate_existing=True)
         reserved = {source.id, *own_hosts(session, row.id)}
         disks = _disks(session, row)
@@ -67,8 +69,8 @@ class Evacuations(interface.Evacuations):
             _check_down(row, source, self._alive())
             _check_volumes(session, row)
             _check_root(row, disks)
+            _switch_off(session, row, source, call.run_id)  # first: it waits for no other work of the server
             migration = _enter(session, row, call.run_id)
-            _switch_off(session, row, source, call.run_id)
         target = target_of(session, row, limits_of(self._settings, call.operation, call.max_attempts))
         plan = plan_guest(session, self._keys, row, disks=disks)
         guest = plan.guest.model_copy(update={"taken_over_from": source.id})
@@ -87,6 +89,7 @@ class Evacuations(interface.Evacuations):
             row, ours = held(session, call.server_id, call.run_id)
             migration = session.get(Migration, call.run_id)
             if ours and migration is not None:
+                lock_hosts(session, row.id)
                 for host_id in former_hosts(session, row.id):
                     if host_id != migration.source_id:  # which owes it already
                         give_up_former(session, row, call.run_id, host_id, stays=call.host_id)
@@ -129,7 +132,6 @@ def _check_former(session: Session, row: Row) -> None:
     migration = open_migration(session, row.id) if row.vm_state is VmState.RESIZED else None
     if migration is None:
         return
-    bump_generation(session, migration.source_id)  # it may be registering at this moment
     host = session.get_one(Host, migration.source_id, populate_existing=True)
     if host.down_since is None:
         raise InvalidState(
@@ -191,7 +193,8 @@ def _check_root(row: Row, disks: list[GuestDisk]) -> None:
             f"the image of server {row.name} is no longer there: nothing to build it from",
             field="image",
             value=row.image_id,
-            remedy="import the same file again under its UUID (hostler image create --id), or wait for the host",
+            remedy=f"import the same file again under its UUID, in project {row.project} (hostler image create --id), "
+            "or wait for the host",
         )
 
 

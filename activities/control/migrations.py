@@ -14,8 +14,8 @@ from hostler.contract.errors import InvalidRequest
 from hostler.contract.resources import Flavor
 from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName
 from hostler.contract.states import VmState
-from models import OPEN_MIGRATIONS, Host, Migration, OwedWork, Port, Server, bump_generation, enter_owed
-from scheduler.reservation import former_hosts, release_former, restore_former
+from models import OPEN_MIGRATIONS, Host, Migration, OwedWork, Port, Server, enter_owed
+from scheduler.reservation import former_hosts, lock_hosts, release_former, restore_former
 
 
 def open_migration(session: Session, server_id: str) -> Migration | None:
@@ -103,14 +103,14 @@ def abandon_move(session: Session, row: Server, run_id: str) -> None:
     migration = session.get(Migration, run_id)
     if migration is None or migration.status is not MigrationStatus.MIGRATING:
         return
+    lock_hosts(session, row.id)
     migration.status = MigrationStatus.ERROR
     restore_former(session, row.id, migration.source_id)
     count(row, Flavor.model_validate(row.flavor))
     if row.vm_state is VmState.RESIZED:
         _await_decision(session, row)
     else:
-        for host_id in former_hosts(session, row.id):
-            give_up_former(session, row, run_id, host_id, stays=row.host_id)
+        give_up_formers(session, row, run_id)
 
 
 def _await_decision(session: Session, row: Server) -> None:
@@ -124,9 +124,8 @@ def _await_decision(session: Session, row: Server) -> None:
 
 def give_up_former(session: Session, row: Server, run_id: str, host_id: str, *, stays: str | None) -> None:
     """The host owes the removal of what the server was there, and the former allocation is given back. On the host on
-    which it `stays` its ports stay too.
+    which it `stays` its ports stay too. The caller holds the host's row.
     """
-    bump_generation(session, host_id)
     ref = ServerRef(server_id=row.id, run_id=run_id)
     owe(session, row, run_id, host_id, Guests.drop_former_guest, ref)
     if host_id != stays:
@@ -135,6 +134,12 @@ def give_up_former(session: Session, row: Server, run_id: str, host_id: str, *, 
     owe(session, row, run_id, host_id, Claims.drop_former_claim, ref)
     release_former(session, row.id, host_id)
     count(row, Flavor.model_validate(row.flavor))
+
+
+def give_up_formers(session: Session, row: Server, run_id: str) -> None:
+    """The same wherever the server has a former allocation; it stays where it is."""
+    for host_id in former_hosts(session, row.id):
+        give_up_former(session, row, run_id, host_id, stays=row.host_id)
 
 
 def owe(

@@ -10,7 +10,14 @@ from activities.control.events import write_events
 from activities.control.find import find_flavor
 from activities.control.guest_plans import disks_of, plan_guest, resized, write_disks
 from activities.control.limits import limits_of
-from activities.control.migrations import check_destination, count, new_migration, open_migration, wear
+from activities.control.migrations import (
+    check_destination,
+    count,
+    give_up_formers,
+    new_migration,
+    open_migration,
+    wear,
+)
 from activities.control.quotas import check_quota
 from activities.control.taking import held, let_go, take
 from activities.control.targets import target_of
@@ -26,7 +33,7 @@ from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import BlockDevice, Database, Host, Image, Migration, lock_quota, now
 from models import Server as Row
-from scheduler.reservation import make_former, release_former, release_others, restore_former
+from scheduler.reservation import lock_hosts, make_former, release_former, release_others, restore_former
 
 
 class Moves(interface.Moves):
@@ -118,9 +125,11 @@ class Moves(interface.Moves):
                 if migration.status is MigrationStatus.FINISHED:
                     _restore_devices(session, migration)
                 migration.status, migration.confirms_at = MigrationStatus.REVERTED, None
-                restore_former(session, row.id)
+                lock_hosts(session, row.id, migration.source_id)
+                restore_former(session, row.id, migration.source_id)
                 row.host_id = migration.source_id
                 wear(row, Flavor.model_validate(migration.old_flavor))
+                give_up_formers(session, row, call.run_id)  # of the move that an evacuation had confirmed
                 _end(session, row, call)
             return server_view(session, row)
 

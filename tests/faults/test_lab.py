@@ -38,10 +38,10 @@ class TestCases:
 
         assert cases == [Fault.AFTER, Fault.KILLED, Fault.CABLE_OUT_OPPOSITE]
 
-    def test_a_host_that_was_given_up_cannot_be_cut_off(self) -> None:
+    def test_where_that_is_off_the_next_is(self) -> None:
         cases = [case.fault for case in of_step("evacuate", Step("settle", 1, "c"), 9.0)]
 
-        assert cases == [Fault.AFTER, Fault.KILLED, Fault.RETURNED]
+        assert cases == [Fault.AFTER, Fault.KILLED, Fault.CABLE_OUT_OPPOSITE, Fault.RETURNED]
 
     def test_a_host_that_was_given_up_returns_at_every_step(self) -> None:
         for queue in ("hostler-control", "hostler-host-1"):

@@ -24,7 +24,7 @@ from hostler.contract.errors import (
 )
 from hostler.contract.names import CONTROL_QUEUE, host_workflow_id
 from hostler.contract.servers import Migration as MigrationView
-from hostler.contract.servers import MigrationStatus, OnFailure, Server
+from hostler.contract.servers import MigrationStatus, OnFailure, OperationName, Server
 from hostler.contract.states import PowerState, VmState
 from hostler.settings import OperationSettings
 from models import Allocation, Host, Migration, now
@@ -188,6 +188,22 @@ async def test_a_host_that_comes_back_removes_what_was_evacuated(cloud: Cloud) -
     shown = await cloud.client.hosts.show("sim-1")
     assert (shown.down_since, shown.down_reason, shown.fenced, shown.owed) == (None, None, False, 0)
     await nothing_left(cloud, server, "sim-2")
+
+
+async def test_its_history_says_why_and_what_its_host_has_done_since(cloud: Cloud) -> None:
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    await evacuated(cloud, server)
+    await come_back(cloud)
+
+    events = await cloud.client.servers.events(server.id)
+
+    [why] = [event.step.note for event in events if event.step.name == "begin_evacuation"]
+    assert why is not None
+    assert why.startswith("host sim-1 is down since ")
+    assert why.endswith(": its power supply burnt")
+    done = [(event.step.name, event.step.host) for event in events if event.operation is OperationName.AUDIT]
+    assert done == [(name, "sim-1") for name in ("stop_guest", *REMOVED)]
 
 
 async def test_a_stopped_server_stays_off(cloud: Cloud) -> None:
@@ -685,6 +701,58 @@ async def test_a_guest_that_runs_on_after_all_is_switched_off_before_the_host_sa
     await nothing_left(cloud, server, "sim-2")
 
 
+async def runs_resized(cloud: Cloud, *, cut_short: bool) -> Server:
+    """A server whose guest, resized on its host, runs on there, while that is declared down; no other host takes it."""
+    server = await cloud.booted(host="sim-1")
+    for name in ("sim-2", "sim-3"):
+        await cloud.client.hosts.disable(name)
+    held = cloud.stage.hold("resume_guest", afterwards=True)
+    operation = await cloud.client.servers.resize(server.id, SMALL)
+    await held.reached.wait()
+    if cut_short:
+        await cut(cloud, operation, held)
+    else:
+        held.go_on.set()
+        await operation.result(LIMIT)
+    await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    await cloud.client.hosts.declare_down("sim-1", "no answer")
+    assert running(cloud, server.id) == ["sim-1"]
+    return server
+
+
+@pytest.mark.parametrize("moves", ["cut short", "undecided"])
+async def test_such_a_guest_is_switched_off_whatever_else_of_its_server_the_host_cannot_do(
+    three: Cloud, moves: str
+) -> None:
+    server = await runs_resized(three, cut_short=moves == "cut short")
+    for name in ("sim-2", "sim-3"):
+        await three.client.hosts.enable(name)
+    moved = await evacuated(three, server)
+    for work in ("bring_back_guest", "drop_former_guest"):
+        three.stage.fail(work, FOR_GOOD)
+
+    await come_back(three, "sim-1")
+
+    assert running(three, server.id) == [moved.host]
+    await settled(three)
+    assert moved.host is not None
+    await nothing_left(three, server, moved.host)
+
+
+async def test_where_no_host_takes_it_what_is_brought_back_in_its_place_is_off(three: Cloud) -> None:
+    server = await runs_resized(three, cut_short=True)
+    await three.failure(await three.client.servers.evacuate(server.id))
+
+    await come_back(three, "sim-1")
+
+    assert not owing(three)
+    assert await power_on(three, "sim-1", server) is PowerState.SHUTDOWN
+    await eventually(lambda: (row := three.row(server.id)) is not None and row.power_state is PowerState.SHUTDOWN)
+    assert (await three.client.servers.show(server.id)).status == "ERROR"
+    await nothing_left(three, server, "sim-1")
+
+
 async def test_what_the_host_reports_of_a_former_guest_changes_nothing(cloud: Cloud) -> None:
     server = await cloud.booted(host="sim-1")
     await declared_down(cloud)
@@ -907,7 +975,7 @@ def allocated(cloud: Cloud) -> set[tuple[str, bool, int]]:
 
 
 async def test_one_that_had_stayed_on_its_host_is_confirmed_by_the_try(three: Cloud) -> None:
-    """Its host removes what it was before all else: whoever finds a guest there knows which it is."""
+    """Its host removes what it was before anything is asked of it: whoever finds a guest there knows which it is."""
     server = await waits(three, "sim-1")
     await three.client.hosts.disable("sim-3")
 
@@ -938,7 +1006,7 @@ async def test_one_that_waited_and_was_cut_short_can_be_done_again_or_taken_back
             await come_back(three, name)
         shown = await (await three.client.servers.revert_resize(server.id)).result(LIMIT)
         assert (shown.status, shown.host, shown.flavor) == ("ACTIVE", target, SMALL)
-        await audit(three)  # which removes what it was, where that was elsewhere
+        await settled(three)  # what it was is removed, where that was elsewhere
         await nothing_left(three, server, target)
         return
     there = await evacuated(three, server)
@@ -947,6 +1015,23 @@ async def test_one_that_waited_and_was_cut_short_can_be_done_again_or_taken_back
         await come_back(three, name)
     assert there.host is not None
     await nothing_left(three, server, there.host)
+
+
+async def test_taken_back_while_its_former_host_is_down_that_owes_the_removal_of_what_it_was(three: Cloud) -> None:
+    server = await waits(three, "sim-2")
+    held = three.stage.hold("resume_guest")
+    operation = await three.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    await cut(three, operation, held)
+    await come_back(three, "sim-2")
+
+    shown = await (await three.client.servers.revert_resize(server.id)).result(LIMIT)
+
+    assert (shown.status, shown.host, shown.flavor) == ("ACTIVE", "sim-2", SMALL)
+    assert allocated(three) == {("sim-2", False, 256)}
+    assert {("sim-1", work) for work in REMOVED} <= (await three.world()).owed
+    await come_back(three, "sim-1")
+    await nothing_left(three, server, "sim-2")
 
 
 async def test_one_that_waited_and_may_run_unseen_no_longer_waits(three: Cloud) -> None:

@@ -73,9 +73,9 @@ def finish(session: Session, suspicion: Suspicion, run_id: str, done: bool) -> N
     finding = suspicion.finding
     if finding.server_id is None:
         return
+    server = session.get(Server, finding.server_id, with_for_update=True)  # before the host, as all do
     if done and suspicion.evidence.allocation:
         release(session, finding.server_id, finding.host_id)
-    server = session.get(Server, finding.server_id, with_for_update=True)
     if server is not None and server.operation_id == run_id:
         server.operation_id = None
 

@@ -1,9 +1,13 @@
 """Evacuations: the row, the allocation and what the host owes, each changed once, however often a step runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import event
 from sqlmodel import col, select
 
 from activities.control.evacuations import Evacuations
@@ -187,6 +191,19 @@ def test_one_that_was_cut_short_goes_on_from_what_the_server_was(
     assert [status for _, status in migrations(database)] == [MigrationStatus.ERROR, MigrationStatus.MIGRATING]
 
 
+def test_of_a_move_that_was_cut_short_the_guest_is_off_before_the_former_one_is_brought_back(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    """For that can fail, and what is behind it then waits."""
+    moved(database, server, str(server.host_id), MigrationStatus.MIGRATING)
+
+    for _ in range(2):
+        evacuations.begin_evacuation(begin(server))
+
+    assert owed(database) == ["stop_guest", "bring_back_claim", "bring_back_guest"]
+    assert [status for _, status in migrations(database)] == [MigrationStatus.ERROR, MigrationStatus.MIGRATING]
+
+
 def test_a_root_disk_whose_image_is_gone_is_made_of_the_servers(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
@@ -249,12 +266,15 @@ def test_it_is_refused_where_a_volume_or_the_image_is_missing(
 SOURCE = a_host(name="source")
 
 
-def moved(database: Database, server: Server, source_id: str) -> None:
-    """Let the server wait, off since before it came from there; that host is down, too."""
+def moved(
+    database: Database, server: Server, source_id: str, status: MigrationStatus = MigrationStatus.FINISHED
+) -> None:
+    """Let the server wait, off since before it came from there; that host is down, too. Else it was cut short."""
     with database.write() as session:
-        session.get_one(Server, server.id).vm_state = VmState.RESIZED
-        if source_id == SOURCE.id:
-            session.add(Host.model_validate(SOURCE.model_dump() | {"down_since": now()}))
+        finished = status is MigrationStatus.FINISHED
+        session.get_one(Server, server.id).vm_state = VmState.RESIZED if finished else VmState.ERROR
+        if source_id != server.host_id:
+            session.add(Host.model_validate(SOURCE.model_dump() | {"id": source_id, "down_since": now()}))
             session.flush()
         session.add(an_allocation(server, source_id, former=True))
         session.add(
@@ -262,7 +282,7 @@ def moved(database: Database, server: Server, source_id: str) -> None:
                 id=uuid(),
                 server_id=server.id,
                 kind=MigrationKind.RESIZE,
-                status=MigrationStatus.FINISHED,
+                status=status,
                 source_id=source_id,
                 target_id=server.host_id,
                 old_flavor=SMALL.model_dump() | {"vcpus": 3},
@@ -310,6 +330,43 @@ def test_one_that_is_given_up_waits_again_at_the_quota_of_the_larger_flavor(
     assert evacuations.begin_evacuation(begin(server, OTHER_RUN)).former is VmState.RESIZED
 
 
+@contextmanager
+def the_rows_held(database: Database) -> Iterator[list[str]]:
+    """The hosts whose rows are, in the order in which they come to be."""
+    held: list[str] = []
+
+    def look(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
+        if statement.startswith("UPDATE host "):
+            values = parameters.values() if isinstance(parameters, dict) else parameters
+            held.extend(one for one in values if isinstance(one, str) and one not in held)
+
+    event.listen(database.engine, "before_cursor_execute", look)
+    try:
+        yield held
+    finally:
+        event.remove(database.engine, "before_cursor_execute", look)
+
+
+@pytest.mark.parametrize("source_id", [str(UUID(int=0)), str(UUID(int=2**128 - 1))])
+def test_of_several_hosts_the_rows_are_held_in_one_order_for_all(
+    evacuations: Evacuations, database: Database, server: Server, source_id: str
+) -> None:
+    """Or two evacuations could wait for each other."""
+    moved(database, server, source_id)
+    both, three = sorted([source_id, str(server.host_id)]), sorted([source_id, str(server.host_id), TARGET.id])
+    with the_rows_held(database) as begun:
+        evacuations.begin_evacuation(begin(server))
+    add(database, an_allocation(server, TARGET.id))
+    with the_rows_held(database) as given_up:
+        settle(database, server, vm_state=VmState.RESIZED)
+    plan = evacuations.begin_evacuation(begin(server, OTHER_RUN))
+    add(database, an_allocation(server, TARGET.id))
+    with the_rows_held(database) as finished:
+        evacuations.finish_evacuation(finish(server, plan, OTHER_RUN))
+
+    assert (begun, given_up, finished) == (both, three, three)
+
+
 def test_where_both_are_on_one_host_that_has_but_one_of_them_from_the_beginning(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
@@ -320,7 +377,7 @@ def test_where_both_are_on_one_host_that_has_but_one_of_them_from_the_beginning(
     assert plans[0] == plans[1]
     assert (plans[0].former, plans[0].stays_off) == (VmState.STOPPED, True)
     assert allocations(database) == [(server.host_id, True)]
-    assert owed(database) == ["drop_former_guest", "drop_former_claim", "stop_guest"]
+    assert owed(database) == ["stop_guest", "drop_former_guest", "drop_former_claim"]
     settle(database, server, vm_state=None)
     assert allocations(database) == [(server.host_id, False)]
     assert row(database, server).vm_state is VmState.STOPPED

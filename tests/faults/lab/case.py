@@ -24,7 +24,7 @@ from tests.faults.lab.watcher import RUNS, STANDS_STILL, TWICE
 from tests.faults.plan import OF_MACHINES, Fault, Plan, Step, Strike, Struck
 from tests.faults.site import NotQuiet
 
-HOME = "lab-1"
+HOME, NEXT = "lab-1", "lab-2"
 LIMIT = timedelta(seconds=180)
 FOLLOWS = timedelta(seconds=30)
 """How long a server's row may need to follow its guest."""
@@ -214,14 +214,17 @@ class Course:
             return HOME
         if fault not in OPPOSITE:
             return own
-        return HOME if own != HOME else await self.target(struck.run_id)
+        if own != HOME and HOME not in self.lost_power:
+            return HOME
+        return await self.target(struck.run_id)
 
     async def target(self, run_id: str) -> str:
         """Where the server is to go, or has gone."""
         handle = self.cloud.connection.temporal.get_workflow_handle(server_workflow_id(self.id), run_id=run_id)
         progress: Progress = await handle.query("progress", result_type=Progress)
         claims = [step.host for step in progress.steps if step.name == "claim_resources" and step.host]
-        return claims[-1] if claims else (await self.show()).host or HOME
+        host = claims[-1] if claims else (await self.show()).host
+        return host if host not in (None, HOME) else NEXT
 
     def note(self, text: str) -> None:
         """Remember when something was done."""

@@ -67,8 +67,8 @@ def of_step(operation: str, step: Step, seconds: float) -> Iterator[Case]:
     """The cases of one step, which takes so long when nothing happens."""
     returns = (Fault.RETURNED,) if operation == LOSES_ITS_HOST else ()
     pairs: tuple[Fault, ...] = OF_PAIRS if step.activity in BETWEEN_HOSTS else ()
-    if step.host_id is None and not returns:
-        pairs = OF_PAIRS[1:]  # of the guest's host, while the control plane is at work
+    if step.host_id is None:
+        pairs = OF_PAIRS[1:]  # of the guest's host, or the next where that is off, while the control plane is at work
     for fault in (*(OF_HOSTS if step.host_id else OF_CONTROL), *pairs, *returns):
         yield make_case(operation, step, fault)
     if step.host_id is not None and seconds >= LONG_SECONDS:
