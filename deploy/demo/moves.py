@@ -46,7 +46,7 @@ WINDOW, EVERY = 25, 0.2
 # The second guest pings the first all the time, and says on its console how many of each few pings were answered.
 PINGS = f"""#!/bin/sh
 while :; do
-    echo "=== window $(ping -q -c {WINDOW} -i {EVERY} %s | sed -n 's/, [0-9]*%% packet loss//p')" >/dev/console
+    echo "=== window $(ping -q -c {WINDOW} -i {EVERY} -W 1 %s | sed -n 's/, [0-9]*%% packet loss//p')" >/dev/console
 done
 """
 Seen = TypeVar("Seen")
@@ -143,6 +143,7 @@ class Story:
         source = (await self.client.servers.show(self.web)).host
         to = next(name for name in (self.second, self.first) if name != source)
         head(f"Migrate it from {source} to {to} while it runs")
+        await self.until(lambda: self.all_answered(watcher), f"{WATCHER} hears of {WEB}, which has just booted")
         before, windows = await self.tick(), len(await self.windows(watcher))
         moved = await self.done(await self.client.servers.live_migrate(self.web, host=to))
         self.expect(moved.host == to, f"it is on {moved.host}")
@@ -232,6 +233,11 @@ class Story:
         """How many pings were sent and answered, in each window so far."""
         log = await self.client.servers.console_log(watcher.id)
         return [(int(sent), int(answered)) for sent, answered in ANSWERED.findall(log)]
+
+    async def all_answered(self, watcher: Server) -> bool:
+        """Whether the last of these windows lacks no answer: what is lost from now on is lost on the way."""
+        sent, answered = (await self.windows(watcher))[-1]
+        return sent == answered
 
     async def more_windows(self, watcher: Server, count: int) -> bool:
         """Whether there are so many."""
