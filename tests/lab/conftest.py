@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -68,7 +68,7 @@ def interfaces(site: Site) -> list[str]:
 
 
 def processes(site: Site) -> list[str]:
-    """Those that name its directory, and those in namespaces that are not this machine's."""
+    """Those that name its directory."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -76,6 +76,16 @@ def processes(site: Site) -> list[str]:
                 found.append(f"process {process.pid} {process.name()}")
         except psutil.Error:
             continue
+    return found
+
+
+def strangers() -> set[str]:
+    """The processes of other machines that this one plays: each has a namespace of process IDs of its own."""
+    ours, found = Path("/proc/self/ns/pid").readlink(), set()
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if Path(f"/proc/{process.pid}/ns/pid").readlink() != ours:
+                found.add(f"process {process.pid} {process.name()} of another machine")
     return found
 
 
@@ -100,14 +110,15 @@ def a_lab(*options: str) -> Iterator[Lab]:
     directory = Path(tempfile.mkdtemp(prefix="hostler-test-", dir="/var/tmp"))
     directory.chmod(0o755)  # QEMU and dnsmasq run as users of their own
     name, subnet = f"hl{uuid4().hex[:6]}", free_subnets()[0]
-    site, tables = Site(directory / "lab", name, subnet, 2), run("nft", "list", "tables")
+    site, tables, others = Site(directory / "lab", name, subnet, 2), run("nft", "list", "tables"), strangers()
     try:
         up = lab("up", site.directory, "--name", name, "--subnet", str(subnet), "--hosts", "2", *options)
         assert up.returncode == 0, up.stdout + up.stderr
+        assert strangers() > others
         yield Lab(site)
     finally:
         down = lab("down", site.directory)
-        left = Lab(site).traces()
+        left = [*Lab(site).traces(), *sorted(strangers() - others)]
         shutil.rmtree(directory)
     assert down.returncode == 0, down.stdout + down.stderr
     assert left == []

@@ -7,6 +7,7 @@ domain comes with the guest, paused, and stays when all of it has come; only the
 
 import ipaddress
 import shutil
+import socket
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -24,7 +25,7 @@ from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.files import GuestFiles, is_disk
 from drivers.hypervisor.libvirt.holdings import Holdings
 from drivers.hypervisor.libvirt.migration_xml import local_disks, machine, processor, rewritten
-from drivers.hypervisor.libvirt.peers import connect, migration_uri
+from drivers.hypervisor.libvirt.peers import CONNECT_SECONDS, connect, migration_uri
 from drivers.hypervisor.libvirt.qemu_user import refuse_no_post_copy
 from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.spawning import make_directory
@@ -56,7 +57,9 @@ class Arriving:
         self._host = host
         self._host_id = host_id
 
-    def check(self, description: GuestDescription, virt_type: str, files: GuestFiles, *, post_copy: bool) -> None:
+    def check(
+        self, guest: GuestSpec, description: GuestDescription, virt_type: str, files: GuestFiles, *, post_copy: bool
+    ) -> None:
         """Make sure that the guest can run here, and can come; with `post_copy`, in that way.
 
         Raises:
@@ -79,6 +82,7 @@ class Arriving:
         self._compare_processor(description)
         self._check_room(description, files)
         self._check_way()
+        _check_volumes(guest)
         if post_copy:
             refuse_no_post_copy(self._connection)
 
@@ -250,6 +254,20 @@ class Arriving:
                 remedy="set host.migration_address to this host's address in the network of the hosts",
             )
         connect(migration_uri(address), RescheduleError).close()
+
+
+def _check_volumes(guest: GuestSpec) -> None:
+    """The guest would find out only when all of it has been sent."""
+    for reached in [disk.connection for disk in guest.disks if disk.connection is not None]:
+        try:
+            socket.create_connection((reached.host, reached.port), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise RescheduleError(
+                f"this host does not reach volume {reached.volume_id} at {reached.host}:{reached.port}: {error}",
+                field="volume",
+                value=reached.volume_id,
+                remedy="see that the volume's host is up and that no firewall is between it and this host",
+            ) from error
 
 
 def _dotted(version: int) -> str:

@@ -292,7 +292,7 @@ class LibvirtHypervisor:
             await self._blocking.run(self._shared.make_home)
             report("checking whether the guest can run here")
             check = partial(self._arriving.check, post_copy=post_copy)
-            await self._blocking.run(check, description, virt_type.type, files)
+            await self._blocking.run(check, guest, description, virt_type.type, files)
             report("making the disks")
             return await self._blocking.run(self._arriving.prepare, guest, description, base, files)
 

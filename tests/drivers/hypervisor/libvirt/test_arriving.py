@@ -11,8 +11,9 @@ import pytest
 from drivers.hypervisor.libvirt import LibvirtHypervisor
 from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import InvalidState, NotFound, RescheduleError
-from hostler.contract.guests import Arrival, DescribedDisk, GuestDescription, GuestSpec, Whereabouts
+from hostler.contract.guests import Arrival, DescribedDisk, GuestDescription, GuestSpec, VolumeConnection, Whereabouts
 from hostler.contract.resources import DiskFormat
+from tests.conftest import free_port
 from tests.drivers.hypervisor.libvirt.guests import domain_of, guest, ignore, root_disk
 
 pytestmark = pytest.mark.real
@@ -97,6 +98,17 @@ class TestRefusals:
         other = guest(root_disk())
         with pytest.raises(RescheduleError, match=reason) as refusal:
             await hypervisor.prepare_incoming(other, changed(described), None, ignore, post_copy=False)
+        assert refusal.value.remedy
+        assert other.server_id not in await hypervisor.guests()
+
+    async def test_one_whose_volume_is_out_of_reach(
+        self, hypervisor: LibvirtHypervisor, described: GuestDescription, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hypervisor._arriving, "_check_way", lambda: None)  # there is but one libvirt
+        away = VolumeConnection(volume_id="v-1", host="127.0.0.1", port=free_port(), export="v-1")
+        other = guest(root_disk().model_copy(update={"volume_id": "v-1", "connection": away}))
+        with pytest.raises(RescheduleError, match=r"does not reach volume v-1 at 127\.0\.0\.1") as refusal:
+            await hypervisor.prepare_incoming(other, described, None, ignore, post_copy=False)
         assert refusal.value.remedy
         assert other.server_id not in await hypervisor.guests()
 
