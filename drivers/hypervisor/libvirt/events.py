@@ -32,7 +32,7 @@ async def watch(uri: str, blocking: BlockingCalls, changed: Callable[[str], None
     while True:
         lost = asyncio.Event()
         try:
-            connection = await blocking.run(_open, uri, _on_loop(changed), _on_loop(lost.set))
+            connection, callback = await blocking.run(_open, uri, _on_loop(changed), _on_loop(lost.set))
         except libvirt.libvirtError as error:
             if not told:
                 logger.warning("waiting for libvirt at %s: %s", uri, one_line(error))
@@ -45,10 +45,10 @@ async def watch(uri: str, blocking: BlockingCalls, changed: Callable[[str], None
             await lost.wait()
             logger.warning("the connection to libvirt is lost")
         finally:
-            await blocking.run(_close, connection)
+            await blocking.run(_close, connection, callback)
 
 
-def _open(uri: str, changed: Callable[[str], None], lost: Callable[[], None]) -> libvirt.virConnect:
+def _open(uri: str, changed: Callable[[str], None], lost: Callable[[], None]) -> tuple[libvirt.virConnect, int]:
     run_event_loop()
     connection = libvirt.open(uri)
 
@@ -56,13 +56,15 @@ def _open(uri: str, changed: Callable[[str], None], lost: Callable[[], None]) ->
         changed(domain.UUIDString())
 
     connection.registerCloseCallback(lambda _connection, _reason, _opaque: lost(), None)
-    connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_event, None)
-    return connection
+    return connection, connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_event, None)
 
 
-def _close(connection: libvirt.virConnect) -> None:
+def _close(connection: libvirt.virConnect, callback: int) -> None:
+    """libvirt holds the connection for as long as it has a callback, also after it was closed."""
     with suppress(libvirt.libvirtError):  # it may be broken already
         connection.unregisterCloseCallback()
+    with suppress(libvirt.libvirtError):
+        connection.domainEventDeregisterAny(callback)
     with suppress(libvirt.libvirtError):
         connection.close()
 
