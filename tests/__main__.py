@@ -1,5 +1,5 @@
 """All tests but the slow ones, in groups that run side by side, as most tests wait most of the time: those that use
-this machine's own guests; those that use a lab, or strike a cloud of many processes; and, in two processes, the others.
+this machine's own guests; those that use a lab, or strike a cloud of many processes; and the others, by three.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import IO
 PYTEST = [sys.executable, "-m", "pytest"]
 ONE_BY_ONE = ("machine", "lab")
 OTHERS = " and ".join(f"not {group}" for group in (*ONE_BY_ONE, "slow"))
-AT_ONCE = ("-n", "2", "--dist", "loadfile")
+AT_ONCE = ("-n", "3", "--dist", "loadfile")
 PARTS = "TESTS_PORTS"
 """Which part of the ports is whose: see `free_port` in tests/conftest.py."""
 

@@ -27,12 +27,11 @@ pytest_plugins = ["tests.databases"]
 
 TEMPORAL = Path(sys.executable).with_name("temporal")
 TESTS = Path(__file__).parent
-# The first that names a test has it. Two files are where they are so that both groups take equally long.
+OTHERS = "others"
+# The first that names a test has it. Three files are of the others so that all groups take equally long.
 GROUPS = {
-    "machine": (
-        *("drivers/hypervisor/libvirt", "end_to_end", "observability", "runbooks"),
-        *("neighbours/test_control_workers.py", "neighbours/test_temporal.py"),
-    ),
+    OTHERS: ("faults/test_matrix.py", "neighbours/test_control_workers.py", "neighbours/test_temporal.py"),
+    "machine": ("drivers/hypervisor/libvirt", "end_to_end", "observability", "runbooks"),
     "lab": ("drivers/network", "faults", "lab", "neighbours", "upgrades"),
 }
 # Below those that the kernel chooses, a part for each of the processes that run tests at once: see tests/__main__.py.
@@ -67,8 +66,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark those of the groups whose tests are not to run beside each other: see tests/__main__.py."""
     folder = item.path.relative_to(TESTS)
     groups = [name for name, parts in GROUPS.items() if any(folder.is_relative_to(part) for part in parts)]
-    for name in groups[:1] or (["machine"] if item.get_closest_marker("real") else []):
-        item.add_marker(getattr(pytest.mark, name))
+    group, *_ = *groups, "machine" if item.get_closest_marker("real") else OTHERS
+    if group != OTHERS:
+        item.add_marker(getattr(pytest.mark, group))
 
 
 def free_port() -> int:

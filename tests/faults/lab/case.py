@@ -13,6 +13,7 @@ from typing import Any
 from temporalio.api.enums.v1 import EventType
 from temporalio.service import RPCError
 
+from deploy.lab.host import Host
 from hostler.client.operation import Operation
 from hostler.contract.errors import HostlerError
 from hostler.contract.names import server_workflow_id
@@ -170,8 +171,7 @@ class Course:
         host = self.cloud.hosts[name]
         self.note(f"{strike.fault}: {name}")
         if strike.fault is Fault.RETURNED:
-            await asyncio.to_thread(host.start)
-            await until(lambda: asyncio.to_thread(lambda: host.registered), f"{name} to register")
+            await self.switch_on(host)
             self.cloud.deal()
             return
         if strike.fault in POWER:
@@ -182,7 +182,12 @@ class Course:
             async with asyncio.timeout(AWAY_SECONDS):
                 await self.ended.wait()
         self.note(f"put right: {name}")
-        await asyncio.to_thread(host.start if strike.fault in POWER else host.join)
+        await (self.switch_on(host) if strike.fault in POWER else asyncio.to_thread(host.join))
+
+    async def switch_on(self, host: Host) -> None:
+        """Start a host; returns when it has registered: until then it may be taken for what it was before."""
+        await asyncio.to_thread(host.start)
+        await until(lambda: asyncio.to_thread(lambda: host.registered), f"{host.name} to register")
 
     async def moment(self, strike: Strike) -> Struck | None:
         """Wait until the strike is due; None when it will not be."""
