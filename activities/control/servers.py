@@ -11,7 +11,7 @@ from activities.control.disks import GIB, plan_disks
 from activities.control.events import is_late, write_events
 from activities.control.find import check_zone, find, find_flavor, find_host, find_keypair
 from activities.control.limits import limits_of
-from activities.control.migrations import abandon_move, end_migrations, open_migration
+from activities.control.migrations import abandon_move, end_migrations, give_up_former, open_migration
 from activities.control.quotas import check_quota
 from activities.control.room import match_disks
 from activities.control.taking import let_go, take
@@ -42,7 +42,7 @@ from hostler.encryption import load_keys
 from hostler.settings import Settings
 from models import Database, Network, OwedWork, ServerEvent, Volume, bump_generation, enter_owed, lock_quota, now
 from models import Server as Row
-from scheduler.reservation import release, release_former, release_others
+from scheduler.reservation import former_hosts, lock_hosts, release, release_former, release_others
 
 POWERED = ((VmState.ACTIVE, PowerState.RUNNING), (VmState.STOPPED, PowerState.SHUTDOWN))
 DROP_FORMER = Guests.drop_former_guest.__name__
@@ -198,6 +198,7 @@ class Servers(interface.Servers):
         def change(session: Session) -> Server:
             row = _row(session, call.server_id)
             if row.operation_id == call.run_id:
+                _give_up_other_formers(session, row, call.run_id)
                 row.vm_state, row.task_state, row.power_state = VmState.DELETED, None, PowerState.NOSTATE
                 row.deleted_at, row.operation_id, row.host_id, row.user_data = now(), None, None, None
                 row.hold = None
@@ -209,6 +210,17 @@ class Servers(interface.Servers):
             return server_view(session, row)
 
         return self._database.run(change)
+
+
+def _give_up_other_formers(session: Session, row: Row, run_id: str) -> None:
+    """The delete has dropped what its open move had set aside. An evacuation of a server that was to be confirmed or
+    reverted, and was cut short, has left the same on another host.
+    """
+    lock_hosts(session, row.id)
+    move = open_migration(session, row.id)
+    for host_id in former_hosts(session, row.id):
+        if move is None or host_id != move.source_id:
+            give_up_former(session, row, run_id, host_id, stays=None)
 
 
 def _settle(row: Row, call: Settle) -> None:

@@ -38,9 +38,9 @@ def report(error: Exception, *, debug: bool) -> Exit:
     return Exit.UNEXPECTED
 
 
-def fail(refused: Sequence[HostlerError], failed: Sequence[HostlerError]) -> NoReturn:
-    """Show operations that were not accepted and that failed; the first of them gives the exit code."""
-    for error in (*refused, *failed):
+def fail(refused: Sequence[HostlerError], failed: Sequence[HostlerError], *, told: bool = False) -> NoReturn:
+    """Show operations that were refused (unless that was `told`) and that failed; the first gives the exit code."""
+    for error in (*([] if told else refused), *failed):
         show_detail(error.detail)
     code = refused[0].detail.code if refused else failed[0].detail.code
     raise typer.Exit(exit_code(code, accepted=not refused))

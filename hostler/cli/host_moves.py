@@ -7,11 +7,12 @@ import typer
 
 from hostler.cli.completion import names
 from hostler.cli.exits import Exit
+from hostler.cli.failures import fail
 from hostler.cli.host_watching import servers_table, show_kept, title, watch
 from hostler.cli.output import Columns, Format, FormatOption, console, note, show_one
 from hostler.cli.session import session
 from hostler.client import Client, HostWork
-from hostler.contract.errors import InvalidRequest
+from hostler.contract.errors import HostlerError, InvalidRequest
 from hostler.contract.host_work import (
     DrainResult,
     HostFailureResult,
@@ -110,18 +111,23 @@ def _begin(
     format: Format,
     ask: Callable[[Client], Awaitable[HostWork[Outcome]]],
 ) -> None:
-    async def work(client: Client) -> Outcome | None:
+    async def work(client: Client) -> Outcome | HostlerError | None:
         begun = await ask(client)
         if begun.joined:
             note(f"the one that runs already is joined: {begun.host}; {JOINED[command]}")
         if wait:
-            return await watch(command, begun)
+            try:
+                return await watch(command, begun)
+            except HostlerError as error:  # it was accepted, and failed
+                return error
         note(f"{command} of host {begun.host} accepted; see how far it is: hostler host {command} {host} --status")
         return None
 
     result = session(ctx).run(work)
     if result is None:
         return
+    if isinstance(result, HostlerError):
+        fail([], [result])
     _show(result, format)
     raise typer.Exit(_exit(result))
 
@@ -158,6 +164,12 @@ def _look(
 
 
 def _show(result: HostOutcome, format: Format) -> None:
+    if result.stopped:
+        note(f"stopped: {result.stopped}")
+    if _says_nothing(result):
+        note(
+            f"a control worker of an older release does not say which volumes host {result.host} keeps: drain it again"
+        )
     if format is not Format.TABLE:
         fields: Columns[HostOutcome] = {
             "Moved": lambda r: [one.name for one in r.moved],
@@ -168,14 +180,8 @@ def _show(result: HostOutcome, format: Format) -> None:
         show_one(result, fields, format, None)
         return
     console().print(servers_table([*_left(result), *result.moved]))
-    if result.stopped:
-        note(f"stopped: {result.stopped}")
     note(f"host {result.host}: {len(result.moved)} servers moved, {len(_left(result))} not")
     show_kept(result.host, _kept(result))
-    if _says_nothing(result):
-        note(
-            f"a control worker of an older release does not say which volumes host {result.host} keeps: drain it again"
-        )
 
 
 def _left(result: HostOutcome) -> list[ServerMove]:

@@ -29,7 +29,7 @@ async def watch(command: str, work: HostWork[Outcome]) -> Outcome:
             live = None
             if sys.stderr.isatty():
                 live = stack.enter_context(Live(console=console(stderr=True), refresh_per_second=4))
-            told: dict[str, tuple[MoveState, str]] = {}
+            told: dict[str, tuple[str, str]] = {}
             async for progress in work.follow():
                 if live is not None:
                     live.update(_drawn(progress))
@@ -76,8 +76,12 @@ def _drawn(progress: HostProgress) -> Group:
     return Group(title(progress), servers_table(ordered[:ROWS]))
 
 
-def _say(progress: HostProgress, told: dict[str, tuple[MoveState, str]]) -> None:
-    """A line for each server whose state or reason is another than before."""
+def _say(progress: HostProgress, told: dict[str, tuple[str, str]]) -> None:
+    """A line for its stage and for each server, where that is another than before."""
+    stands = (progress.stage, progress.stopped)
+    if any(stands) and told.get("") != stands:
+        told[""] = stands
+        note(f"{progress.host or progress.host_id}: {' - stopped: '.join(filter(None, stands))}")
     for server in progress.servers:
         now = (server.state, server.reason)
         if server.state is MoveState.PENDING or told.get(server.server_id) == now:

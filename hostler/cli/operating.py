@@ -8,7 +8,7 @@ import typer
 
 from hostler.cli import migrations
 from hostler.cli.completion import names
-from hostler.cli.failures import fail
+from hostler.cli.failures import fail, show_detail
 from hostler.cli.output import note
 from hostler.cli.session import session
 from hostler.cli.watching import watch
@@ -49,6 +49,8 @@ def operate(
         answers = dict(zip(wanted, await asyncio.gather(*(begin(client, s) for s in wanted)), strict=True))
         refused = [answer for answer in answers.values() if isinstance(answer, HostlerError)]
         begun = {server: answer for server, answer in answers.items() if isinstance(answer, Operation)}
+        for error in refused:  # now: the others may take hours
+            show_detail(error.detail)
         if wait and begun:
             ends = await watch(begun)
             for server, end in ends.items():
@@ -61,7 +63,7 @@ def operate(
 
     begun, refused, failed = session(ctx).run(work)
     if refused or failed:
-        fail(refused, failed)
+        fail(refused, failed, told=True)
     return begun
 
 

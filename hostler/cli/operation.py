@@ -44,7 +44,7 @@ HELD_COLUMNS: Columns[RunningOperation] = {
     "Server": lambda o: o.server_id,
     "Name": lambda o: o.server_name,
     "Operation": lambda o: o.operation,
-    "Step": lambda o: o.hold and o.hold.step,
+    "Step": COLUMNS["Step"],
     "Host": lambda o: o.host,
     "Since": lambda o: o.hold and o.hold.since,
     "Until": lambda o: o.hold and o.hold.until,
@@ -118,6 +118,8 @@ def cancel(ctx: typer.Context, server: Running, note: Note = "", by: By = None, 
         return None
 
     outcome = session(ctx).run(work)
+    if isinstance(outcome, Server):
+        _too_late(server)
     if isinstance(outcome, HostlerError) and not isinstance(outcome, Cancelled):
         fail([], [outcome])
 
@@ -149,6 +151,10 @@ def _decide(ctx: typer.Context, server: str, wait: bool, decide: Callable[[Clien
     decided, outcome = session(ctx).run(work)
     if isinstance(outcome, HostlerError) and decided.choice is not Choice.GIVE_UP:
         fail([], [outcome])
+
+
+def _too_late(server: str) -> None:
+    note(f"{server}: it had come too far to be stopped, and is done; see it with: hostler server show {server}")
 
 
 def _say(operation: str, server: str, what: str) -> None:

@@ -18,7 +18,7 @@ from hostler.client.errors import is_transient, met_a_closing_run, typed
 from hostler.client.progress import QUERY, QUERY_TIMEOUT, TICK_S
 from hostler.contract import calls
 from hostler.contract.calls import Ref
-from hostler.contract.errors import NotFound
+from hostler.contract.errors import Cancelled, InvalidState, NotFound
 from hostler.contract.host_work import (
     DRAIN_HOST,
     HOST_FAILURE,
@@ -68,8 +68,17 @@ class HostWork(Generic[Outcome]):
             TimeoutError: it still runs after `timeout`, and goes on.
         """
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            with typed(self._connection.address):
-                return await self._handle.result()
+            try:
+                with typed(self._connection.address):
+                    return await self._handle.result()
+            except Cancelled as error:
+                raise Cancelled(
+                    "it was cancelled: what was under way was undone; servers that had moved stay where they are, "
+                    f"and host {self.host} stays as it is",
+                    field="host",
+                    value=self.host,
+                    remedy="see what had moved: the same command with --status",
+                ) from error
 
     async def progress(self) -> HostProgress:
         """How far it is, or was when it ended."""
@@ -101,8 +110,20 @@ class HostWork(Generic[Outcome]):
             await asyncio.sleep(TICK_S)
 
     async def cancel(self) -> None:
-        """Ask it to begin nothing more, and its operations under way to undo what they did."""
+        """Ask it to begin nothing more, and its operations under way to undo what they did.
+
+        Raises:
+            InvalidState: it has ended.
+        """
         with typed(self._connection.address):
+            status = (await self._handle.describe()).status
+            if status is not WorkflowExecutionStatus.RUNNING:
+                raise InvalidState(
+                    f"of host {self.host} nothing runs that could be cancelled: the last one has ended",
+                    field="host",
+                    value=self.host,
+                    remedy="see how it ended: the same command with --status",
+                )
             await self._handle.cancel()
 
 

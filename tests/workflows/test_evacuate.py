@@ -1017,6 +1017,23 @@ async def test_one_that_waited_and_was_cut_short_can_be_done_again_or_taken_back
     await nothing_left(three, server, there.host)
 
 
+async def test_one_that_waited_and_was_cut_short_can_be_deleted(three: Cloud) -> None:
+    server = await waits(three, "sim-2")
+    held = three.stage.hold("resume_guest")
+    operation = await three.client.servers.evacuate(server.id)
+    await held.reached.wait()
+    await cut(three, operation, held)
+    await come_back(three, "sim-1")  # what it has set aside may still be wanted
+
+    await three.deleted(server.id)
+
+    await come_back(three, "sim-2")
+    await settled(three)
+    world = await three.world()
+    for left in (world.guests, world.formers, world.claims, world.allocations, world.owed):
+        assert not left
+
+
 async def test_taken_back_while_its_former_host_is_down_that_owes_the_removal_of_what_it_was(three: Cloud) -> None:
     server = await waits(three, "sim-2")
     held = three.stage.hold("resume_guest")

@@ -1,5 +1,6 @@
 """`hostler host drain` and `hostler host evacuate`."""
 
+import asyncio
 import json
 
 import pytest
@@ -81,6 +82,43 @@ async def test_a_drain_is_begun_looked_at_joined_and_cancelled(hostler: Hostler,
     held.go_on.set()
     waited = await hostler("host", "drain", "sim-1", "--wait")  # of the one that was cancelled, or of another
     assert waited.exit_code in (Exit.DONE, Exit.FAILED), waited.output
+
+
+async def test_one_that_has_ended_cannot_be_cancelled(hostler: Hostler, cloud: Cloud) -> None:
+    await stopped(cloud, "web")
+    assert (await hostler("host", "drain", "sim-1", "--wait")).exit_code == Exit.DONE
+
+    cancelled = await hostler("host", "drain", "sim-1", "--cancel")
+
+    assert cancelled.exit_code == Exit.CONFLICT, cancelled.output
+    assert "has ended" in cancelled.stderr
+
+
+async def test_whoever_waits_for_one_that_is_cancelled_hears_that_what_has_moved_stays_there(
+    hostler: Hostler, cloud: Cloud
+) -> None:
+    await stopped(cloud, "web")
+    held = cloud.stage.hold("receive_disks")
+    waiting = asyncio.ensure_future(hostler("host", "drain", "sim-1", "--wait"))
+    await held.reached.wait()
+    await (await cloud.client.hosts.draining("sim-1")).cancel()
+    held.go_on.set()
+
+    waited = await waiting
+
+    assert waited.exit_code == Exit.FAILED, waited.output
+    assert "servers that had moved stay where they are" in waited.stderr
+
+
+async def test_one_that_was_accepted_and_failed_is_no_bad_usage(hostler: Hostler, cloud: Cloud) -> None:
+    await cloud.booted("web", host="sim-1")
+    configure(cloud, ["/nowhere/fence"])
+    await dies(cloud, "sim-1")
+
+    evacuated = await hostler("host", "evacuate", "sim-1", "--wait")
+
+    assert evacuated.exit_code == Exit.FAILED, evacuated.output
+    assert "/nowhere/fence" in evacuated.stderr
 
 
 async def test_what_makes_no_sense_is_refused(hostler: Hostler, cloud: Cloud) -> None:

@@ -51,7 +51,7 @@ async def test_follow_shows_the_hold_and_goes_on(hostler: Hostler, cloud: Cloud)
     assert retried.exit_code == Exit.DONE, retried.output
     assert "boot web: activate done" in retried.stderr
     assert (await boot.result(LIMIT)).status == "ACTIVE"
-    events = await hostler("server", "events", "web", "-f", "value", "-c", "step", "-c", "error")
+    events = await hostler("server", "events", "web", "-f", "value", "-c", "step", "-c", "note")
     assert "retry by ann: it is out" in events.stdout
 
 
