@@ -63,7 +63,7 @@ CHANGES = {
     "workflows/boot.py": [
         (r"(@workflow\.defn\(name=OperationName\.BOOT)", r"from workflows.inspection import INSPECT\n\n\n\1"),
         (
-            r"(\n +await wait_vif_plugged\()",
+            r"(\n +return await self\.let_run\()",
             r'\n        if workflow.patched("inspect-build"):\n            await self.step(INSPECT, self.ref)\1',
         ),
     ],

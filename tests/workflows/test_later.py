@@ -8,14 +8,13 @@ import pytest
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 import workflows.later
 from activities.interfaces.later import LaterCall
 from hostler.contract.errors import InvalidState, ServerBusy
 from hostler.contract.servers import OperationName
 from tests.conftest import free_port, make_namespace, run_temporal
-from tests.sandbox import workflow_runner
 from workflows.later import Later, LaterRequest
 
 BUSY_TIMES = 12
@@ -54,7 +53,7 @@ async def test_it_goes_on_anew_before_its_history_grows_too_long(
         task_queue="control",
         workflows=[Later],
         activities=[ask_for_operation],
-        workflow_runner=workflow_runner(),
+        workflow_runner=UnsandboxedWorkflowRunner(),  # in the sandbox its pauses are those of production
     )
     async with worker:
         first = await client.start_workflow(Later.run, request, id="later", task_queue="control")
