@@ -143,16 +143,23 @@ def give_up_formers(session: Session, row: Server, run_id: str) -> None:
 
 
 def owe(
-    session: Session, row: Server, run_id: str, host_id: str, work: Callable[..., object], argument: BaseModel
+    session: Session,
+    row: Server,
+    run_id: str,
+    host_id: str,
+    work: Callable[..., object],
+    argument: BaseModel,
+    *,
+    reason: str | None = None,
 ) -> None:
-    """Write down what a host that was declared down is to do for an evacuation. The caller holds the host's row."""
+    """Write down what a host is to do, of an evacuation unless there is another `reason`. The caller holds its row."""
     owed = OwedWork(
         id=str(uuid5(NAMESPACE_URL, f"{run_id}/{host_id}/{work.__name__}")),
         host_id=host_id,
         server_id=row.id,
         activity=work.__name__,
         argument=argument.model_dump(mode="json"),
-        reason=f"it was declared down, and server {row.name} is built elsewhere",
+        reason=reason or f"it was declared down, and server {row.name} is built elsewhere",
     )
     enter_owed(session, owed)
 

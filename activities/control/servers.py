@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from functools import partial
-from uuid import NAMESPACE_URL, uuid5
 
 from sqlmodel import Session, col, select
 from temporalio import activity
@@ -11,7 +10,7 @@ from activities.control.disks import GIB, plan_disks
 from activities.control.events import is_late, write_events
 from activities.control.find import check_zone, find, find_flavor, find_host, find_keypair
 from activities.control.limits import limits_of
-from activities.control.migrations import abandon_move, end_migrations, give_up_former, open_migration
+from activities.control.migrations import abandon_move, end_migrations, give_up_former, open_migration, owe
 from activities.control.quotas import check_quota
 from activities.control.room import match_disks
 from activities.control.taking import let_go, take
@@ -40,7 +39,7 @@ from hostler.contract.states import PowerState, TaskState, VmState, status
 from hostler.contract.validation import check_boot
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import Database, Network, OwedWork, ServerEvent, Volume, bump_generation, enter_owed, lock_quota, now
+from models import Database, Network, ServerEvent, Volume, bump_generation, lock_quota, now
 from models import Server as Row
 from scheduler.reservation import former_hosts, lock_hosts, release, release_former, release_others
 
@@ -269,17 +268,9 @@ def _owe_former(session: Session, row: Row, run_id: str) -> None:
     """Its host is to remove the guest that the rebuild has set aside, if it had come that far."""
     assert row.host_id is not None
     bump_generation(session, row.host_id)
-    enter_owed(
-        session,
-        OwedWork(
-            id=str(uuid5(NAMESPACE_URL, f"{run_id}/former")),
-            host_id=row.host_id,
-            server_id=row.id,
-            activity=DROP_FORMER,
-            argument=ServerRef(server_id=row.id, run_id=run_id).model_dump(mode="json"),
-            reason=f"a rebuild of server {row.name} was cut short, and the guest in place is the one that is kept",
-        ),
-    )
+    ref = ServerRef(server_id=row.id, run_id=run_id)
+    why = f"a rebuild of server {row.name} was cut short, and the guest in place is the one that is kept"
+    owe(session, row, run_id, row.host_id, Guests.drop_former_guest, ref, reason=why)
 
 
 def _new_row(call: AcceptBoot, plan: BootPlan) -> Row:

@@ -274,13 +274,18 @@ async def test_a_migration_whose_revert_failed_is_not_forgotten_by_the_next_one(
 # On a host that is down.
 
 
-async def dies(cloud: Cloud, name: str) -> None:
-    """The host's power fails, and it is declared down."""
+async def lost(cloud: Cloud, name: str) -> None:
+    """The host's power fails: its guests are off, and its worker is away."""
     machine = cloud.machine(name)
     for file in (machine.directory / "guests").glob("*.json"):
         await machine.hypervisor.stop(file.stem, timedelta(0), lambda _: None)
     await cloud.stop_host(name)
     cloud.alive.discard(machine.id)
+
+
+async def dies(cloud: Cloud, name: str) -> None:
+    """The host's power fails, and it is declared down."""
+    await lost(cloud, name)
     await cloud.client.hosts.declare_down(name, "it burns")
 
 

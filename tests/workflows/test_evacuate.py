@@ -34,7 +34,7 @@ from tests.cloud import DEMO, LIMIT, Cloud, World, breaks, refuses
 from tests.stage import eventually
 from tests.workflows.conftest import StartCloud
 from tests.workflows.test_audit import audit
-from tests.workflows.test_cut_short import cut
+from tests.workflows.test_cut_short import cut, lost
 from tests.workflows.test_move import FOR_GOOD, SMALL, add_flavor, power_on
 from workers.control import nudge_once
 
@@ -45,15 +45,6 @@ STEPS = (
     *("begin_evacuation", "schedule", "claim_resources", "fetch_image", "bind_ports", "spawn", "resume_guest"),
     *("owe", "finish_evacuation"),
 )
-
-
-async def lost(cloud: Cloud, name: str) -> None:
-    """The host's power fails: its guests are off, and its worker is away."""
-    machine = cloud.machine(name)
-    for file in (machine.directory / "guests").glob("*.json"):
-        await machine.hypervisor.stop(file.stem, timedelta(0), lambda _: None)
-    await cloud.stop_host(name)
-    cloud.alive.discard(machine.id)
 
 
 async def declared_down(cloud: Cloud, name: str = "sim-1") -> None:
