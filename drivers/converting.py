@@ -18,6 +18,8 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 NOT_FOUND = 127  # as shells have it, and setpriv
 STALLED = timedelta(minutes=10)
 """A disk or a store that does not move for this long hangs."""
+SLOWEST = 4 << 20
+"""Bytes a second. qemu-img tells whole percents: one of a large disk may take longer than that."""
 PROGRESS = re.compile(rb"\((\d+)\.\d+/100%\)")
 
 
@@ -32,12 +34,17 @@ async def convert(*arguments: str, progress: Callable[[int], None], silence: tim
     return await _run("convert", *arguments, progress=progress, silence=silence)
 
 
-async def flatten(overlay: Path, progress: Callable[[int], None]) -> str:
-    """Make a qcow2 overlay take in all that it has of its backing file; see `convert`.
+def patience(size: int) -> timedelta:
+    """For how long what works on a disk of `size` bytes may tell of no progress before it counts as hung."""
+    return max(STALLED, timedelta(seconds=size / 100 / SLOWEST))
+
+
+async def flatten(overlay: Path, size: int, progress: Callable[[int], None]) -> str:
+    """Make a qcow2 overlay, whose guest sees `size` bytes, take in all of its backing file; see `convert`.
 
     What is killed can be done again: only at the end does the overlay forget its backing file.
     """
-    return await _run("rebase", "-f", "qcow2", "-b", "", str(overlay), progress=progress, silence=STALLED)
+    return await _run("rebase", "-f", "qcow2", "-b", "", str(overlay), progress=progress, silence=patience(size))
 
 
 async def _run(command: str, *arguments: str, progress: Callable[[int], None], silence: timedelta | None) -> str:

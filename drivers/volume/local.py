@@ -12,6 +12,7 @@ from drivers.blocking import BlockingCalls
 from drivers.locks import Locks
 from drivers.nbd import NbdServers
 from drivers.revival import Revival
+from drivers.sparse import stored_bytes
 from drivers.strays import strays
 from drivers.volume.base import Report
 from drivers.volume.convert import to_raw
@@ -20,7 +21,6 @@ from hostler.contract.guests import VolumeConnection, VolumeSpec
 from hostler.contract.names import is_uuid
 
 GIB = 1 << 30
-STAT_BLOCK_BYTES = 512
 PORTS = range(10810, 11810)
 SUFFIX = ".raw"
 EXPORTS = "exports"
@@ -202,6 +202,5 @@ def _checked(volume_id: str) -> str:
 
 def _unwritten(file: Path) -> int:
     with suppress(FileNotFoundError):
-        status = file.stat()
-        return max(0, status.st_size - status.st_blocks * STAT_BLOCK_BYTES)
+        return file.stat().st_size - stored_bytes(file)
     return 0

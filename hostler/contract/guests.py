@@ -115,11 +115,13 @@ class GuestSpec(BaseModel):
 class DiskOffer(BaseModel):
     """A file of a guest's that its host serves to the next one: byte for byte, over NBD with TLS.
 
-    `file` is its name among the guest's, the same on every host; `checksum` the SHA-256 of its content.
+    `file` is its name among the guest's, the same on every host; `checksum` the SHA-256 of its content. `stored_bytes`
+    is what the file takes there without its holes; None of a host that does not say.
     """
 
     file: str
     size_bytes: int
+    stored_bytes: int | None = None
     checksum: str
     host: str
     port: int

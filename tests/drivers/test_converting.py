@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drivers.converting import convert, flatten
+from drivers.converting import convert, flatten, patience
 from hostler.contract.errors import RescheduleError
 from tests.conftest import free_port
 from tests.drivers.observing import until
@@ -86,11 +86,16 @@ async def test_what_is_flattened_needs_no_other_file(image: Path, tmp_path: Path
     create = ["qemu-img", "create", "-q", "-f", "qcow2"]
     subprocess.run([*create, "-b", image, "-F", "qcow2", overlay], check=True)  # noqa: ASYNC221, it takes no time
     told: list[int] = []
-    assert await flatten(overlay, told.append) == ""
+    assert await flatten(overlay, 8 * MIB, told.append) == ""
     assert told[-1] == 100
     image.unlink()  # noqa: ASYNC240
     assert await convert("-O", "raw", str(overlay), str(tmp_path / "target"), progress=ignore) == ""
     assert content(tmp_path / "target") == b"\xab" * 8 * MIB
+
+
+def test_a_large_disk_is_given_the_time_that_a_percent_of_it_takes_on_slow_storage() -> None:
+    assert patience(20 << 30) == timedelta(minutes=10)
+    assert patience(4 << 40) > timedelta(hours=2)
 
 
 @asynccontextmanager

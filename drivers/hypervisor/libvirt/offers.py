@@ -18,10 +18,11 @@ from drivers.converting import flatten
 from drivers.durable import write_text
 from drivers.hypervisor.base import Report
 from drivers.hypervisor.libvirt.checksums import checksum
-from drivers.hypervisor.libvirt.disks import has_backing_file
+from drivers.hypervisor.libvirt.disks import has_backing_file, virtual_size
 from drivers.hypervisor.libvirt.files import GuestFiles, movable_disk
 from drivers.hypervisor.reporting import reporting
 from drivers.nbd import NbdServers, read_key, write_key
+from drivers.sparse import stored_bytes
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import DiskOffer, DisksOffer
 from hostler.contract.names import is_uuid
@@ -66,6 +67,7 @@ class Offers:
         if not await self._blocking.run(lambda: disk.exists() and has_backing_file(disk)):
             return
         await self._blocking.run(self._servers.stop, _export(server_id, disk))  # it would serve a disk that changes
+        size = await self._blocking.run(virtual_size, disk)
         done = 0
 
         def progress(percent: int) -> None:
@@ -73,7 +75,7 @@ class Offers:
             done = percent
 
         async with reporting(report, lambda: f"flattening the root disk: {done} %"):
-            complaint = await flatten(disk, progress)
+            complaint = await flatten(disk, size, progress)
         if complaint:
             raise RescheduleError(f"the root disk cannot be made to stand alone: {complaint}")
 
@@ -88,11 +90,13 @@ class Offers:
 
     async def _offer(self, server_id: str, file: Path, report: Report) -> DiskOffer:
         found = await self._sum(server_id, file, report)
+        stored = await self._blocking.run(stored_bytes, file)
         name = _export(server_id, file)
         port = await self._blocking.run(lambda: self._servers.serve(name, file, keys=self._keys(server_id)))
         return DiskOffer(
             file=file.name,
             size_bytes=found.size,
+            stored_bytes=stored,
             checksum=found.checksum,
             host=self._address,
             port=port,

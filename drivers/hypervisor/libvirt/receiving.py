@@ -24,6 +24,7 @@ from drivers.hypervisor.libvirt.checksums import checksum
 from drivers.hypervisor.libvirt.files import EPHEMERAL_DISK, GuestFiles, movable_disk
 from drivers.hypervisor.reporting import reporting
 from drivers.nbd import TLS_ID, option, psk_credentials, write_key
+from drivers.sparse import stored_bytes
 from hostler.contract.errors import HostlerError, InvalidRequest, RescheduleError, Unavailable
 from hostler.contract.guests import DiskOffer, DisksOffer
 
@@ -161,14 +162,23 @@ def _check(offer: DisksOffer) -> None:
 
 
 def _check_room(directory: Path, offer: DisksOffer) -> None:
-    """Refuse what cannot fit. Ephemeral disks are sparse: only their host knows what they take."""
-    solid = [disk for disk in offer.disks if not disk.file.startswith(EPHEMERAL_DISK)]
-    missing = sum(disk.size_bytes - min(_arrived(directory, disk).offset, disk.size_bytes) for disk in solid)
+    """Refuse what cannot fit."""
+    missing = sum(_missing(directory, disk) for disk in offer.disks)
     free = shutil.disk_usage(directory).free
     if missing > free:
         raise RescheduleError(
             f"no room in {directory} for {missing} bytes of disks: {free} are free", remedy="free space on the host"
         )
+
+
+def _missing(directory: Path, disk: DiskOffer) -> int:
+    """How many bytes of room the rest of the file takes: its holes take none."""
+    if disk.stored_bytes is not None:
+        files = (_part(directory, disk), directory / disk.file)
+        return max(0, disk.stored_bytes - sum(stored_bytes(file) for file in files if file.exists()))
+    if disk.file.startswith(EPHEMERAL_DISK):
+        return 0  # it is sparse, and its host does not say what it takes
+    return disk.size_bytes - min(_arrived(directory, disk).offset, disk.size_bytes)
 
 
 def _lay_out(incoming: GuestFiles, key: str) -> Path:

@@ -19,7 +19,7 @@ from lxml import etree
 from lxml.builder import E
 
 from drivers.blocking import BlockingCalls
-from drivers.converting import STALLED, convert
+from drivers.converting import convert, patience
 from drivers.hypervisor.base import Report
 from drivers.hypervisor.libvirt import agent
 from drivers.hypervisor.libvirt.connection import ignoring, libvirt_errors
@@ -103,7 +103,8 @@ class Snapshots:
             await self._blocking.run(_make_anew, target, size)  # in the room that an earlier try took
             await self._blocking.run(_check_room, target, files.root_disk)
             how = ["-n", "--target-is-zero", "-f", DiskFormat.QCOW2, "-O", DiskFormat.QCOW2]
-            complaint = await convert(*how, str(files.root_disk), str(target), progress=progress, silence=STALLED)
+            disks = str(files.root_disk), str(target)
+            complaint = await convert(*how, *disks, progress=progress, silence=patience(size))
         if complaint:
             raise RescheduleError(f"qemu-img could not write the snapshot: {complaint}")
 

@@ -270,6 +270,31 @@ async def test_where_there_is_no_room_nothing_is_fetched(
 
 
 @pytest.mark.usefixtures("small_disk")
+async def test_holes_need_no_room(
+    receiver: Receiving, former: GuestFiles, incoming: GuestFiles, offers: Offers
+) -> None:
+    os.truncate(former.directory / "disk", MIB)
+    os.truncate(former.directory / "disk", 16 * MIB)
+    await receiver.receive(incoming, await offers.make(former, SERVER, ignore), ignore)
+    assert same(former, incoming, "disk")
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["as it is now", "as hosts of the first release say it"])
+@pytest.mark.usefixtures("small_disk")
+async def test_what_has_arrived_needs_no_more_room(
+    receiver: Receiving, former: GuestFiles, incoming: GuestFiles, offers: Offers, stored: bool
+) -> None:
+    os.truncate(former.directory / "disk", 3 * MIB)
+    offer = await offers.make(former, SERVER, ignore)
+    if not stored:
+        offer = offer.model_copy(update={"disks": [d.model_copy(update={"stored_bytes": None}) for d in offer.disks]})
+    await receiver.receive(incoming, offer, ignore)
+    (incoming.directory / "complete").unlink()
+    await receiver.receive(incoming, offer, ignore)
+    assert same(former, incoming, "disk")
+
+
+@pytest.mark.usefixtures("small_disk")
 async def test_a_disk_that_fills_up_is_a_reason_to_go_elsewhere(
     receiver: Receiving, incoming: GuestFiles, offers: Offers, former: GuestFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
