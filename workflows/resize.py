@@ -28,6 +28,7 @@ a boot: see workflows/placing.py; what is set aside on the source stays so meanw
 from temporalio import workflow
 
 from activities.interfaces.moves import BeginMove
+from hostler.contract.errors import HostlerError, NoValidHost
 from hostler.contract.servers import MigrationKind, OperationName, ResizeRequest, Server
 from hostler.contract.states import TaskState
 from workflows.moving import MoveOperation
@@ -57,3 +58,11 @@ class Resize(MoveOperation):
             max_attempts=self.call.max_attempts,
             confirm_after=self.call.confirm_after,
         )
+
+    def tell_all(self, error: HostlerError) -> None:
+        """Let the error say as well that the host which has the server was not asked for room."""
+        super().tell_all(error)
+        if isinstance(error, NoValidHost) and self.source.id in self.plan.excluded:
+            error.detail.remedy = (
+                f"{error.remedy}; or let resizes stay on their host, which was left out: operations.resize_on_same_host"
+            )

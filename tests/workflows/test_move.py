@@ -218,6 +218,19 @@ async def test_a_resize_may_stay_on_its_host_where_the_settings_allow_it(start_c
     assert not world.formers
 
 
+async def test_a_resize_that_finds_no_other_host_names_the_setting_that_would_let_it_stay(
+    start_cloud: StartCloud,
+) -> None:
+    cloud = await start_cloud(hosts=1)
+    add_flavor(cloud)
+    server = await cloud.booted()
+
+    failure = await cloud.failure(await cloud.client.servers.resize(server.id, SMALL))
+
+    assert isinstance(failure, NoValidHost)
+    assert "operations.resize_on_same_host" in str(failure.remedy)
+
+
 async def test_a_delete_while_it_waits_removes_both(cloud: Cloud) -> None:
     before = await cloud.world()
     server = await cloud.booted()
