@@ -156,17 +156,17 @@ class Cloud:
 
 
 @contextmanager
-def place() -> Iterator[Cloud]:
-    """The demo's cloud, for one demo at a time.
+def place(chosen: Path | None) -> Iterator[Cloud]:
+    """The demo's cloud, in a chosen directory or in its own, for one demo there at a time.
 
     Raises:
         Failed: another demo is at work.
     """
-    directory = CACHE / "demo-cloud"
+    directory = chosen or CACHE / "demo-cloud"
     CACHE.mkdir(exist_ok=True)
-    if first_closed(directory) is not None:
+    if chosen is None and first_closed(directory) is not None:
         directory = ELSEWHERE
-    with LOCK.open("w") as file:
+    with (chosen.with_suffix(".lock") if chosen else LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
 from typing import NoReturn
 
@@ -47,7 +48,7 @@ times = 1
 LOGIN, PING = timedelta(seconds=120), timedelta(seconds=20)
 
 
-async def main(keep: bool, stop: bool) -> None:
+async def main(keep: bool, stop: bool, directory: Path | None) -> None:
     """Tell the story.
 
     Raises:
@@ -56,7 +57,7 @@ async def main(keep: bool, stop: bool) -> None:
     began, task = monotonic(), asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
-    with place() as cloud:
+    with place(directory) as cloud:
         if cloud.directory.exists():
             note("A cloud of an earlier demo is there: removing it")
             await cloud.stop()
@@ -222,6 +223,7 @@ def entry() -> NoReturn:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--keep", action="store_true", help="leave the cloud and its servers running (or set KEEP=1)")
     parser.add_argument("--stop", action="store_true", help="remove a cloud that was kept or interrupted, and end")
+    parser.add_argument("--directory", type=Path, help="where its cloud is; another one than that of other demos")
     arguments = parser.parse_args()
     forget_other_clouds()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -230,7 +232,8 @@ def entry() -> NoReturn:
         try:
             if os.geteuid() != 0:
                 raise Failed("the demo makes bridges and boots real guests, for which it must be root: sudo make demo")
-            asyncio.run(main(arguments.keep or os.environ.get("KEEP", "") not in ("", "0"), arguments.stop))
+            keep = arguments.keep or os.environ.get("KEEP", "") not in ("", "0")
+            asyncio.run(main(keep, arguments.stop, arguments.directory and arguments.directory.absolute()))
         except (Failed, HostlerError) as error:
             console(stderr=True).print(f"\nThe demo failed: {error}", style="bold red", markup=False)
             sys.exit(1)
