@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         RunningOperation,
         Server,
         ServerEvent,
+        ServerMigration,
         Step,
         StepStatus,
     )
@@ -97,6 +98,7 @@ __all__ = [
     "Server",
     "ServerBusy",
     "ServerEvent",
+    "ServerMigration",
     "Settings",
     "Step",
     "StepStatus",

@@ -152,7 +152,8 @@ class HostFailureSettings(Section):
     evacuated, `parallel` at a time; for `patience` one that is busy is asked again. `evacuate` is the last word on
     which: servers, and aggregates of hosts, have theirs before. When more than `max_hosts` are lost at once it is
     rather we who are cut off: nothing is done, and a person called. So it is when they are lost one after the other,
-    within `window`: then what is evacuated may take its next host along.
+    within `window`: then what is evacuated may take its next host along. `alarm_command`, which has `alarm_timeout`, is
+    how a person is called, also when a host could not be fenced.
     """
 
     evacuate: bool = False
@@ -160,6 +161,8 @@ class HostFailureSettings(Section):
     silence: Duration = timedelta(seconds=60)
     fence_command: list[str] | None = Field(default=None, min_length=1)
     fence_timeout: Duration = timedelta(seconds=60)
+    alarm_command: list[str] | None = Field(default=None, min_length=1)
+    alarm_timeout: Duration = timedelta(seconds=60)
     max_hosts: PositiveInt = 1
     window: Duration = timedelta(hours=1)
     parallel: PositiveInt = 10
@@ -236,11 +239,13 @@ class SimulatedSettings(Section):
 class LibvirtSettings(Section):
     """The real hypervisor. `virt_type` "auto" uses KVM only where a guest really starts under it.
 
+    `cpu_model` is libvirt's name of the processor that guests get (None: under KVM all that the host's own has).
     `shared_disks` is a directory that all hosts of the cloud see, for the guests' disks (None: on each host).
     """
 
     uri: str = "qemu:///system"
     virt_type: Literal["auto", "kvm", "qemu"] = "auto"
+    cpu_model: str | None = None
     shared_disks: Path | None = None
 
 
@@ -249,6 +254,7 @@ class HostSettings(Section):
 
     `overlay_address` is its address in the network over which hosts join their guests' networks (None: each network is
     the host's own); all hosts of a cloud have one or none has. `overlay_group` is the cloud's multicast group there.
+    `parallel_live_migrations` is how many guests leave it at the same time while they run.
     """
 
     name: str = Field(default_factory=socket.gethostname)
@@ -265,6 +271,7 @@ class HostSettings(Section):
     overlay_address: str | None = None
     overlay_group: str = "239.72.83.84"
     concurrency: PositiveInt = 20
+    parallel_live_migrations: PositiveInt = 2
     libvirt: LibvirtSettings = LibvirtSettings()
     simulated: SimulatedSettings = SimulatedSettings()
 

@@ -3,9 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import Field, Session, col, select
+from sqlmodel import Field, Session, col, delete, select
 
 from models.base import Json, LongText, Table, UtcDateTime, Uuid, now
+
+START, DESTROY = "start_guest", "destroy_guest"
 
 
 class OwedWork(Table, table=True):
@@ -26,8 +28,12 @@ class OwedWork(Table, table=True):
 def enter_owed(session: Session, work: OwedWork) -> None:
     """Add it behind all that its host owes already, whatever the clocks of the control workers say.
 
-    One work builds on the one before. The caller holds the host's row: see `bump_generation`.
+    One work builds on the one before; but no guest is started that is to be removed: it may run elsewhere by now. The
+    caller holds the host's row: see `bump_generation`.
     """
+    if work.activity == DESTROY:
+        of_server = (col(OwedWork.host_id) == work.host_id, col(OwedWork.server_id) == work.server_id)
+        session.exec(delete(OwedWork).where(*of_server, col(OwedWork.activity) == START))
     places = select(OwedWork.created_at).where(OwedWork.host_id == work.host_id)
     last = session.exec(places.order_by(col(OwedWork.created_at).desc())).first()
     if last is not None:

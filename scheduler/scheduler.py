@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from hostler.contract.errors import FilterReport, InvalidState, NoValidHost, Unavailable
 from hostler.settings import SchedulerSettings
-from models import Database
+from models import Database, Migration
 from scheduler.filters import all_filters, all_pass, explain
 from scheduler.host_state import HostState, read_states
 from scheduler.liveness import Alive
@@ -115,12 +115,18 @@ class Scheduler:
 
 
 def _take(session: Session, host_id: str, request: SchedulingRequest) -> tuple[bool, HostState]:
-    """Whether the server has a host now, and the state of that host, or of the one that had no room."""
+    """Whether the server has a host now, and the state of that host, or of the one that had no room.
+
+    A move that is made by the run has that host as its target from now on: should it fail, its row still says where to.
+    """
     holder = lock_server(session, request.server_id)
     if request.run_id and holder != request.run_id:
         raise InvalidState(f"server {request.server_id} is no longer held by run {request.run_id}")
+    move = session.get(Migration, request.run_id) if request.run_id else None
     held = held_host(session, request)
     took = held is not None or reserve(session, host_id, request)
+    if took and move is not None:
+        move.target_id = held or host_id
     return took, read_states(session, [held or host_id])[0]
 
 

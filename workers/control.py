@@ -23,6 +23,7 @@ from activities.control.calls.flavors import FlavorCalls
 from activities.control.calls.host_down import HostDownCalls
 from activities.control.calls.hosts import HostCalls
 from activities.control.calls.images import ImageCalls
+from activities.control.calls.migrations import MigrationCalls
 from activities.control.calls.networks import NetworkCalls
 from activities.control.calls.projects import KeyPairCalls, QuotaCalls
 from activities.control.calls.servers import ServerCalls
@@ -129,12 +130,13 @@ def control_activities(
         Shelves(database, settings, store),
         Moves(database, settings),
         LiveMigrations(database, settings),
-        Evacuations(database, settings, alive),
+        Evacuations(database, settings, alive, temporal),
         Asking(database, client, settings),
         Hosts(database),
         Runs(temporal),
         AuditActivities(database, store, alive, temporal, settings.audit.heal),
         ServerCalls(database),
+        MigrationCalls(database),
         FlavorCalls(database),
         ImageCalls(database, store, temporal),
         NetworkCalls(database),

@@ -169,13 +169,19 @@ def check_reachable(directory: Path) -> list[Problem]:
 
 
 def check_kvm(settings: LibvirtSettings, state_dir: Path) -> list[Problem]:
-    """A guest starts here, and under KVM. Tries it out."""
+    """A guest starts here, under KVM, and with the processor that the settings name. Tries it out."""
+    from drivers.hypervisor.libvirt.connection import Connection
     from drivers.hypervisor.libvirt.probe import probe_virt_type
+    from drivers.hypervisor.libvirt.processors import refuse_unusable
 
+    connection = Connection(settings.uri)
     try:
         found = probe_virt_type(settings, state_dir)
+        refuse_unusable(connection, settings.cpu_model, found.type)
     except HostlerError as error:
         return [Problem(str(error), error.remedy or "see libvirt's log of the guest, in /var/log/libvirt/qemu")]
+    finally:
+        connection.close()
     if found.type == "kvm" or settings.virt_type == "qemu":
         return []
     remedy = "nothing, to try things out; for speed, enable (nested) virtualisation in the firmware or hypervisor"

@@ -46,11 +46,11 @@ class ConfirmResize(Operation[ConfirmResizeRequest]):
         return await self.conduct()
 
     def allowed(self) -> Sequence[VmState]:
-        """The states from which it is possible."""
-        return (VmState.RESIZED,)
+        """An error is what a revert that was cut short by force leaves: if its source never returns, this ends it."""
+        return (VmState.RESIZED, VmState.ERROR)
 
     async def carry_out(self) -> Server:
-        target = await self.unbroken(BEGIN, self.begin(self.allowed(), TaskState.RESIZE_CONFIRMING))
+        target = self.target = await self.unbroken(BEGIN, self.begin(self.allowed(), TaskState.RESIZE_CONFIRMING))
         if target.move is None:
             raise no_move(target)
         host, source = target.hosts[0], target.move.source
@@ -79,4 +79,4 @@ class ConfirmResize(Operation[ConfirmResizeRequest]):
         return await self.must(CONFIRM_MOVE, call)
 
     async def give_up(self, error: HostlerError) -> None:
-        await self.settle(VmState.RESIZED)
+        await self.settle(self.target.former)

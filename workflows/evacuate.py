@@ -61,6 +61,7 @@ PLANNED = (
     *(WAIT_VIF_PLUGGED, RESUME.name, DESTROY.name, UNBIND_PORTS.name, DROP_CLAIM.name, DROP_FORMER_GUEST.name),
     *(DROP_FORMER_CLAIM.name, FINISH_EVACUATION.name),
 )
+CLEARS_WHERE_DOWN = "evacuate-clears-where-down"
 
 
 @workflow.defn(name=OperationName.EVACUATE.value)
@@ -101,9 +102,12 @@ class Evacuate(PlacedOperation[EvacuateRequest]):
     async def clear(self, hosts: Sequence[HostRef]) -> None:
         """Remove what an evacuation that was cut short has left: it may be running."""
         for host in hosts:
+            is_down = host.id in self.plan.down and workflow.patched(CLEARS_WHERE_DOWN)
+            if is_down:  # so nothing runs there, and it removes that before anything else
+                self.silent.add(host.id)
             await to_the_end(remove_from(self, host, self.ref, self.plan.port_ids))
             self.heed()
-            if host.id in self.owing:
+            if host.id in self.owing and not is_down:
                 self.runs_unseen = True
                 raise self.uncertain(host)
         if hosts:

@@ -11,7 +11,7 @@ A guest is sent so that it stands still on its new host until its former one has
 | it, off | else | off: it may have gone on here after it was sent, so that what the new one has is older |
 | no answer | it, and it runs | there |
 | no answer | nothing of it | here |
-| no answer | it, standing still or off | unknown, until the former host answers; here, if that is declared down |
+| no answer | it, standing still or off | unknown, until the former host answers; there, if that is declared down: it boots anew, as its memory may be older than its volumes, or stays off |
 | any answer | no answer | unknown, until the new one answers or is declared down: then there, if nothing is here, else off |
 | no answer | no answer | unknown; here, once both are declared down |
 """  # noqa: E501 - a table
@@ -25,7 +25,7 @@ from temporalio import workflow
 
 from activities.interfaces.hosts import Hosts
 from activities.interfaces.live_migrations import FinishLiveMigration, LiveMigrations
-from activities.interfaces.migrating import LookForArrival, Migrating
+from activities.interfaces.migrating import LookForArrival, Migrating, TakeOver
 from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.guests import Arrival, Whereabouts
 from hostler.contract.servers import Server
@@ -37,6 +37,7 @@ from workflows.unwinding import pause
 
 Said = TypeVar("Said")
 STANDS_STILL, BOTH_SILENT = "live-migrate-stands-still", "live-migrate-both-silent"
+KEEPS_WHAT_CAME = "live-migrate-keeps-what-came"
 LONG_CALL = timedelta(minutes=2)
 TRIES = 5
 """A host that could not let a guest run so often never will: that stands still there, until it is rebooted hard."""
@@ -44,7 +45,7 @@ TRIES = 5
 DECLARED_DOWN = StepDefinition[HostRef, bool](Hosts.declared_down)
 END_MIGRATION = StepDefinition[ServerRef, Whereabouts](Migrating.end_migration, timeout=LONG_CALL)
 LOOK_FOR_ARRIVAL = StepDefinition[LookForArrival, Arrival](Migrating.look_for_arrival, timeout=LONG_CALL)
-TAKE_OVER = StepDefinition[ServerRef, PowerState](Migrating.take_over, timeout=LONG_CALL)
+TAKE_OVER = StepDefinition[TakeOver, PowerState](Migrating.take_over, timeout=LONG_CALL)
 KEEP = StepDefinition[ServerRef, None](Migrating.keep_guest)
 FINISH_LIVE_MIGRATION = StepDefinition[FinishLiveMigration, Server](LiveMigrations.finish_live_migration)
 
@@ -73,7 +74,7 @@ def decide(said: Whereabouts | None, seen: Arrival | None, down: Collection[str]
         case None, Arrival.NOTHING:
             return Place.HERE
         case None, _:
-            return Place.HERE if "source" in down and seen is not None else None
+            return Place.THERE if "source" in down and seen is not None else None
         case _, None:
             return None
         case Whereabouts.OFF, _:
@@ -105,8 +106,11 @@ async def find(
             place = decide(said, seen, down)
             if said is None and seen is None and down == ["target"] and not workflow.patched(BOTH_SILENT):
                 place = Place.HERE  # as former releases had it
+            if said is None and seen is not None and place is Place.THERE and not workflow.patched(KEEPS_WHAT_CAME):
+                place = Place.HERE  # so were they
         if place is Place.THERE:
-            taken = await _take_over(operation, ref, target, seen)
+            taking = TakeOver(**dict(ref), anew=said is None and seen is Arrival.COME)
+            taken = await _take_over(operation, taking, target, seen)
             if not isinstance(taken, Verdict):
                 return place, taken
             refused += seen is Arrival.COME and taken.answered and not taken.error.retryable
@@ -122,12 +126,12 @@ async def find(
 
 
 async def _take_over(
-    operation: Operation[Any], ref: ServerRef, target: HostRef, seen: Arrival | None
+    operation: Operation[Any], call: TakeOver, target: HostRef, seen: Arrival | None
 ) -> PowerState | Verdict:
     """Let it run there, where it stands still; or why that host does not do it now."""
     if seen in (None, Arrival.OFF):
         return PowerState.SHUTDOWN if seen else PowerState.NOSTATE
-    return await operation.ask(TAKE_OVER, ref, on=target)
+    return await operation.ask(TAKE_OVER, call, on=target)
 
 
 async def _down(operation: Operation[Any], source: HostRef, target: HostRef) -> list[str]:

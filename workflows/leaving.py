@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from temporalio.exceptions import ActivityError
 
-from activities.interfaces.guests import OfferDisks, StopGuest
+from activities.interfaces.guests import OfferDisks, SetAsideClaim, StopGuest
 from activities.interfaces.moves import MovePlan
 from activities.interfaces.servers import HostRef, SetTaskState
 from hostler.contract.errors import Unavailable
@@ -53,8 +53,9 @@ class LeavingOperation(PlacedOperation[MoveRequest]):
     async def set_claim_aside(self) -> None:
         """So that the server may have another claim beside it, on the same host too."""
         if not self.claim_is_aside:
+            call = SetAsideClaim(**dict(self.ref), leaves=self.source.id in self.plan.excluded)
             with self.on_source():
-                await self.step(SET_ASIDE_CLAIM, self.ref, on=self.source, saga=self.whole, undo=self.ref)
+                await self.step(SET_ASIDE_CLAIM, call, on=self.source, saga=self.whole, undo=self.ref)
             self.claim_is_aside = True
 
     async def set_guest_aside(self) -> None:

@@ -12,7 +12,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from activities.interfaces.live_migrations import LiveMigrationPlan
-from activities.interfaces.migrating import MigrateGuest, Migrating
+from activities.interfaces.migrating import MigrateGuest, Migrating, TakeOver
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import OperationFailed
 from hostler.contract.guests import Incoming, MigrationReport
@@ -28,8 +28,9 @@ from workflows.removing import DESTROY
 from workflows.source import blaming
 from workflows.steps import QUICK_STEP, StepDefinition
 
+# Of this it may wait for weeks until others have left: `live_migration.completion_timeout` is of the way alone.
 MIGRATE = StepDefinition[MigrateGuest, MigrationReport](
-    Migrating.migrate_guest, timeout=timedelta(days=7), heartbeat=timedelta(seconds=30)
+    Migrating.migrate_guest, timeout=timedelta(days=30), heartbeat=timedelta(seconds=30)
 )
 
 
@@ -69,7 +70,7 @@ class SendingOperation(PlacedOperation[LiveMigrateRequest]):
                 self.migrating = False
                 record = self.last_record(MIGRATE.name)
                 record.note = "; ".join(filter(None, (str(report), record.note)))
-                look = self.ask(TAKE_OVER, self.ref, on=host)  # it runs; so its host knows, too
+                look = self.ask(TAKE_OVER, TakeOver(**dict(self.ref)), on=host)  # it runs; so its host knows, too
                 found = await to_the_end(look)
                 return PowerState.RUNNING if isinstance(found, Verdict) else found
 

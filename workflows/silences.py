@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from activities.interfaces.host_watch import HostsLook
-from hostler.contract.host_work import FailedHost, LeftOnHost, SilentHost, WatchState
+from hostler.contract.host_work import Alarm, AlarmKind, FailedHost, LeftOnHost, SilentHost, WatchState
 
 GAP = timedelta(seconds=30)
 """Looks further apart than this, beside twice their interval, say nothing of the time between."""
@@ -22,7 +22,8 @@ def note(state: WatchState, look: HostsLook, now: datetime) -> None:
     the control workers were away, nobody could be heard: then all silences begin anew.
     """
     unseen = state.looked_at is None or now - state.looked_at > 2 * look.interval + GAP
-    state.looked_at, state.limit = now, look.silence
+    state.looked_at, state.interval, state.limit = now, look.interval, look.silence
+    state.under_way = look.under_way
     state.failed = [host for host in state.failed if now - host.begun < look.window and host.id not in look.spared]
     known = {host.id: host for host in state.silent}
     state.silent = []
@@ -34,13 +35,16 @@ def note(state: WatchState, look: HostsLook, now: datetime) -> None:
         _follow(state, host, look, now)
         state.silent.append(host)
     _note_left(state, look, now)
-    state.alarm = ""
+    before, state.alarm = state.alarm, ""
     if any(_ripe(host, look, now, look.silence) for host in state.silent):
         lost = _lost(state, look, now)
         if look.heard == 0:
             state.alarm = DEAF
         elif len(lost) > look.max_hosts:
             state.alarm = _alarm(state, look, lost)
+    if not (before and state.alarm):
+        state.alarm_since = now if state.alarm else None
+    _note_calls(state, look, now)
 
 
 def due(state: WatchState, look: HostsLook, now: datetime) -> list[SilentHost]:
@@ -90,6 +94,25 @@ def _note_left(state: WatchState, look: HostsLook, now: datetime) -> None:
         state.left.append(host)
 
 
+def _note_calls(state: WatchState, look: HostsLook, now: datetime) -> None:
+    """For what a person is to be called: once for what has begun with this look, and again where nobody was called."""
+    missed = {one.key for one in state.calls} - {*look.called}
+    state.calls = [one for one in _alarms(state) if one.since == now or one.key in missed]
+
+
+def _alarms(state: WatchState) -> list[Alarm]:
+    """Those that last, of which it is known since when."""
+    found = []
+    if state.alarm and state.alarm_since:
+        found.append(Alarm(kind=AlarmKind.HOSTS_LOST, since=state.alarm_since, message=state.alarm))
+    for host in state.silent:
+        if host.stuck and host.stuck_since:
+            message = f"host {host.name} is silent, and its servers are not evacuated: {host.stuck}"
+            one = Alarm(kind=AlarmKind.HOST_STUCK, since=host.stuck_since, message=message)
+            found.append(one.model_copy(update={"host_id": host.id, "host": host.name}))
+    return found
+
+
 def _ripe(host: SilentHost, look: HostsLook, now: datetime, patience: timedelta) -> bool:
     """Whether something is to be done about the host, and nobody does it."""
     nobody = host.begun is None and not host.stuck and host.id not in look.under_way
@@ -100,6 +123,7 @@ def _follow(state: WatchState, host: SilentHost, look: HostsLook, now: datetime)
     """What became of its failure. One that came to nothing, without being declared down, was heard: it begins anew."""
     if host.begun is not None and host.id in look.ended:
         host.begun, host.stuck, host.since = None, look.ended[host.id], now
+        host.stuck_since = now if host.stuck else None
         _forget(state, host)
 
 

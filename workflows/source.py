@@ -16,7 +16,7 @@ from typing import Any
 
 from temporalio.exceptions import ActivityError
 
-from activities.interfaces.guests import Claims, ExpectGuest, Guests, OfferDisks, StopGuest
+from activities.interfaces.guests import Claims, ExpectGuest, Guests, OfferDisks, SetAsideClaim, StopGuest
 from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.errors import Conflict, OperationFailed
 from hostler.contract.guests import DisksOffer
@@ -25,7 +25,7 @@ from workflows.failures import judge
 from workflows.operation import Operation
 from workflows.steps import Saga, StepDefinition
 
-SET_ASIDE_CLAIM = StepDefinition[ServerRef, None](Claims.set_aside_claim, undo=Claims.bring_back_claim)
+SET_ASIDE_CLAIM = StepDefinition[SetAsideClaim, None](Claims.set_aside_claim, undo=Claims.bring_back_claim)
 STOP = StepDefinition[StopGuest, PowerState](
     Guests.stop_guest, undo=Guests.start_guest, timeout=timedelta(hours=1), heartbeat=timedelta(seconds=30)
 )
@@ -62,14 +62,14 @@ def keeping_what_is_there(saga: Saga, host: HostRef) -> Iterator[None]:
 
 @contextmanager
 def blaming(source: HostRef) -> Iterator[None]:
-    """A failure of the source says so: another target would not help."""
+    """A failure of the source says so, with what the source says to do: another target would not help."""
     try:
         yield
     except ActivityError as failure:
-        reason = judge(failure, host=source.name).error.detail.message
+        reason = judge(failure, host=source.name).error.detail
         raise OperationFailed(
-            f"host {source.name}, from which the server moves: {reason}",
-            field="host",
-            value=source.name,
-            remedy=f"see what is wrong with it: hostler host show {source.name}",
+            f"host {source.name}, from which the server moves: {reason.message}",
+            field=reason.field or "host",
+            value=reason.value if reason.field else source.name,
+            remedy=reason.remedy or f"see what is wrong with it: hostler host show {source.name}",
         ) from failure

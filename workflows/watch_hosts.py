@@ -8,7 +8,7 @@
 
 It runs as long as there is a cloud, each run as the one before left off. What it remembers is how long each host has
 been silent, by its own looks: see workflows/silences.py. When too many are lost at once, or one after the other,
-it begins nothing, and says so.
+it begins nothing, and says so: the next look has a person called, who is not waited for.
 """
 
 from datetime import timedelta
@@ -58,7 +58,7 @@ class WatchHosts:
         dealt_with = sorted(silent | {host.id for host in self.state.failed})
         look = await workflow.execute_activity_method(
             HostWatch.look_at_hosts,
-            LookAtHosts(begun=dealt_with),
+            LookAtHosts(begun=dealt_with, alarms=self.state.calls),
             start_to_close_timeout=LOOK,
             retry_policy=CONTROL_RETRY,
         )

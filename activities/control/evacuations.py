@@ -1,5 +1,6 @@
 """Evacuations: the server's row, allocation and migration, and what the host that is down owes."""
 
+import asyncio
 from datetime import timedelta
 from functools import partial
 
@@ -14,17 +15,22 @@ from activities.control.migrations import (
     count,
     end_migrations,
     give_up_former,
+    is_half_back,
     new_migration,
     open_migration,
+    out_of_move,
     owe,
+    restore_devices,
+    wear,
 )
 from activities.control.taking import forget_start, held, take
 from activities.control.targets import target_of
+from activities.control.temporal import Temporal
 from activities.control.views import image_ref
 from activities.interfaces import evacuations as interface
 from activities.interfaces.evacuations import BeginEvacuation, EvacuationPlan, FinishEvacuation
-from activities.interfaces.guests import Claims, Guests, StopGuest
-from activities.interfaces.servers import ServerRef
+from activities.interfaces.guests import Claims, ExpectGuest, Guests, StopGuest
+from activities.interfaces.servers import HostRef, ServerRef
 from hostler.contract.errors import InvalidState, Unavailable
 from hostler.contract.guests import DiskKind, GuestDisk, ImageRef
 from hostler.contract.resources import Flavor, ImageStatus
@@ -41,17 +47,32 @@ from scheduler.reservation import former_hosts, lock_hosts, make_former, own_hos
 class Evacuations(interface.Evacuations):
     """Owner of the rows of evacuations."""
 
-    def __init__(self, database: Database, settings: Settings, alive: Alive) -> None:
+    def __init__(self, database: Database, settings: Settings, alive: Alive, temporal: Temporal) -> None:
         self._database = database
         self._settings = settings
         self._alive = alive
+        self._temporal = temporal
         self._keys = load_keys(settings)
 
     @activity.defn(name="begin_evacuation")
-    def begin_evacuation(self, call: BeginEvacuation) -> EvacuationPlan:
-        return self._database.run(partial(self._begin, call=call))
+    async def begin_evacuation(self, call: BeginEvacuation) -> EvacuationPlan:
+        lacking = await self._lacking(call)
+        return await asyncio.to_thread(self._database.run, partial(self._begin, call=call, lacking=lacking))
 
-    def _begin(self, session: Session, call: BeginEvacuation) -> EvacuationPlan:
+    async def _lacking(self, call: BeginEvacuation) -> str | None:
+        """The host, up, that alone could still have the server's guest, and says that it has not."""
+
+        def keeper() -> tuple[HostRef, ExpectGuest] | None:
+            with self._database.read() as session:
+                return _keeper(session, call)
+
+        asked = await asyncio.to_thread(keeper)
+        if asked is None or asked[0].id not in self._alive():
+            return None
+        host, guest = asked
+        return host.id if await self._temporal.has_none(host, guest) else None
+
+    def _begin(self, session: Session, call: BeginEvacuation, lacking: str | None) -> EvacuationPlan:
         if _waits(session, call):
             call = call.model_copy(update={"allowed": [*call.allowed, VmState.RESIZED]})
         row = take(session, call)
@@ -59,14 +80,16 @@ class Evacuations(interface.Evacuations):
         move = open_migration(session, row.id)
         former = [move.source_id] if move is not None else []
         lock_hosts(session, row.id, row.host_id, *former)  # one of them may be registering at this moment
+        migration = session.get(Migration, call.run_id)
+        if migration is None and move is not None and is_half_back(row, move):
+            _go_back(session, row, move, lacking)
         source = session.get_one(Host, row.host_id, populate_existing=True)
         reserved = {source.id, *own_hosts(session, row.id)}
         disks = _disks(session, row)
-        migration = session.get(Migration, call.run_id)
         if migration is None:
             check_destination(session, row, call.host, source)
-            _check_former(session, row)
-            _check_down(row, source, self._alive())
+            _check_former(session, row, lacking)
+            _check_down(session, row, source, self._alive())
             _check_volumes(session, row)
             _check_root(row, disks)
             _switch_off(session, row, source, call.run_id)  # first: it waits for no other work of the server
@@ -104,6 +127,20 @@ def _waits(session: Session, call: BeginEvacuation) -> bool:
     return row is not None and row.vm_state is VmState.RESIZED
 
 
+def _keeper(session: Session, call: BeginEvacuation) -> tuple[HostRef, ExpectGuest] | None:
+    """The host that may still have what an evacuation would lose, and what it is asked for: of a resize or migration
+    that waits, the source; of one whose revert was cut short, the target. Not one that was declared down.
+    """
+    row, move = session.get(Row, call.server_id), open_migration(session, call.server_id)
+    if row is None or move is None or move.source_id == row.host_id:
+        return None
+    back = is_half_back(row, move)
+    host = session.get(Host, row.host_id if back else move.source_id)
+    if host is None or host.down_since is not None or not (back or row.vm_state is VmState.RESIZED):
+        return None
+    return HostRef(id=host.id, name=host.name), ExpectGuest(server_id=row.id, former=not back)
+
+
 def _disks(session: Session, row: Row) -> list[GuestDisk]:
     """As they are. A root disk whose own image is gone, as after an unshelve, is made of the server's, as Nova does."""
     image = session.get(Image, row.image_id) if row.image_id else None
@@ -123,17 +160,18 @@ def _why(source: Host) -> str | None:
     return f"host {source.name} is down since {source.down_since:%Y-%m-%d %H:%M:%S}: {source.down_reason}"
 
 
-def _check_former(session: Session, row: Row) -> None:
+def _check_former(session: Session, row: Row, lacking: str | None) -> None:
     """A server that waits for a decision is not built anew while it can still be what it was.
 
     Raises:
-        InvalidState: its former guest's host has not been declared down.
+        InvalidState: its former guest's host has not been declared down, and has not said that there is none: a
+            confirmation that was cut short may have removed it.
     """
     migration = open_migration(session, row.id) if row.vm_state is VmState.RESIZED else None
     if migration is None:
         return
     host = session.get_one(Host, migration.source_id, populate_existing=True)
-    if host.down_since is None:
+    if host.down_since is None and host.id != lacking:
         raise InvalidState(
             f"server {row.name} is VERIFY_RESIZE: what it was before is on host {host.name}, which is not down",
             field="server",
@@ -142,7 +180,7 @@ def _check_former(session: Session, row: Row) -> None:
         )
 
 
-def _check_down(row: Row, source: Host, alive: frozenset[str]) -> None:
+def _check_down(session: Session, row: Row, source: Host, alive: frozenset[str]) -> None:
     """Nobody may be building a server a second time while its guest runs.
 
     Raises:
@@ -156,12 +194,22 @@ def _check_down(row: Row, source: Host, alive: frozenset[str]) -> None:
             field="host",
             value=source.name,
             remedy=f"if the machine is off: hostler host declare-down {source.name} --reason ...; if it is up: "
-            f"hostler server {'confirm' if row.vm_state is VmState.RESIZED else 'migrate'} {row.id}",
+            + _if_up(session, row),
         )
     if source.id in alive:
         raise Unavailable(
             f"host {source.name}, which was declared down, seems to answer", field="host", value=source.name
         )
+
+
+def _if_up(session: Session, row: Row) -> str:
+    """What to do instead where the server's host is up."""
+    if row.vm_state is VmState.RESIZED:
+        return f"hostler server confirm {row.id}"
+    if row.vm_state is not VmState.ERROR:
+        return f"hostler server migrate {row.id}"
+    move = open_migration(session, row.id)
+    return out_of_move(move) if move is not None else f"hostler server reboot --hard {row.id}"
 
 
 def _check_volumes(session: Session, row: Row) -> None:
@@ -198,6 +246,26 @@ def _check_root(row: Row, disks: list[GuestDisk]) -> None:
         )
 
 
+def _go_back(session: Session, row: Row, move: Migration, lacking: str | None) -> None:
+    """A revert that was cut short, and whose source never returns: the server is what it was and where that is.
+
+    Raises:
+        InvalidState: its target has not been declared down, and has not said that nothing of the server is left there.
+    """
+    target = session.get_one(Host, row.host_id, populate_existing=True)
+    if target.id != move.source_id and target.down_since is None and target.id != lacking:
+        raise InvalidState(
+            f"host {target.name} may have the guest of server {row.name}, as it is since its move",
+            field="host",
+            value=target.name,
+            remedy=f"keep that: hostler server confirm {row.id}; if the machine is off: "
+            f"hostler host declare-down {target.name} --reason ...",
+        )
+    restore_devices(session, move)
+    wear(row, Flavor.model_validate(move.old_flavor))
+    row.host_id = move.source_id
+
+
 def _enter(session: Session, row: Row, run_id: str) -> Migration:
     """The evacuation's own row. It goes on from a move that was cut short: that has the former allocation already."""
     migration = new_migration(row, run_id, MigrationKind.EVACUATION)
@@ -205,7 +273,7 @@ def _enter(session: Session, row: Row, run_id: str) -> Migration:
     before = earlier or _failed_before(session, row)
     if before is not None:
         migration.former_vm_state, migration.former_power_state = before.former_vm_state, before.former_power_state
-    if earlier is not None and earlier.status is MigrationStatus.MIGRATING:
+    if earlier is not None and (earlier.status is MigrationStatus.MIGRATING or is_half_back(row, earlier)):
         earlier.status = MigrationStatus.ERROR
         if earlier.kind is not MigrationKind.EVACUATION:
             _take_back(session, row, run_id)

@@ -12,15 +12,18 @@ Row = TypeVar("Row", Server, Volume, Image, Network)
 KINDS: dict[type, str] = {Server: "server", Volume: "volume", Image: "image", Network: "network"}
 
 
-def find(session: Session, table: type[Row], ref: str, project: str, *, lock: bool = False) -> Row:
-    """The one thing of the project with this UUID, else with this name; locked, where it is to be changed.
+def find(session: Session, table: type[Row], ref: str, project: str | None, *, lock: bool = False) -> Row:
+    """The one thing of the project (None: of any) with this UUID, else with this name; locked, where it is to be
+    changed.
 
     Raises:
         NotFound: there is none.
         Conflict: the name is not unique.
     """
     kind = KINDS[table]
-    query = select(table).where(table.project == project)
+    query = select(table)
+    if project is not None:
+        query = query.where(table.project == project)
     if table is Server:
         query = query.where(col(Server.deleted_at).is_(None))
     query = query.where(or_(col(table.id) == ref, col(table.name) == ref))
@@ -36,9 +39,8 @@ def find(session: Session, table: type[Row], ref: str, project: str, *, lock: bo
             remedy="name it by UUID: " + ", ".join(sorted(row.id for row in rows)[:10]),
         )
     if not rows:
-        raise NotFound(
-            f"no {kind} {ref!r} in project {project}", field=kind, value=ref, remedy=f"see: hostler {kind} list"
-        )
+        where = "any project" if project is None else f"project {project}"
+        raise NotFound(f"no {kind} {ref!r} in {where}", field=kind, value=ref, remedy=f"see: hostler {kind} list")
     return rows[0]
 
 

@@ -1,4 +1,4 @@
-"""Which hosts are silent, whether they really are, and how they are powered off."""
+"""Which hosts are silent, whether they really are, how they are powered off, and how a person is called."""
 
 import asyncio
 from collections import defaultdict
@@ -12,6 +12,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.control import alarms
 from activities.control.aggregates import metadata_of
 from activities.control.fencing import fence
 from activities.control.temporal import Temporal
@@ -20,7 +21,7 @@ from activities.interfaces.host_watch import Fencing, HostsLook, Left, LookAtHos
 from activities.interfaces.servers import HostRef
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.evacuation import evacuated
-from hostler.contract.host_work import HOST_FAILURE, HostFailureResult
+from hostler.contract.host_work import HOST_FAILURE, Alarm, HostFailureResult
 from hostler.contract.names import host_failure_workflow_id
 from hostler.settings import Settings
 from models import Database, Host, Server
@@ -49,6 +50,9 @@ class HostWatch(interface.HostWatch):
     @activity.defn(name="look_at_hosts")
     async def look_at_hosts(self, call: LookAtHosts) -> HostsLook:
         settings = self._settings.host_failure
+        called = [alarm.key for alarm in call.alarms]
+        if settings.alarm_command:
+            called = await alarms.have_called(self._temporal.client, settings.alarm_timeout, call.alarms)
         alive = self._alive()
         missing, left, heard = await asyncio.to_thread(self._seen, alive)
         under_way, ended, spared = [], {}, []
@@ -68,6 +72,7 @@ class HostWatch(interface.HostWatch):
             under_way=under_way,
             ended=ended,
             spared=spared,
+            called=called,
             interval=settings.interval,
             silence=max(settings.silence, MISSES * self._settings.temporal.heartbeat_interval),
             max_hosts=settings.max_hosts,
@@ -122,6 +127,12 @@ class HostWatch(interface.HostWatch):
             cause = failure.cause
             return _Outcome(cause.message if isinstance(cause, FailureError) else str(cause))
         return _Outcome()
+
+    @activity.defn(name="call_person")
+    async def call_person(self, call: Alarm) -> None:
+        settings = self._settings.host_failure
+        if settings.alarm_command:
+            await alarms.call(settings.alarm_command, settings.alarm_timeout, call)
 
     @activity.defn(name="host_answers")
     async def host_answers(self, call: HostRef) -> bool:

@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 from temporalio import activity
 
 from activities.control.aggregates import metadata_of
-from activities.control.migrations import open_migration
+from activities.control.migrations import COLD, open_migration
 from activities.interfaces import host_work as interface
 from activities.interfaces.host_work import DrainPlan, FailurePlan, HostServers, Move, NextMove
 from activities.interfaces.servers import HostRef
@@ -20,6 +20,7 @@ from hostler.contract.states import TaskState, VmState, status
 from hostler.settings import Settings
 from models import OPEN_MIGRATIONS, Allocation, Database, Host, Migration, Server, Volume, bump_generation
 from scheduler.liveness import Alive
+from scheduler.reservation import own_hosts
 
 DRAINED = "it is drained"
 LATE = timedelta(seconds=15)
@@ -210,9 +211,26 @@ def _built_elsewhere(session: Session, row: Server, host: Host) -> Move:
     """What takes the server off a host that is off."""
     if _arrives(session, row, host):
         return Move(busy=True)
+    if row.operation_id is None and (reason := _whole_elsewhere(session, row, host)):
+        return Move(reason=reason)
     return _gone(session, row, host) or Move(
         busy=row.operation_id is not None,
         operation=OperationName.SHELVE_OFFLOAD if row.vm_state is VmState.SHELVED else OperationName.EVACUATE,
+    )
+
+
+def _whole_elsewhere(session: Session, row: Server, host: Host) -> str:
+    """Why nobody but a person has the server built anew: a move that was cut short may have brought its disks away."""
+    migration = open_migration(session, row.id)
+    if migration is None or migration.kind not in COLD or row.host_id != host.id:
+        return ""
+    targets = [session.get_one(Host, host_id) for host_id in own_hosts(session, row.id) if host_id != host.id]
+    up = [target.name for target in targets if target.down_since is None]
+    if migration.status is not MigrationStatus.MIGRATING or not up:
+        return ""
+    return (
+        f"a move of it to host {up[0]} was cut short, which may have its disks as a whole: an evacuation removes those "
+        f"and builds it from its image. If that is what you want: hostler server evacuate {row.id}"
     )
 
 

@@ -17,6 +17,7 @@ from hostler.contract.servers import (
     OperationRequest,
     ShelveOffloadRequest,
 )
+from hostler.contract.states import VmState
 from hostler.settings import Settings
 from models import Database, Migration, Server
 
@@ -55,7 +56,8 @@ class Asking(interface.Asking):
                 raise ServerBusy(f"server {server.name} is held by run {server.operation_id}")
             if call.operation is OperationName.CONFIRM_RESIZE:
                 migration = session.get(Migration, call.subject)
-                wanted = migration is not None and migration.status is MigrationStatus.FINISHED
+                waits = server is not None and server.vm_state is VmState.RESIZED  # no revert of it was cut short
+                wanted = waits and migration is not None and migration.status is MigrationStatus.FINISHED
             else:
                 row = session.get(Server, call.server_id)
                 wanted = row is not None and row.shelved_image_id == call.subject and row.host_id is not None

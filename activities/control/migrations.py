@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from activities.control.find import find_host
 from activities.interfaces.guests import Claims, Guests
@@ -14,8 +14,11 @@ from hostler.contract.errors import InvalidRequest
 from hostler.contract.resources import Flavor
 from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName
 from hostler.contract.states import VmState
-from models import OPEN_MIGRATIONS, Host, Migration, OwedWork, Port, Server, enter_owed
+from models import OPEN_MIGRATIONS, BlockDevice, Host, Migration, OwedWork, Port, Server, enter_owed
 from scheduler.reservation import former_hosts, lock_hosts, release_former, restore_former
+
+COLD = (MigrationKind.RESIZE, MigrationKind.MIGRATION)
+"""Those that wait to be decided on."""
 
 
 def open_migration(session: Session, server_id: str) -> Migration | None:
@@ -71,12 +74,16 @@ def check_destination(session: Session, row: Server, host: str | None, source: H
 def ways_out(session: Session, migration: Migration) -> Sequence[OperationName]:
     """What may be asked of a server of which a move was cut short, besides a delete.
 
-    A source that was declared down brings nothing back: what was on it is built elsewhere.
+    A source that was declared down brings nothing back: what was on it is built elsewhere, or, where a revert was cut
+    short before it had removed that, what the server has been since its move is kept.
     """
-    source = session.get_one(Host, migration.source_id)
-    if migration.kind is MigrationKind.EVACUATION or (_is_at_source(migration) and source.down_since is not None):
-        return (OperationName.REVERT_RESIZE, OperationName.EVACUATE)
-    return (OperationName.REVERT_RESIZE,)
+    ways = [OperationName.REVERT_RESIZE]
+    lost = migration.kind in COLD and session.get_one(Host, migration.source_id).down_since is not None
+    if lost or migration.kind is MigrationKind.EVACUATION:
+        ways.append(OperationName.EVACUATE)
+    if lost and _is_apart(migration):
+        ways.append(OperationName.CONFIRM_RESIZE)
+    return ways
 
 
 def out_of_move(migration: Migration) -> str:
@@ -85,17 +92,28 @@ def out_of_move(migration: Migration) -> str:
     evacuate = f"hostler server evacuate {migration.server_id}"
     if migration.kind is MigrationKind.EVACUATION:
         return f"evacuate it again: {evacuate}; or, should its host be back, {back}"
-    if _is_at_source(migration):
+    if _is_apart(migration):
+        return (
+            f"{back}; or, should the host that it came from be declared down, keep it as it is since the move: hostler "
+            f"server confirm {migration.server_id}, or, if that is gone, build it elsewhere: {evacuate}"
+        )
+    if migration.kind in COLD:
         return f"{back}; or, should its host be declared down, build it elsewhere: {evacuate}"
-    return back
+    return back  # which finds out where the guest of a live migration is
 
 
-def _is_at_source(migration: Migration) -> bool:
-    """Whether the server is still its source's, where its guest is off. Where that of a live migration is, a revert
-    finds out.
+def _is_apart(migration: Migration) -> bool:
+    """Whether a resize or migration has got to another host: what the server was is not where it is."""
+    finished = migration.kind in COLD and migration.status is MigrationStatus.FINISHED
+    return finished and migration.target_id != migration.source_id
+
+
+def is_half_back(row: Server, migration: Migration) -> bool:
+    """Whether a resize or migration waited to be decided on, and its revert was cut short: whether its target still
+    has the guest no row tells.
     """
-    cold = migration.kind in (MigrationKind.RESIZE, MigrationKind.MIGRATION)
-    return cold and migration.status is MigrationStatus.MIGRATING
+    waited = migration.kind in COLD and migration.status is MigrationStatus.FINISHED
+    return waited and row.vm_state is VmState.ERROR
 
 
 def abandon_move(session: Session, row: Server, run_id: str) -> None:
@@ -169,6 +187,14 @@ def end_migrations(session: Session, server_id: str, status: MigrationStatus) ->
     query = select(Migration).where(Migration.server_id == server_id, col(Migration.status).in_(OPEN_MIGRATIONS))
     for migration in session.exec(query):
         migration.status, migration.confirms_at = status, None
+
+
+def restore_devices(session: Session, migration: Migration) -> None:
+    """The server's disks are those of before its move."""
+    session.exec(delete(BlockDevice).where(col(BlockDevice.server_id) == migration.server_id))
+    session.flush()
+    for device in migration.old_devices:
+        session.add(BlockDevice.model_validate(device))
 
 
 def count(row: Server, *flavors: Flavor) -> None:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, select
 from temporalio import activity
 
 from activities.control.disks import check_fits, check_ram
@@ -16,6 +16,7 @@ from activities.control.migrations import (
     give_up_formers,
     new_migration,
     open_migration,
+    restore_devices,
     wear,
 )
 from activities.control.quotas import check_quota
@@ -123,7 +124,7 @@ class Moves(interface.Moves):
             migration = open_migration(session, row.id)
             if ours and migration is not None:
                 if migration.status is MigrationStatus.FINISHED:
-                    _restore_devices(session, migration)
+                    restore_devices(session, migration)
                 migration.status, migration.confirms_at = MigrationStatus.REVERTED, None
                 lock_hosts(session, row.id, migration.source_id)
                 restore_former(session, row.id, migration.source_id)
@@ -165,10 +166,3 @@ def _end(session: Session, row: Row, call: EndMove) -> None:
     release_others(session, row.id, row.host_id)
     let_go(row)
     write_events(session, call.events)
-
-
-def _restore_devices(session: Session, migration: Migration) -> None:
-    session.exec(delete(BlockDevice).where(col(BlockDevice.server_id) == migration.server_id))
-    session.flush()
-    for device in migration.old_devices:
-        session.add(BlockDevice.model_validate(device))

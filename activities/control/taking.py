@@ -9,7 +9,7 @@ from activities.interfaces.block_devices import HostVolumes
 from activities.interfaces.guests import Guests
 from activities.interfaces.servers import Begin
 from hostler.contract.errors import InvalidState, NotFound, ServerBusy
-from hostler.contract.servers import OperationName
+from hostler.contract.servers import MigrationKind, OperationName
 from hostler.contract.states import VmState, status
 from models import Host, OwedWork, Server, ServerEvent, bump_generation
 
@@ -82,9 +82,12 @@ def _asked(session: Session, row: Server, call: Begin) -> set[str | None]:
     migration = open_migration(session, row.id) if call.operation is OperationName.REVERT_RESIZE else None
     if migration is None:
         return {row.host_id}
-    if row.host_id != migration.source_id and _stays_off(session, row):
-        return {migration.source_id}
-    return {row.host_id, migration.source_id}
+    hosts = {row.host_id, migration.source_id}
+    # A live migration's source that never returns is asked for nothing: what it owes then comes after what it owes now.
+    live = migration.kind is MigrationKind.LIVE_MIGRATION
+    if (live or row.host_id != migration.source_id) and _stays_off(session, row):
+        return hosts - {row.host_id}
+    return hosts
 
 
 def _stays_off(session: Session, row: Server) -> bool:

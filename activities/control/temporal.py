@@ -11,15 +11,19 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import TimeoutError, TimeoutType
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.interfaces.guests import ExpectGuest, Guests
 from activities.interfaces.holdings import Holdings, HoldingsQuery, HostHoldings
 from activities.interfaces.servers import HostRef
 from hostler.client.progress import pending_activities
 from hostler.contract.errors import Unavailable
 from hostler.contract.names import host_queue
+from hostler.contract.states import PowerState
 
 CALLS_AT_ONCE = 16
 LISTING = timedelta(seconds=30)
 """How long a host may take to say what it has."""
+GLANCE = timedelta(seconds=10)
+"""How long it may take to look for one guest: the step of an operation waits for it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,24 @@ class Temporal:
                 f"who answers for host {host.name} is host {holdings.host_id}", field="host", value=host.id
             )
         return holdings
+
+    async def has_none(self, host: HostRef, call: ExpectGuest) -> bool:
+        """Whether the host says that it has no such guest; False also when it does not say."""
+        try:
+            found: PowerState = await self.client.execute_activity(
+                Guests.expect_guest.__name__,
+                call.model_copy(update={"may_be_gone": True}),
+                id=f"{Guests.expect_guest.__name__}:{uuid4()}",
+                task_queue=host_queue(host.id),
+                result_type=PowerState,
+                schedule_to_start_timeout=min(self.host_answer, GLANCE),
+                schedule_to_close_timeout=GLANCE,
+                retry_policy=RetryPolicy(maximum_attempts=2),
+                summary=f"has {host.name} a guest of {call.server_id}?",
+            )
+        except ActivityFailureError:
+            return False
+        return found is PowerState.NOSTATE
 
     async def answers(self, host: HostRef) -> bool:
         """Whether the host's worker takes a question, be it that it has no answer."""

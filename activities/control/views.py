@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 
 from hostler.contract import resources
 from hostler.contract.guests import ImageRef
-from hostler.contract.servers import Address, AttachedDevice, Fault, Hold, Migration, Server
+from hostler.contract.servers import Address, AttachedDevice, Fault, Hold, Migration, Server, ServerMigration
 from hostler.contract.states import VmState, status
 from models import OPEN_MIGRATIONS, Allocation, BlockDevice, Flavor, Host, Image, KeyPair, Network, Port, Volume
 from models import Migration as MigrationRow
@@ -57,20 +57,21 @@ def _migrations(session: Session, rows: Sequence[ServerRow]) -> dict[str, Migrat
     targets = _reserved(session, [move.server_id for move in moves])
     targets |= {move.server_id: move.target_id for move in moves if move.target_id is not None}
     hosts = host_names(session, {*(move.source_id for move in moves), *targets.values()})
-    return {
-        move.server_id: Migration(
-            id=move.id,
-            kind=move.kind,
-            status=move.status,
-            source=hosts.get(move.source_id, move.source_id),
-            target=hosts.get(targets.get(move.server_id, ""), targets.get(move.server_id)),
-            old_flavor=move.old_flavor["name"],
-            new_flavor=move.new_flavor["name"],
-            confirms_at=move.confirms_at,
-            created_at=move.created_at,
-        )
-        for move in moves
-    }
+    return {move.server_id: _migration(move, targets.get(move.server_id), hosts) for move in moves}
+
+
+def _migration(move: MigrationRow, target_id: str | None, hosts: dict[str, str]) -> Migration:
+    return Migration(
+        id=move.id,
+        kind=move.kind,
+        status=move.status,
+        source=hosts.get(move.source_id, move.source_id),
+        target=hosts.get(target_id or "", target_id),
+        old_flavor=move.old_flavor["name"],
+        new_flavor=move.new_flavor["name"],
+        confirms_at=move.confirms_at,
+        created_at=move.created_at,
+    )
 
 
 def _reserved(session: Session, server_ids: Sequence[str]) -> dict[str, str]:
@@ -78,6 +79,24 @@ def _reserved(session: Session, server_ids: Sequence[str]) -> dict[str, str]:
     query = select(Allocation).where(col(Allocation.server_id).in_(server_ids), col(Allocation.former).is_(False))
     found = session.exec(query.order_by(col(Allocation.created_at))).all() if server_ids else []
     return {allocation.server_id: allocation.host_id for allocation in found}
+
+
+def migration_views(session: Session, rows: Sequence[tuple[MigrationRow, str, str]]) -> list[ServerMigration]:
+    """Moves, each with its server's name and project.
+
+    One that is over has ended when its row was changed last: nothing touches that afterwards.
+    """
+    hosts = host_names(session, {host_id for move, _, _ in rows for host_id in (move.source_id, move.target_id)})
+    return [
+        ServerMigration(
+            **_migration(move, move.target_id, hosts).model_dump(),
+            server_id=move.server_id,
+            server_name=name,
+            project=project,
+            ended_at=None if move.status in OPEN_MIGRATIONS else move.updated_at,
+        )
+        for move, name, project in rows
+    ]
 
 
 def server_view(session: Session, row: ServerRow) -> Server:

@@ -7,6 +7,7 @@ from pathlib import Path
 from temporalio import activity
 
 from activities.interfaces import guests as interface
+from activities.interfaces.guests import SetAsideClaim
 from activities.interfaces.servers import ServerRef
 from drivers.durable import put_in_place, write_text
 from drivers.hypervisor.base import HypervisorDriver
@@ -71,7 +72,9 @@ class Claims(interface.Claims):
             self._claims.pop(call.server_id, None)
 
     @activity.defn(name="set_aside_claim")
-    async def set_aside_claim(self, call: ServerRef) -> None:
+    async def set_aside_claim(self, call: SetAsideClaim) -> None:
+        if call.leaves:  # later its guest would be off, for nothing
+            await self._hypervisor.check_leaving(call.server_id)
         async with self._turn:
             claim = self._claims.get(call.server_id)
             if claim is not None and call.server_id not in self._formers:

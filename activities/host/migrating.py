@@ -4,7 +4,7 @@ from temporalio import activity
 
 from activities.host.images import base_image
 from activities.interfaces import migrating as interface
-from activities.interfaces.migrating import LookForArrival, MigrateGuest, PrepareIncoming
+from activities.interfaces.migrating import LookForArrival, MigrateGuest, PrepareIncoming, TakeOver
 from activities.interfaces.servers import ServerRef
 from drivers.hypervisor.base import HypervisorDriver
 from drivers.image.cache import ImageCache
@@ -39,8 +39,8 @@ class Migrating(interface.Migrating):
         return await self._hypervisor.end_migration(call.server_id)
 
     @activity.defn(name="take_over")
-    async def take_over(self, call: ServerRef) -> PowerState:
-        await self._hypervisor.take_over(call.server_id)
+    async def take_over(self, call: TakeOver) -> PowerState:
+        await self._hypervisor.take_over(call.server_id, anew=call.anew)
         return await self._hypervisor.power_state(call.server_id)
 
     @activity.defn(name="look_for_arrival")

@@ -44,13 +44,14 @@ class Evacuations(ABC):
 
     @activity.defn(name="begin_evacuation")
     @abstractmethod
-    def begin_evacuation(self, call: BeginEvacuation) -> EvacuationPlan:
+    async def begin_evacuation(self, call: BeginEvacuation) -> EvacuationPlan:
         """Take the server, let it keep its allocation as the former one, and let its host owe that the guest is off.
 
         What ends the operation otherwise, `settle`, takes the allocation back; what is owed stays so.
 
-        A move that was cut short is taken back. One that waits to be decided on, and of which no host can be asked, is
-        confirmed; but where what the server was before is on another host, that stays there until the end.
+        A move that was cut short is taken back, and so is one whose revert was, if its target has nothing left of the
+        server. One that waits to be decided on, and of which no host that is up has anything, is confirmed; but where
+        what the server was before is on another host, that stays there until the end.
 
         Raises:
             NotFound, InvalidState, ServerBusy, InvalidRequest, Conflict

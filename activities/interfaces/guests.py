@@ -38,6 +38,12 @@ class OfferDisks(ServerRef):
     flatten: bool = False
 
 
+class SetAsideClaim(ServerRef):
+    """The claim of a server that moves; `leaves`: certainly to another host, which has to get its disks from here."""
+
+    leaves: bool = False
+
+
 class Claims(ABC):
     """The host's veto over the scheduler's idea of it."""
 
@@ -57,8 +63,12 @@ class Claims(ABC):
 
     @activity.defn(name="set_aside_claim")
     @abstractmethod
-    async def set_aside_claim(self, call: ServerRef) -> None:
-        """Keep the claim as the server's former one, beside which it may have another here."""
+    async def set_aside_claim(self, call: SetAsideClaim) -> None:
+        """Keep the claim as the server's former one, beside which it may have another here.
+
+        Raises:
+            RescheduleError: the server is to leave, and no other host could get its disks.
+        """
 
     @activity.defn(name="bring_back_claim")
     @abstractmethod

@@ -7,12 +7,17 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from activities.interfaces.servers import HostRef
+from hostler.contract.host_work import Alarm
 
 
 class LookAtHosts(BaseModel):
-    """`begun` are the hosts whose failures were begun: what has become of these?"""
+    """`begun` are the hosts whose failures were begun: what has become of these?
+
+    A person is to be called for `alarms`, and the answer is not waited for.
+    """
 
     begun: list[str] = []
+    alarms: list[Alarm] = []
 
 
 class Missing(BaseModel):
@@ -40,7 +45,7 @@ class HostsLook(BaseModel):
     `heard` (None: a control worker of an older version has looked). `under_way` are hosts whose failure is being dealt
     with; `ended` says of those that were begun and are over why they came to nothing, or nothing. `left` are hosts
     that are down for sure, where something is still to be evacuated. `spared` are those begun that turned out to be
-    there, and were left alone.
+    there, and were left alone. `called` are the keys of the alarms that were seen to.
     """
 
     missing: list[Missing] = []
@@ -49,6 +54,7 @@ class HostsLook(BaseModel):
     under_way: list[str] = []
     ended: dict[str, str] = {}
     spared: list[str] = []
+    called: list[str] = []
     interval: timedelta
     silence: timedelta
     max_hosts: int
@@ -72,6 +78,15 @@ class HostWatch(ABC):
     @abstractmethod
     async def look_at_hosts(self, call: LookAtHosts) -> HostsLook:
         """Who is silent now."""
+
+    @activity.defn(name="call_person")
+    @abstractmethod
+    async def call_person(self, call: Alarm) -> None:
+        """Run the command of the settings that calls a person, if there is one. A look begins it, and no workflow.
+
+        Raises:
+            InvalidRequest: it cannot be run. Unavailable: it failed; it may succeed when tried again.
+        """
 
     @activity.defn(name="host_answers")
     @abstractmethod

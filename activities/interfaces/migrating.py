@@ -38,6 +38,12 @@ class LookForArrival(ServerRef):
     refuse: bool = False
 
 
+class TakeOver(ServerRef):
+    """A guest that has come. `anew`: it is not to go on, but to boot: its memory may be older than its volumes."""
+
+    anew: bool = False
+
+
 class Migrating(ABC):
     """The guests of one host that come and go while they run."""
 
@@ -71,8 +77,8 @@ class Migrating(ABC):
 
     @activity.defn(name="take_over")
     @abstractmethod
-    async def take_over(self, call: ServerRef) -> PowerState:
-        """Let it run here: its former host has given it up.
+    async def take_over(self, call: TakeOver) -> PowerState:
+        """Let it run here: its former host has given it up, or is down.
 
         Raises:
             NotFound: it has not come, or not as a whole.

@@ -116,6 +116,13 @@ class HypervisorDriver(Protocol):
     async def restore(self) -> dict[str, str]:
         """Put right what was left half done in guests that run; asked again and again. Which still hang, and why."""
 
+    async def check_leaving(self, server_id: str) -> None:
+        """See that another host could fetch the disks of the guest, once it is off and was set aside.
+
+        Raises:
+            RescheduleError: none could.
+        """
+
     async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
         """Serve the local disks, but for swap, of the guest that was set aside; the same answer while they are served.
 
@@ -170,6 +177,7 @@ class HypervisorDriver(Protocol):
 
         It runs there only when it is certain that it no longer does here. Where a migration is under way already, that
         one is followed. Whoever cancels the call ends the migration, unless the guest has been handed over.
+        A host may let only so many leave at the same time: the others wait, and run, until it is their turn.
 
         Raises:
             Unavailable, RescheduleError: it did not work, and the guest is still here, as far as that is known.
@@ -179,8 +187,10 @@ class HypervisorDriver(Protocol):
     async def end_migration(self, server_id: str) -> Whereabouts:
         """End a migration that is under way, if one is, and say where the guest is. One that is here runs then."""
 
-    async def take_over(self, server_id: str) -> None:
+    async def take_over(self, server_id: str, *, anew: bool = False) -> None:
         """Let a guest run that another host, where it is no more, has sent here. Nothing happens to one that runs.
+
+        With `anew` it does not go on from its memory, but boots.
 
         Raises:
             NotFound: it has not come, or not as a whole.
@@ -199,7 +209,7 @@ class HypervisorDriver(Protocol):
         """Have the migration that is under way end soon, at the price of the guest's standing still.
 
         Raises:
-            InvalidState: none is under way.
+            InvalidState: none is under way, or not yet.
         """
 
     async def power_state(self, server_id: str) -> PowerState:

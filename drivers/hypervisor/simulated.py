@@ -257,6 +257,10 @@ class SimulatedHypervisor(SimulatedMigrations):
         """See `HypervisorDriver.restore`. Nothing here is done by halves."""
         return {}
 
+    async def check_leaving(self, server_id: str) -> None:
+        """See `HypervisorDriver.check_leaving`. What is simulated travels by any way."""
+        await self._faults.before("check_leaving")
+
     async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
         """Offer what the root disk of the guest that was set aside holds: the checksum is the content.
 

@@ -122,8 +122,8 @@ class SimulatedMigrations(ABC):
             return Whereabouts.GONE if guest is None else Whereabouts.HERE
         return Whereabouts.HANDED_OVER if guest.handed_over else Whereabouts.OFF
 
-    async def take_over(self, server_id: str) -> None:
-        """Let a guest run that has come; one that was switched off here meanwhile stays off.
+    async def take_over(self, server_id: str, *, anew: bool = False) -> None:
+        """Let a guest run that has come, `anew` or not; one that was switched off here meanwhile stays off.
 
         Raises:
             NotFound: it has not come.

@@ -18,6 +18,7 @@ class Root(LazyGroup):
     builtins = {  # noqa: RUF012 - its base says so
         "server": Builtin("hostler.cli.server", "Servers: create, watch, change, move, delete."),
         "operation": Builtin("hostler.cli.operation", "Operations that run: list, decide about held ones, cancel."),
+        "migration": Builtin("hostler.cli.migration", "Moves of servers: those under way, and those that were."),
         "image": Builtin("hostler.cli.image", "Images that servers are made from."),
         "flavor": Builtin("hostler.cli.flavor", "Sizes of servers."),
         "network": Builtin("hostler.cli.network", "Networks and their subnets."),

@@ -16,6 +16,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 7
     FOUND = 8
     KEEPS = 9
+    ALARM = 10
     INTERRUPTED = 130
 
 
@@ -30,6 +31,7 @@ MEANINGS = {
     Exit.UNAVAILABLE: "a service does not answer",
     Exit.FOUND: "the audit found what it did not heal",
     Exit.KEEPS: "the host is drained, and must stay on for the volumes that it keeps",
+    Exit.ALARM: "a host's failure waits for a person: the watch has an alarm, or a host is stuck",
     Exit.INTERRUPTED: "interrupted; what was begun goes on",
 }
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hostler.cli import host_moves
+from hostler.cli import host_failures, host_moves
 from hostler.cli.completion import names
 from hostler.cli.output import Columns, Format, FormatOption, column_option, console, show_list, show_one, table
 from hostler.cli.session import session
@@ -119,3 +119,4 @@ def new_machine(
 
 app.command("drain")(host_moves.drain)
 app.command("evacuate")(host_moves.evacuate)
+app.command("failures")(host_failures.failures)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from hostler.client.connection import Connection
+from hostler.client.host_watch import HostWatching
 from hostler.client.host_work import HostMoves
 from hostler.contract import calls
 from hostler.contract.calls import Filter, HostDown, HostState, Ref
@@ -108,7 +109,7 @@ class Networks(Namespace):
         await self._connection.call(calls.DELETE_NETWORK, self._ref(network))
 
 
-class Hosts(Namespace, HostMoves):
+class Hosts(Namespace, HostMoves, HostWatching):
     """The hypervisors. They register themselves when their workers start."""
 
     async def list(self) -> Sequence[Host]:

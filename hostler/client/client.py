@@ -7,6 +7,7 @@ from hostler.client.aggregates import Aggregates
 from hostler.client.audit import Audits
 from hostler.client.catalogue import Flavors, Hosts, KeyPairs, Networks, Quotas
 from hostler.client.connection import Connection, connect, settle
+from hostler.client.migrations import Migrations
 from hostler.client.operations import Operations
 from hostler.client.servers import Servers
 from hostler.client.storage import Images, Volumes
@@ -29,6 +30,7 @@ class Client:
         self._connection = connection
         self.servers = Servers(connection)
         self.operations = Operations(connection)
+        self.migrations = Migrations(connection)
         self.images = Images(connection)
         self.flavors = Flavors(connection)
         self.networks = Networks(connection)

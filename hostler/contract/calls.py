@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from hostler.contract.names import DEFAULT_PROJECT
 from hostler.contract.resources import Aggregate, Flavor, Host, Image, KeyPair, Network, Quota, Volume
-from hostler.contract.servers import Server, ServerEvent
+from hostler.contract.servers import MigrationKind, MigrationStatus, Server, ServerEvent, ServerMigration
 from hostler.contract.states import PowerState
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -53,6 +53,24 @@ class ServerFilter(Filter):
     host: str | None = None
     name: str | None = None
     deleted: bool = False
+
+
+MAX_MIGRATIONS = 500
+"""As many as one answer has room for: Temporal carries at most 2 MiB."""
+
+
+class MigrationFilter(Filter):
+    """Which moves of servers to list: the `limit` latest, of those behind `after` (a move's ID) in the list.
+
+    `host` is the source or the target. Host and server are names or UUIDs; a deleted server is named by UUID.
+    """
+
+    host: str | None = None
+    server: str | None = None
+    kind: MigrationKind | None = None
+    status: MigrationStatus | None = None
+    limit: int = MAX_MIGRATIONS
+    after: str | None = None
 
 
 class HostState(BaseModel):
@@ -146,6 +164,7 @@ LIST_SERVERS = Call("list_servers", ServerFilter, list[Server])
 SHOW_SERVER = Call("show_server", Ref, Server)
 SET_SERVER = Call("set_server", ServerMetadata, Server)
 LIST_EVENTS = Call("list_events", Ref, list[ServerEvent])
+LIST_MIGRATIONS = Call("list_migrations", MigrationFilter, list[ServerMigration])
 
 CREATE_FLAVOR = Call("create_flavor", Flavor, Flavor)
 LIST_FLAVORS = Call("list_flavors", Filter, list[Flavor])

@@ -1,10 +1,13 @@
 """The small checks of which `hostler.contract.validation` is made."""
 
 import ipaddress
-from typing import NoReturn
+from enum import StrEnum
+from typing import NoReturn, TypeVar
 
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.names import is_uuid
+
+Word = TypeVar("Word", bound=StrEnum)
 
 MAX_NAME = 255
 MAX_INTEGER = 2**31 - 1
@@ -51,6 +54,14 @@ def check_number(field: str, value: int, *, minimum: int, maximum: int = MAX_INT
     """An integer from `minimum` to `maximum`."""
     if not minimum <= value <= maximum:
         reject(field, value, f"must be from {minimum} to {maximum}", "use a number in that range")
+
+
+def check_word(field: str, value: str, words: type[Word]) -> Word:
+    """The one of the `words` that `value` is."""
+    try:
+        return words(value)
+    except ValueError:
+        reject(field, value, "is not known", f"use one of: {', '.join(words)}")
 
 
 def check_ipv4(field: str, value: str) -> ipaddress.IPv4Address:

@@ -12,6 +12,9 @@ HOST_FAILURE = "host-failure"
 WATCH_HOSTS = "watch-hosts"
 """A workflow type and, since there is one such workflow in a cloud, its ID."""
 
+RUNBOOK = "too-many-hosts-lost"
+"""The page of deploy/runbooks for whoever the watch calls."""
+
 EVACUATE_KEY = "hostler:evacuate"
 """In the metadata of a server or an aggregate: whether it is evacuated when its host fails, "true" or "false"."""
 PRIORITY_KEY = "hostler:evacuation_priority"
@@ -155,7 +158,7 @@ class SilentHost(BaseModel):
     """A host that is not heard, as the watch remembers it.
 
     `since` when; `servers` are on it, of which `wanted` are to be evacuated by policy. `begun` is when its failure was
-    begun, `stuck` why that came to nothing: it is not tried again by itself.
+    begun, `stuck` why that came to nothing, `stuck_since` when: it is not tried again by itself.
     """
 
     id: str
@@ -165,6 +168,7 @@ class SilentHost(BaseModel):
     wanted: int = 0
     begun: datetime | None = None
     stuck: str = ""
+    stuck_since: datetime | None = None
 
 
 class FailedHost(BaseModel):
@@ -189,15 +193,89 @@ class LeftOnHost(BaseModel):
     times: int = 0
 
 
-class WatchState(BaseModel):
-    """What the watch knows. `limit` is how long a host must be silent, `alarm` why it evacuates nothing.
+class AlarmKind(StrEnum):
+    """What a person is called for: so many hosts are lost that none is evacuated; a host's failure came to nothing."""
 
-    `left` are hosts that are down for sure, where something is still to be evacuated. `failed` are those of late.
+    HOSTS_LOST = "hosts-lost"
+    HOST_STUCK = "host-stuck"
+
+
+class Alarm(BaseModel):
+    """What a person is called for, `since` when; of a kind that is about one host, which that is."""
+
+    kind: AlarmKind
+    since: datetime
+    message: str
+    host_id: str = ""
+    host: str = ""
+
+    @property
+    def key(self) -> str:
+        """The same as long as it lasts, and no other alarm's."""
+        return ":".join(filter(None, (self.kind, self.host_id, f"{self.since:%Y%m%dT%H%M%S.%f}")))
+
+
+class WatchState(BaseModel):
+    """What the watch knows. `limit` is how long a host must be silent, `alarm` why it evacuates nothing, since when.
+
+    It looks every `interval`. `left` are hosts that are down for sure, where something is still to be evacuated.
+    `failed` are those of late. The failures of those `under_way` are being dealt with. `calls` are the alarms for which
+    a person is to be called with the next look.
     """
 
     looked_at: datetime | None = None
+    interval: timedelta = timedelta(0)
     limit: timedelta = timedelta(0)
     silent: list[SilentHost] = []
     alarm: str = ""
+    alarm_since: datetime | None = None
     left: list[LeftOnHost] = []
     failed: list[FailedHost] = []
+    under_way: list[str] = []
+    calls: list[Alarm] = []
+
+
+class WatchedState(StrEnum):
+    """What the watch makes of a host that it misses, or has missed.
+
+    `LEFT`: it is down for sure, and servers are left there. `COUNTS`: its failure is over, and it counts as lost.
+    """
+
+    SILENT = "silent"
+    EVACUATING = "evacuating"
+    STUCK = "stuck"
+    LEFT = "left"
+    COUNTS = "counts"
+
+
+class WatchedHost(BaseModel):
+    """A host that the watch misses, or has missed, and what is done about it, `since` when.
+
+    `servers` are on it, if it is known, of which `wanted` are to be evacuated by policy.
+    """
+
+    id: str
+    name: str
+    state: WatchedState
+    since: datetime | None = None
+    servers: int | None = None
+    wanted: int | None = None
+    doing: str
+
+
+class HostFailures(BaseModel):
+    """What is done about hosts that fail, as of the last look. `alarm` says why nothing is, `alarm_since` since when.
+
+    `late`: the next look is overdue.
+    """
+
+    looked_at: datetime | None = None
+    late: bool = False
+    alarm: str = ""
+    alarm_since: datetime | None = None
+    hosts: list[WatchedHost] = []
+
+    @property
+    def calls(self) -> bool:
+        """Whether it goes on only when a person has seen to it."""
+        return bool(self.alarm) or any(host.state is WatchedState.STUCK for host in self.hosts)

@@ -367,8 +367,8 @@ class MigrationStatus(StrEnum):
 
 
 class Migration(BaseModel):
-    """A move of a server. `target` is the host that it tries now, None: none yet; `confirms_at` is when it confirms
-    itself, None: not by itself.
+    """A move of a server. `target` is the host that it tries now or tried last, None: none yet; `confirms_at` is when
+    it confirms itself, None: not by itself.
     """
 
     id: str
@@ -380,6 +380,15 @@ class Migration(BaseModel):
     new_flavor: str
     confirms_at: datetime | None = None
     created_at: datetime
+
+
+class ServerMigration(Migration):
+    """A move in a list of moves. Its `id` is the run that moves the server, or did; `ended_at` None: it is open."""
+
+    server_id: str
+    server_name: str
+    project: str
+    ended_at: datetime | None = None
 
 
 class Server(BaseModel):

@@ -56,6 +56,7 @@ from hostler.contract.servers import (
     Progress,
     Server,
     ServerEvent,
+    ServerMigration,
     StartRequest,
     Step,
     StepStatus,
@@ -311,6 +312,8 @@ class Catalogue:
         self.keypairs: dict[str, KeyPair] = {}
         self.networks: dict[str, Network] = {}
         self.servers: list[Server] = []
+        self.migrations: list[ServerMigration] = []
+        self.asked_migrations: list[calls.MigrationFilter] = []
         self.quota = Quota(used_servers=2)
 
     def activities(self) -> list[Callable[..., Any]]:
@@ -333,6 +336,12 @@ class Catalogue:
         async def list_events(ref: calls.Ref) -> list[ServerEvent]:
             step = Step(name="spawn", status=StepStatus.DONE, host="node-1", started_at=datetime.now(UTC))
             return [ServerEvent(operation=OperationName.BOOT, run_id="run", step=step)]
+
+        async def list_migrations(wanted: calls.MigrationFilter) -> list[ServerMigration]:
+            self.asked_migrations.append(wanted)
+            ids = [move.id for move in self.migrations]
+            first = ids.index(wanted.after) + 1 if wanted.after else 0
+            return self.migrations[first : first + wanted.limit]
 
         async def create_flavor(flavor: Flavor) -> Flavor:
             return self.flavors.setdefault(flavor.name, flavor)

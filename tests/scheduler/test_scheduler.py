@@ -4,13 +4,16 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlmodel import Session, col, func, select
 
 from hostler.contract.errors import NoValidHost
+from hostler.contract.servers import MigrationKind
+from hostler.contract.states import PowerState, VmState
 from hostler.settings import SchedulerSettings
-from models import Allocation, Database, Host, bump_generation
+from models import Allocation, Database, Host, Migration, bump_generation
 from scheduler import Placement, Scheduler, SchedulingRequest, release
 from tests.rows import a_host, a_server, add
 
@@ -119,6 +122,40 @@ def test_a_server_that_moves_has_an_allocation_on_either_host(
     source = scheduler.schedule(request).host_id
     scheduler.schedule(SchedulingRequest(request.server_id, 1, 1024, 1, excluded=frozenset({source})))
     assert allocations(database) == {"h1": 1, "h2": 1}
+
+
+def test_a_move_knows_which_host_it_tries_and_which_it_tried_last(
+    database: Database, hosts: list[Host], make: Make
+) -> None:
+    run, server = str(uuid4()), a_server()
+    server.operation_id = run
+    move = Migration(
+        id=run,
+        server_id=server.id,
+        kind=MigrationKind.MIGRATION,
+        source_id=hosts[0].id,
+        old_flavor={},
+        new_flavor={},
+        former_vm_state=VmState.ACTIVE,
+        former_power_state=PowerState.RUNNING,
+    )
+    add(database, server)
+    add(database, move)
+    excluded = {hosts[0].id}
+
+    def tries() -> str:
+        request = SchedulingRequest(server.id, 1, 1024, 1, excluded=frozenset(excluded), run_id=run)
+        return make().schedule(request).host_id
+
+    def target() -> str | None:
+        with database.read() as session:
+            return session.get_one(Migration, run).target_id
+
+    assert (target(), tries(), target()) == (None, hosts[2].id, hosts[2].id)
+    excluded.add(hosts[2].id)
+    assert (tries(), target()) == (hosts[1].id, hosts[1].id)
+    database.run(lambda session: release(session, server.id))
+    assert target() == hosts[1].id
 
 
 def test_hints_are_tried_first_in_their_order(database: Database, hosts: list[Host], make: Make) -> None:

@@ -99,10 +99,17 @@ async def test_a_live_migration_is_ended_where_its_guest_is(
     assert world.allocations == world.claims == world.guests == world.bound_ports == {(ended.host, server.id)}
 
 
-async def test_a_live_migration_that_lacked_its_last_step_is_not_taken_from_its_only_copy(cloud: Cloud) -> None:
+@pytest.mark.parametrize("source_is_lost", [False, True])
+async def test_a_live_migration_that_lacked_its_last_step_is_not_taken_from_its_only_copy(
+    cloud: Cloud, source_is_lost: bool
+) -> None:
     server = await cloud.booted(host="sim-1")
     shown = await cut_at(cloud, "drop_claim", cloud.client.servers.live_migrate(server.id))
     await cloud.machine("sim-2").hypervisor.stop(server.id, timedelta(0), lambda said: None)
+    if source_is_lost:
+        await cloud.stop_host("sim-1")
+        cloud.alive.discard(cloud.machine("sim-1").id)
+        await cloud.client.hosts.declare_down("sim-1", "it burns")
 
     assert shown.status == "ERROR"
     ended = await (await cloud.client.servers.revert_resize(server.id)).result(LIMIT)
@@ -631,3 +638,33 @@ async def test_where_the_target_is_silent_too_it_is_not_built_a_second_time(clou
     assert (await evacuated(cloud, server)).host == "sim-2"
     await comes_back(cloud, "sim-1")
     await is_on_alone(cloud, "sim-2", server)
+
+
+async def test_a_target_that_was_declared_down_is_not_waited_for_and_removes_what_it_has(
+    start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
+    cloud = await start_cloud(hosts=3)
+    server = await cloud.booted(host="sim-1")
+    await cut_at(cloud, "resume_guest", cloud.client.servers.migrate(server.id, host="sim-2"))
+    await dies(cloud, "sim-1")
+    await dies(cloud, "sim-2")
+
+    assert (await evacuated(cloud, server)).host == "sim-3"
+
+    await comes_back(cloud, "sim-1")
+    await comes_back(cloud, "sim-2")
+    await is_on_alone(cloud, "sim-3", server)
+
+
+async def test_only_a_person_has_a_server_built_anew_of_which_a_host_that_is_up_may_have_the_disks(
+    cloud: Cloud,
+) -> None:
+    server = await cloud.booted(host="sim-1")
+    await cut_at(cloud, "resume_guest", cloud.client.servers.migrate(server.id, host="sim-2"))
+    await dies(cloud, "sim-1")
+
+    result = await (await cloud.client.hosts.evacuate("sim-1")).result(LIMIT)
+
+    assert "host sim-2 was cut short, which may have its disks" in (result.skipped[0].reason or "")
+    assert ("sim-2", server.id) in (await cloud.world()).guests

@@ -30,8 +30,8 @@ def test_what_they_say(said: Whereabouts | None, seen: Arrival | None, place: Pl
 @pytest.mark.parametrize(
     ("said", "seen", "down", "place"),
     [
-        (None, A.COME, ["source"], HERE),
-        (None, A.OFF, ["source"], HERE),
+        (None, A.COME, ["source"], THERE),
+        (None, A.OFF, ["source"], THERE),
         (None, None, ["source"], None),
         (None, None, ["target"], None),
         (None, None, ["source", "target"], HERE),

@@ -448,6 +448,29 @@ async def test_what_a_target_that_is_declared_down_took_along_is_started_again_f
     assert (await cloud.world()).guests == {("sim-1", server.id)}
 
 
+async def test_what_has_come_whole_is_kept_when_its_source_is_declared_down(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await cloud.booted(host="sim-1")
+    held = cloud.stage.hold("end_migration")
+    with monkeypatch.context() as broken:
+        broken.setattr(Arrivals, "run", lambda *_: False)
+        operation = await cloud.client.servers.live_migrate(server.id)
+        await held.reached.wait()
+        await cloud.stop_host("sim-1")
+    cloud.alive.discard(cloud.machine("sim-1").id)
+    held.go_on.set()
+    await cloud.reached(operation, "declared_down")
+    await cloud.client.hosts.declare_down("sim-1", "it burns")
+
+    moved = await operation.result(LIMIT)
+
+    assert (moved.status, moved.host) == ("ACTIVE", "sim-2")
+    assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+    await cloud.start_host("sim-1")
+    assert (await cloud.world()).guests == {("sim-2", server.id)}
+
+
 async def test_a_source_that_breaks_at_the_call_keeps_the_guest(start_cloud: StartCloud) -> None:
     cloud = await start_cloud(faults=[breaks("sim-1", "migrate")])
     server = await cloud.booted(host="sim-1")

@@ -15,6 +15,7 @@ from hostler.contract.errors import (
     NoValidHost,
     OperationFailed,
     QuotaExceeded,
+    RescheduleError,
 )
 from hostler.contract.servers import OperationName, Server, StepStatus
 from hostler.contract.states import PowerState
@@ -202,7 +203,8 @@ async def test_a_stopped_server_stays_off_all_the_way(cloud: Cloud) -> None:
 
 
 async def test_a_resize_may_stay_on_its_host_where_the_settings_allow_it(start_cloud: StartCloud) -> None:
-    cloud = await start_cloud(hosts=1, operations=OperationSettings(resize_on_same_host=True))
+    nowhere = refuses("sim-1", "check_leaving", times=-1)
+    cloud = await start_cloud(hosts=1, operations=OperationSettings(resize_on_same_host=True), faults=[nowhere])
     add_flavor(cloud)
     server = await cloud.booted()
     before = await cloud.world()
@@ -340,10 +342,12 @@ async def test_where_no_target_takes_it_all_is_as_before(start_cloud: StartCloud
     server = await cloud.booted()
     before = await cloud.world()
 
-    failure = await cloud.failure(await cloud.client.servers.migrate(server.id))
+    operation = await cloud.client.servers.migrate(server.id)
 
-    assert isinstance(failure, NoValidHost)
+    assert isinstance(await cloud.failure(operation), NoValidHost)
     await unmoved(cloud, server, before)
+    [failed] = await cloud.client.migrations.list(host="sim-2", status="error")
+    assert (failed.server_id, failed.id, failed.source) == (server.id, operation.run_id, "sim-1")
 
 
 @pytest.mark.parametrize("step", ["set_aside_claim", "stop_guest", "set_aside_guest", "offer_disks"])
@@ -357,6 +361,30 @@ async def test_a_source_that_fails_is_named_and_all_is_as_before(cloud: Cloud, s
 
     assert isinstance(failure, OperationFailed)
     assert "host sim-1, from which the server moves" in str(failure)
+    await unmoved(cloud, server, before)
+
+
+@pytest.mark.parametrize("move", ["migrate", "resize"])
+async def test_a_guest_whose_disks_no_other_host_could_fetch_is_never_off_and_its_host_s_remedy_is_told(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, move: str
+) -> None:
+    server = await cloud.booted()
+    before = await cloud.world()
+
+    async def refuse(server_id: str) -> None:
+        raise RescheduleError("closed", field="host.migration_address", value="127.0.0.1", remedy="set it")
+
+    monkeypatch.setattr(cloud.machine("sim-1").hypervisor, "check_leaving", refuse)
+    servers = cloud.client.servers
+    asked = servers.resize(server.id, SMALL) if move == "resize" else servers.migrate(server.id)
+
+    failure = await cloud.failure(await asked)
+
+    assert isinstance(failure, OperationFailed)
+    assert str(failure) == "host sim-1, from which the server moves: closed"
+    detail = failure.detail
+    assert (detail.field, detail.value, detail.remedy) == ("host.migration_address", "127.0.0.1", "set it")
+    assert {"stop_guest", "set_aside_guest"}.isdisjoint(cloud.stage.names())
     await unmoved(cloud, server, before)
 
 

@@ -253,3 +253,66 @@ def test_who_failed_of_late_survives_the_wire() -> None:
     watch.sees("a", times=5, window=HOUR)
     watch.state = WatchState.model_validate_json(watch.state.model_dump_json())
     assert watch.sees("b", times=6, window=HOUR) == [[]] * 6
+
+
+# For what a person is called.
+
+
+def calls(watch: Watch) -> list[tuple[str, str]]:
+    """For what, and about which host, if it is one, a person is to be called with the next look."""
+    return [(alarm.kind, alarm.host) for alarm in watch.state.calls]
+
+
+def test_a_person_is_called_when_an_alarm_begins_and_not_as_long_as_it_lasts() -> None:
+    watch = Watch()
+    watch.sees("a", "b", times=4)
+    assert calls(watch) == []
+    watch.looks("a", "b")
+    assert calls(watch) == [("hosts-lost", "")]
+    [alarm] = watch.state.calls
+    assert (alarm.since, alarm.message) == (watch.now, watch.state.alarm)
+    watch.looks("a", "b", called=[alarm.key])
+    watch.sees("a", "b", "c", times=9)
+    assert ("3 hosts" in watch.state.alarm, calls(watch), watch.state.alarm_since) == (True, [], alarm.since)
+
+
+def test_a_person_is_called_anew_when_it_begins_anew() -> None:
+    watch = Watch()
+    watch.sees("a", "b", times=5)
+    [first] = watch.state.calls
+    watch.looks(called=[first.key])
+    assert (watch.state.alarm_since, calls(watch)) == (None, [])
+    watch.sees("a", "b", times=5)
+    [second] = watch.state.calls
+    assert second.key != first.key
+
+
+def test_a_call_that_was_not_seen_to_is_asked_for_again_as_long_as_the_alarm_lasts() -> None:
+    watch = Watch()
+    watch.sees("a", "b", times=5)
+    [first] = watch.state.calls
+    watch.sees("a", "b", times=3)  # looked at by a control worker of an older release, or Temporal did not take it
+    assert [alarm.key for alarm in watch.state.calls] == [first.key]
+    watch.looks()
+    assert calls(watch) == []
+
+
+def test_a_person_is_called_once_for_each_host_that_is_stuck_also_after_a_gap() -> None:
+    watch = Watch()
+    watch.sees("a", "b", times=5, max_hosts=9)
+    watch.looks("a", "b", ended={"a": "no power", "b": ""}, max_hosts=9)
+    assert calls(watch) == [("host-stuck", "a")]
+    [alarm] = watch.state.calls
+    assert alarm.message == "host a is silent, and its servers are not evacuated: no power"
+    watch.looks("a", called=[alarm.key])
+    watch.looks("a", after=timedelta(minutes=10))
+    assert (calls(watch), watch.silent["a"].stuck_since) == ([], alarm.since)
+
+
+def test_nobody_is_called_for_what_lasted_already_when_an_older_release_watched() -> None:
+    watch = Watch()
+    watch.sees("a", "b", times=5)
+    older = watch.state.model_dump(exclude={"alarm_since", "calls"})
+    watch.state = WatchState.model_validate(older)
+    watch.sees("a", "b", times=3)
+    assert (bool(watch.state.alarm), watch.state.alarm_since, calls(watch)) == (True, None, [])

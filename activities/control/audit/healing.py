@@ -11,13 +11,13 @@ from activities.control.audit.facts import is_busy
 from activities.control.audit.records import LONG
 from activities.control.audit.servers import AGREEING, FOLLOWED
 from activities.control.events import write_events
-from activities.control.migrations import open_migration, out_of_move
+from activities.control.migrations import COLD, open_migration, out_of_move
 from activities.interfaces.audit import Suspicion
 from activities.interfaces.servers import EventLog
 from hostler.contract.errors import OperationFailed
 from hostler.contract.guests import DiskKind
 from hostler.contract.resources import ImageStatus, ImageType, VolumeStatus
-from hostler.contract.servers import Fault, MigrationKind, OperationName, Step, StepStatus
+from hostler.contract.servers import Fault, OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, TaskState, VmState, status
 from models import BlockDevice, Host, Image, Migration, Port, Server, ServerEvent, Volume, bump_generation, now
 
@@ -100,7 +100,6 @@ def _state_and_fault(
 
 STAYS = (VmState.RESIZED, VmState.SHELVED, VmState.SHELVED_OFFLOADED)
 """What a server is that an operation has taken, until its end."""
-COLD = (MigrationKind.RESIZE, MigrationKind.MIGRATION)
 
 
 def _cut_short(server: Server, migration: Migration, *, unasked: bool) -> OperationFailed:

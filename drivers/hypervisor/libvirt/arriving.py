@@ -5,7 +5,6 @@ that hosts share get names of this host's, which is all of them that `destroy` r
 domain comes with the guest, paused, and stays when all of it has come; only then is there a definition of it.
 """
 
-import ipaddress
 import shutil
 import socket
 import time
@@ -25,7 +24,7 @@ from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.files import GuestFiles, is_disk
 from drivers.hypervisor.libvirt.holdings import Holdings
 from drivers.hypervisor.libvirt.migration_xml import local_disks, machine, processor, rewritten
-from drivers.hypervisor.libvirt.peers import CONNECT_SECONDS, connect, migration_uri
+from drivers.hypervisor.libvirt.peers import CONNECT_SECONDS, connect, migration_uri, refuse_loopback
 from drivers.hypervisor.libvirt.qemu_user import refuse_no_post_copy
 from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.spawning import make_directory
@@ -126,7 +125,7 @@ class Arriving:
             shared=bool(seen),
         )
 
-    def take_over(self, server_id: str) -> None:
+    def take_over(self, server_id: str, anew: bool) -> None:
         """See `HypervisorDriver.take_over`. One that has come and is off since, as this host was, stays off.
 
         Raises:
@@ -142,7 +141,9 @@ class Arriving:
                 value=server_id,
                 remedy="see the logs of libvirt and QEMU on both hosts",
             )
-        if not self._domains.is_off(server_id):
+        if anew and self._domains.power_state(server_id) is PowerState.PAUSED:
+            self._domains.power_off(server_id)
+        if anew or not self._domains.is_off(server_id):
             self._domains.power_on(server_id)
 
     def refuse(self, files: GuestFiles) -> None:
@@ -242,17 +243,7 @@ class Arriving:
 
     def _check_way(self) -> None:
         address = self._host.migration_address
-        try:
-            closed = ipaddress.ip_address(address).is_loopback
-        except ValueError:
-            closed = address == "localhost"
-        if closed:
-            raise RescheduleError(
-                f"no guest can come from another host to {address}",
-                field="host.migration_address",
-                value=address,
-                remedy="set host.migration_address to this host's address in the network of the hosts",
-            )
+        refuse_loopback(address, f"no guest can come from another host to {address}")
         connect(migration_uri(address), RescheduleError).close()
 
 

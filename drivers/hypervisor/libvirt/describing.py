@@ -68,10 +68,11 @@ def _refuse_unless_it_runs(domain: libvirt.virDomain) -> None:
     state, _reason = domain.state()
     if state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
         return
-    off = state in OFF
+    off, server_id = state in OFF, domain.UUIDString()
+    anew = f"start it anew: hostler server reboot --hard {server_id}"  # a start is only for one that is SHUTOFF
     raise InvalidState(
         f"the guest is {'off' if off else 'paused'}: only one that runs can move while it runs",
         field="server_id",
-        value=domain.UUIDString(),
-        remedy="migrate it as it is: hostler server migrate" if off else "let it run first: hostler server start",
+        value=server_id,
+        remedy="migrate it as it is: hostler server migrate" if off else anew,
     )

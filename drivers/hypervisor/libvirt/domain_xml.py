@@ -21,7 +21,7 @@ HOSTLER = ElementMaker(namespace=NAMESPACE, nsmap={"hostler": NAMESPACE})
 
 # i440fx boots the oldest guests, has IDE for the config drive, and hot-plugs PCI devices without ports set aside.
 MACHINE = "pc"
-# The x86-64-v2 that today's distributions ask for, and the same wherever the guest may migrate.
+# The x86-64-v2 that today's distributions ask for, and the same wherever the guest may migrate, unless told otherwise.
 TCG_CPU = "Nehalem"
 # QEMU sets aside 1 GiB for translated code unless told; a small guest needs little of it.
 TCG_CACHE_MIB = 32
@@ -67,8 +67,12 @@ def domain_xml(
     base: Path | None,
     virt_type: Literal["kvm", "qemu"],
     direct_io: bool,
+    cpu_model: str | None = None,
 ) -> str:
-    """The domain; `direct_io` says whether the file system of the guests' files can bypass the page cache."""
+    """The domain; `direct_io` says whether the file system of the guests' files can bypass the page cache.
+
+    `cpu_model` as in `cpu`.
+    """
     domain = E.domain(
         E.name(domain_name(guest.server_id)),
         E.uuid(guest.server_id),
@@ -77,7 +81,7 @@ def domain_xml(
         E.vcpu(str(guest.vcpus)),
         E.os(E.type("hvm", machine=MACHINE)),
         _features(virt_type),
-        cpu(virt_type),
+        cpu(virt_type, cpu_model),
         # As Nova: what keeps a guest's clock right when its virtual CPU did not run for a while.
         E.clock(
             E.timer(name="pit", tickpolicy="delay"),
@@ -107,11 +111,26 @@ def without_backing_file(xml: str, disk: Path) -> str:
     return etree.tostring(domain, encoding="unicode")
 
 
-def cpu(virt_type: str) -> etree._Element:
-    """The processor that guests get."""
-    if virt_type == "kvm":
+def with_processor(xml: str, virt_type: str, model: str | None) -> str | None:
+    """The domain with the processor of `cpu`; None where it has that, or is of another type."""
+    domain = etree.fromstring(xml)
+    has, gets = domain.find("cpu"), cpu(virt_type, model)
+    if domain.get("type") != virt_type or has is None or _wish(has) == _wish(gets):
+        return None
+    domain.replace(has, gets)
+    return etree.tostring(domain, encoding="unicode")
+
+
+def cpu(virt_type: str, model: str | None = None) -> etree._Element:
+    """The processor that guests get: the `model` of this name, with nothing beside, if there is one."""
+    if virt_type == "kvm" and model is None:
         return E.cpu(mode="host-model")  # all the host has that libvirt can find again on another
-    return E.cpu(E.model(TCG_CPU, fallback="forbid"), mode="custom", match="exact")
+    return E.cpu(E.model(model or TCG_CPU, fallback="forbid"), mode="custom", match="exact")
+
+
+def _wish(processor: etree._Element) -> tuple[str | None, str | None]:
+    """What of it is asked for, and not libvirt's addition."""
+    return processor.get("mode"), processor.findtext("model") or None
 
 
 def _metadata(guest: GuestSpec, mark: Mark) -> etree._Element:

@@ -158,14 +158,10 @@ class Domains:
         with libvirt_errors(Unavailable):
             domain = self._find(server_id)
             if domain is not None and not domain.isActive():
-                element = etree.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-                element.set("spec", spec)
-                xml = etree.tostring(element, encoding="unicode")
-                kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-                domain.setMetadata(kind, xml, "hostler", NAMESPACE, where)
+                _write(domain, spec, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
     def keep(self, server_id: str) -> None:
-        """Note in the domain that the guest is this host's after all."""
+        """Note in the domain that the guest is this host's after all; see `forget_kept`."""
         if self.is_handed_over(server_id):
             self._note(server_id, KEPT)
 
@@ -267,6 +263,26 @@ class Domains:
 
     def _is_ours(self, mark: Mark) -> bool:
         return mark.host in ("", self._host_id)
+
+
+def forget_kept(domain: libvirt.virDomain) -> None:
+    """Drop the note that the guest is this host's after all, before it leaves again: it would hide that it has left.
+
+    Not when it is started, for then it may be so by others, or this worker die in between.
+    """
+    away = (*GONE, libvirt.VIR_ERR_NO_DOMAIN_METADATA)
+    with libvirt_errors(Unavailable), ignoring(*away):
+        kind, config = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        if Mark.read(domain.metadata(kind, NAMESPACE, config)).spec == KEPT:
+            _write(domain, "", config | libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def _write(domain: libvirt.virDomain, spec: str, where: int) -> None:
+    """Have the domain's mark say this for its spec."""
+    kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    element = etree.fromstring(domain.metadata(kind, NAMESPACE))
+    element.set("spec", spec)
+    domain.setMetadata(kind, etree.tostring(element, encoding="unicode"), "hostler", NAMESPACE, where)
 
 
 def _state(domain: libvirt.virDomain) -> PowerState:

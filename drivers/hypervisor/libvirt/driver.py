@@ -15,12 +15,13 @@ import psutil
 
 from drivers.blocking import BlockingCalls
 from drivers.hypervisor.base import HeldGuest, Report
+from drivers.hypervisor.libvirt import migration_job
 from drivers.hypervisor.libvirt.arriving import Arriving
 from drivers.hypervisor.libvirt.config_drive import write_config_drive
 from drivers.hypervisor.libvirt.connection import Connection, libvirt_errors
 from drivers.hypervisor.libvirt.console import read_end
 from drivers.hypervisor.libvirt.describing import describe
-from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml
+from drivers.hypervisor.libvirt.domain_xml import Mark, domain_xml, with_processor
 from drivers.hypervisor.libvirt.domains import Domains
 from drivers.hypervisor.libvirt.events import watch
 from drivers.hypervisor.libvirt.files import GuestFiles
@@ -29,6 +30,7 @@ from drivers.hypervisor.libvirt.holdings import Holdings
 from drivers.hypervisor.libvirt.leaving import END_LIMIT, Leaving
 from drivers.hypervisor.libvirt.offers import Offers
 from drivers.hypervisor.libvirt.probe import VirtType, probe_virt_type
+from drivers.hypervisor.libvirt.processors import refuse_unusable
 from drivers.hypervisor.libvirt.receiving import Receiving
 from drivers.hypervisor.libvirt.shared import SharedDisks, direct_io
 from drivers.hypervisor.libvirt.snapshots import Snapshots
@@ -74,7 +76,7 @@ class LibvirtHypervisor:
         self._offers = Offers(self._state_dir / "offers", host.migration_address, self._blocking)
         self._receiving = Receiving(host_id, self._blocking)
         self._arriving = Arriving(self._connection, self._domains, self._holdings, self._shared, host, host_id)
-        self._leaving = Leaving(settings.uri, self._domains, self._blocking)
+        self._leaving = Leaving(settings.uri, self._domains, self._blocking, host.parallel_live_migrations)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._power = PowerNews()
         self._probing = asyncio.Lock()
@@ -92,9 +94,14 @@ class LibvirtHypervisor:
             return self._virt_type
 
     async def inventory(self) -> Inventory:
-        """See `HypervisorDriver.inventory`. Finds the virtualisation type out, so that no boot has to wait for it."""
+        """See `HypervisorDriver.inventory`. Finds the virtualisation type out, so that no boot has to wait for it.
+
+        Raises:
+            InvalidRequest: guests cannot have here the processor that the settings name.
+        """
         await self._blocking.run(self._shared.make_home)
-        await self.virt_type()
+        found = await self.virt_type()
+        await self._blocking.run(refuse_unusable, self._connection, self._settings.cpu_model, found.type)
         return await self._blocking.run(self._take_inventory)
 
     async def free_ram_mib(self) -> int:
@@ -129,7 +136,8 @@ class LibvirtHypervisor:
                     await self._blocking.run(write_config_drive, guest, files.config_drive)
                 report("defining the domain")
                 uncached = await self._blocking.run(direct_io, files)
-                xml = domain_xml(guest, mark, files, base, virt_type.type, uncached)
+                model = self._settings.cpu_model
+                xml = domain_xml(guest, mark, files, base, virt_type.type, uncached, model)
                 await self._blocking.run(self._domains.define, xml)
             if guest.received:
                 await self._blocking.run(self._holdings.remove_incoming, files)
@@ -184,9 +192,14 @@ class LibvirtHypervisor:
             return obeyed
 
     async def reset(self, server_id: str) -> None:
-        """See `HypervisorDriver.reset`. A new QEMU each time, as Nova does: that also mends a guest that hangs."""
+        """See `HypervisorDriver.reset`. A new QEMU each time, as Nova does: that also mends a guest that hangs.
+
+        Also as Nova does, it has the processor that guests get here now.
+        """
+        virt_type = await self.virt_type()
         async with self._turn(server_id):
             await self._blocking.run(self._domains.power_off, server_id)
+            await self._blocking.run(self._renew_processor, server_id, virt_type.type)
             await self._blocking.run(self._domains.power_on, server_id)
             self._power.told(server_id, PowerState.RUNNING)
 
@@ -243,6 +256,10 @@ class LibvirtHypervisor:
             if reason:
                 reasons[files.directory.name] = f"its file systems may be frozen: {reason}"
         return reasons
+
+    async def check_leaving(self, server_id: str) -> None:
+        """See `HypervisorDriver.check_leaving`."""
+        await self._blocking.run(self._offers.refuse_closed, self._files(server_id))
 
     async def offer_disks(self, server_id: str, flatten: bool, report: Report) -> DisksOffer:
         """See `HypervisorDriver.offer_disks`.
@@ -324,10 +341,10 @@ class LibvirtHypervisor:
                 self._power.told(server_id, PowerState.RUNNING)
             return found
 
-    async def take_over(self, server_id: str) -> None:
-        """See `HypervisorDriver.take_over`. One that has come and is off, for this host was, is started."""
+    async def take_over(self, server_id: str, *, anew: bool = False) -> None:
+        """See `HypervisorDriver.take_over`. One that has come and is off, for this host was, stays off."""
         async with self._turn(server_id):
-            await self._blocking.run(self._arriving.take_over, server_id)
+            await self._blocking.run(self._arriving.take_over, server_id, anew)
             self._power.told(server_id, PowerState.RUNNING)
 
     async def arrival(self, server_id: str, *, refuse: bool = False) -> Arrival:
@@ -338,8 +355,15 @@ class LibvirtHypervisor:
             return await self._blocking.run(self._arriving.arrival, server_id)
 
     async def keep(self, server_id: str) -> None:
-        """See `HypervisorDriver.keep`."""
+        """See `HypervisorDriver.keep`. What post-copy left here when it broke off can never run on: it is powered off.
+
+        That is news, since whoever keeps a guest may take it for one that runs.
+        """
         async with self._turn(server_id):
+            with suppress(NotFound):
+                domain = await self._blocking.run(self._domains.get, server_id)
+                if await self._blocking.run(migration_job.post_copy_failed, domain):
+                    await self._blocking.run(self._domains.power_off, server_id)
             await self._blocking.run(self._domains.keep, server_id)
 
     async def force_complete(self, server_id: str) -> None:
@@ -408,6 +432,11 @@ class LibvirtHypervisor:
         """The guests whose file systems a snapshot freezes, or has left frozen."""
         own = [self._files(path.name) for path in sorted(self._guests_dir.glob("*")) if is_uuid(path.name)]
         return [files for files in own if files.freezing.exists() and self._holdings.is_ours(files)]
+
+    def _renew_processor(self, server_id: str, virt_type: str) -> None:
+        xml = with_processor(self._domains.definition(server_id), virt_type, self._settings.cpu_model)
+        if xml is not None:
+            self._domains.define(xml)
 
     def _probe(self) -> VirtType:
         self._state_dir.mkdir(parents=True, exist_ok=True)

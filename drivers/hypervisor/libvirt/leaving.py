@@ -15,6 +15,7 @@ from drivers.hypervisor.base import Report
 from drivers.hypervisor.libvirt import migration_call, migration_job
 from drivers.hypervisor.libvirt.connection import LOST, one_line
 from drivers.hypervisor.libvirt.domains import Domains
+from drivers.hypervisor.libvirt.gate import Gate
 from drivers.hypervisor.libvirt.migration_job import Forced, Place
 from drivers.hypervisor.libvirt.peers import Peer
 from drivers.hypervisor.libvirt.severing import severing
@@ -35,12 +36,13 @@ NOTE_PAUSES = [timedelta(seconds=seconds) for seconds in (0, 1, 5, 20)]
 
 
 class Leaving:
-    """The guests that leave one host."""
+    """The guests that leave one host, `at_once` of them at the same time."""
 
-    def __init__(self, uri: str, domains: Domains, blocking: BlockingCalls) -> None:
+    def __init__(self, uri: str, domains: Domains, blocking: BlockingCalls, at_once: int) -> None:
         self._uri = uri
         self._domains = domains
         self._blocking = blocking
+        self._gate = Gate(at_once, domains, blocking)
         self._ending: set[asyncio.Task[None]] = set()
         self._forced: dict[str, Forced] = {}
 
@@ -48,18 +50,36 @@ class Leaving:
         self, server_id: str, incoming: Incoming, limits: MigrationLimits, report: Report
     ) -> MigrationReport:
         """See `HypervisorDriver.migrate`. Whoever cancels it when the guest has left gets the answer all the same."""
-        domain = await self._blocking.run(self._domains.get, server_id)
+        found = await self._found_at(await self._blocking.run(self._domains.get, server_id))
+        async with self._gate.passing(server_id, report):  # it may have lasted, and libvirt been started again
+            domain = await self._blocking.run(self._domains.get, server_id)
+            return await self._send(domain, found, incoming, limits, report)
+
+    async def _found_at(self, domain: libvirt.virDomain) -> Place:
+        """Where a guest is that is to leave.
+
+        Raises:
+            NotFound: it is off.
+        """
+        server_id = domain.UUIDString()
         at = await self._blocking.run(migration_job.place, domain)
         if at is Place.OFF and await self._blocking.run(self._domains.is_handed_over, server_id):
-            at = Place.AWAY
+            return Place.AWAY
         if at is Place.OFF:
             raise NotFound("the guest is off", field="server_id", value=server_id, remedy="migrate it as one that is")
         if at is Place.PAUSED:  # an earlier try has left it so: it must not stand still for all of another one
             await self._run_on(domain)
+        return at
+
+    async def _send(
+        self, domain: libvirt.virDomain, found: Place, incoming: Incoming, limits: MigrationLimits, report: Report
+    ) -> MigrationReport:
+        """All of `migrate` that follows when the guest, which was `found` there, may leave."""
+        server_id, at = domain.UUIDString(), await self._found_at(domain)
         began, still, gone = time.monotonic(), Standstill(), asyncio.Event()
         peer = Peer(incoming.address)
         try:
-            await self._blocking.run(peer.open, RescheduleError if at is Place.RUNNING else Unavailable)
+            await self._blocking.run(peer.open, RescheduleError if found is at is Place.RUNNING else Unavailable)
             if at is not Place.AWAY:
                 tell = partial(asyncio.get_running_loop().call_soon_threadsafe, gone.set)
                 move = partial(migration_call.migrate, self._uri, incoming, limits, peer, still, tell)
@@ -114,7 +134,8 @@ class Leaving:
         return Whereabouts.OFF
 
     async def abort(self, server_id: str) -> None:
-        """Ask for the end of a migration, if one is under way."""
+        """Ask for the end of a migration, if one is under way; one that waits does not begin."""
+        self._gate.dismiss(server_id)
         try:
             domain = await self._blocking.run(self._domains.get, server_id)
         except NotFound:
@@ -139,6 +160,7 @@ class Leaving:
 
     async def force(self, server_id: str) -> None:
         """See `HypervisorDriver.force_complete`. Whoever asks twice does not want to wait for the disks."""
+        self._gate.refuse_waiting(server_id)
         await self._force(server_id, patient=self._forced.get(server_id) is not Forced.SOON)
 
     async def _force(self, server_id: str, *, patient: bool) -> None:

@@ -18,7 +18,7 @@ import libvirt
 from drivers.hypervisor.libvirt import migration_job
 from drivers.hypervisor.libvirt.connection import ignoring, libvirt_errors
 from drivers.hypervisor.libvirt.departure import watching
-from drivers.hypervisor.libvirt.domains import GONE
+from drivers.hypervisor.libvirt.domains import GONE, forget_kept
 from drivers.hypervisor.libvirt.migration_job import Place
 from drivers.hypervisor.libvirt.peers import Peer, in_uri, migration_uri
 from drivers.hypervisor.libvirt.snapshots import abort_backup
@@ -34,6 +34,7 @@ def make_ready(domain: libvirt.virDomain, limits: MigrationLimits) -> None:
     """Before the first call."""
     abort_backup(domain)  # what a worker that died may have left running
     migration_job.forget_completed(domain)
+    forget_kept(domain)
     allow_downtime(domain, limits, passes=0)
 
 

@@ -20,6 +20,7 @@ from drivers.hypervisor.base import Report
 from drivers.hypervisor.libvirt.checksums import checksum
 from drivers.hypervisor.libvirt.disks import has_backing_file, virtual_size
 from drivers.hypervisor.libvirt.files import GuestFiles, movable_disk
+from drivers.hypervisor.libvirt.peers import refuse_loopback
 from drivers.hypervisor.reporting import reporting
 from drivers.nbd import NbdServers, read_key, write_key
 from drivers.sparse import stored_bytes
@@ -49,6 +50,15 @@ class Offers:
         self._address = address
         self._blocking = blocking
         self._servers = NbdServers(directory / SERVERS, address, ports)
+
+    def refuse_closed(self, files: GuestFiles) -> None:
+        """See that other hosts could reach the disks of this guest. Blocks. Those that hosts share they need not fetch.
+
+        Raises:
+            RescheduleError: they could not.
+        """
+        if not files.is_shared and any(map(_is_disk, files.directory.glob("*"))):
+            refuse_loopback(self._address, f"no other host can fetch the guest's disks from {self._address}")
 
     async def make(self, former: GuestFiles, server_id: str, report: Report) -> DisksOffer:
         """See `HypervisorDriver.offer_disks`; `former` has the files."""

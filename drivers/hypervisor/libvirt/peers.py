@@ -54,6 +54,25 @@ def in_uri(address: str) -> str:
     )
 
 
+def refuse_loopback(address: str, trouble: str) -> None:
+    """See that the `host.migration_address` of this host is not one that only the host itself can reach.
+
+    Raises:
+        RescheduleError: it is, and `trouble` what comes of it.
+    """
+    try:
+        closed = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        closed = address == "localhost"
+    if closed:
+        raise RescheduleError(
+            trouble,
+            field="host.migration_address",
+            value=address,
+            remedy="set host.migration_address to this host's address in the network of the hosts",
+        )
+
+
 def connect(uri: str, refusal: type[HostlerError]) -> libvirt.virConnect:
     """A connection to another host's libvirt, which breaks when the host falls silent.
 

@@ -1,7 +1,8 @@
 """Finds out whether guests really run under KVM here.
 
 Neither /dev/kvm nor libvirt's word is enough: in some nested machines a virtual machine can be created and yet no guest
-gets through its first instructions. So a tiny guest is started, with the processor that real ones would get.
+gets through its first instructions. So a tiny guest is started, with the processor that real ones get unless the
+settings name another: one that cannot be had is refused, and is no reason to do without KVM.
 """
 
 import json

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -12,8 +13,10 @@ from sqlmodel import col, select
 
 from activities.control.evacuations import Evacuations
 from activities.control.servers import Servers
+from activities.control.temporal import Temporal
 from activities.interfaces.evacuations import BeginEvacuation, EvacuationPlan, FinishEvacuation
-from activities.interfaces.servers import Settle
+from activities.interfaces.guests import ExpectGuest
+from activities.interfaces.servers import HostRef, Settle
 from hostler.contract.errors import InvalidRequest, InvalidState, NotFound, Unavailable
 from hostler.contract.resources import VolumeStatus
 from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName
@@ -25,6 +28,8 @@ from tests.activities.given import log, uuid
 from tests.rows import a_host, add
 
 RUN, OTHER_RUN = uuid(), uuid()
+NOBODY = cast(Temporal, None)
+"""No host is up that could be asked."""
 TARGET = a_host(name="target")
 
 
@@ -39,7 +44,7 @@ def server(database: Database) -> Server:
 
 @pytest.fixture
 def evacuations(database: Database) -> Evacuations:
-    return Evacuations(database, Settings(), frozenset)
+    return Evacuations(database, Settings(), frozenset, NOBODY)
 
 
 def an_allocation(server: Server, host_id: str, **changes: Any) -> Allocation:
@@ -114,8 +119,10 @@ def owe(database: Database, server: Server, activity: str, host_id: str | None =
     add(database, work)
 
 
-def test_it_begins_once_however_often_it_is_asked(evacuations: Evacuations, database: Database, server: Server) -> None:
-    plans = [evacuations.begin_evacuation(begin(server)) for _ in range(2)]
+async def test_it_begins_once_however_often_it_is_asked(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    plans = [await evacuations.begin_evacuation(begin(server)) for _ in range(2)]
 
     assert plans[0].plan == plans[1].plan
     assert [host.id for host in plans[0].hosts] == [server.host_id]
@@ -127,22 +134,22 @@ def test_it_begins_once_however_often_it_is_asked(evacuations: Evacuations, data
     assert (held.operation_id, held.task_state, held.host_id) == (RUN, TaskState.REBUILDING, server.host_id)
 
 
-def test_what_starts_a_guest_there_is_no_longer_owed_and_the_rest_comes_before_the_stop(
+async def test_what_starts_a_guest_there_is_no_longer_owed_and_the_rest_comes_before_the_stop(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     for activity in ("bring_back_guest", "start_guest"):
         owe(database, server, activity)
     owe(database, server, "start_guest", TARGET.id)
 
-    evacuations.begin_evacuation(begin(server))
+    await evacuations.begin_evacuation(begin(server))
 
     assert owed(database) == ["bring_back_guest", "start_guest", "stop_guest"]
 
 
-def test_at_its_end_all_changes_at_once_and_for_the_run_that_holds_it(
+async def test_at_its_end_all_changes_at_once_and_for_the_run_that_holds_it(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
-    plan = evacuations.begin_evacuation(begin(server))
+    plan = await evacuations.begin_evacuation(begin(server))
     add(database, an_allocation(server, TARGET.id))
     assert evacuations.finish_evacuation(finish(server, plan, OTHER_RUN)).host_id == server.host_id
 
@@ -155,10 +162,10 @@ def test_at_its_end_all_changes_at_once_and_for_the_run_that_holds_it(
     assert row(database, server).operation_id is None
 
 
-def test_one_that_is_given_up_gives_the_allocation_back_and_leaves_the_stop_owed(
+async def test_one_that_is_given_up_gives_the_allocation_back_and_leaves_the_stop_owed(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
-    evacuations.begin_evacuation(begin(server))
+    await evacuations.begin_evacuation(begin(server))
     add(database, an_allocation(server, TARGET.id))
 
     for _ in range(2):
@@ -168,22 +175,22 @@ def test_one_that_is_given_up_gives_the_allocation_back_and_leaves_the_stop_owed
     assert migrations(database) == [(MigrationKind.EVACUATION, MigrationStatus.ERROR)]
     assert owed(database) == ["stop_guest"]
     with pytest.raises(InvalidState, match="given server"):
-        evacuations.begin_evacuation(begin(server))  # a try that comes too late
-    assert evacuations.begin_evacuation(begin(server, OTHER_RUN)).former is VmState.ACTIVE
+        await evacuations.begin_evacuation(begin(server))  # a try that comes too late
+    assert (await evacuations.begin_evacuation(begin(server, OTHER_RUN))).former is VmState.ACTIVE
 
 
-def test_one_that_was_cut_short_goes_on_from_what_the_server_was(
+async def test_one_that_was_cut_short_goes_on_from_what_the_server_was(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     with database.write() as session:
         session.get_one(Server, server.id).vm_state = VmState.STOPPED
-    assert evacuations.begin_evacuation(begin(server)).stays_off
+    assert (await evacuations.begin_evacuation(begin(server))).stays_off
     add(database, an_allocation(server, TARGET.id))
     with database.write() as session:
         cut = session.get_one(Server, server.id)
         cut.vm_state, cut.operation_id, cut.task_state = VmState.ERROR, None, None
 
-    plan = evacuations.begin_evacuation(begin(server, OTHER_RUN))
+    plan = await evacuations.begin_evacuation(begin(server, OTHER_RUN))
 
     assert [host.id for host in plan.hosts] == [server.host_id, TARGET.id]
     assert (plan.stays_off, plan.former) == (True, VmState.ERROR)
@@ -191,26 +198,26 @@ def test_one_that_was_cut_short_goes_on_from_what_the_server_was(
     assert [status for _, status in migrations(database)] == [MigrationStatus.ERROR, MigrationStatus.MIGRATING]
 
 
-def test_of_a_move_that_was_cut_short_the_guest_is_off_before_the_former_one_is_brought_back(
+async def test_of_a_move_that_was_cut_short_the_guest_is_off_before_the_former_one_is_brought_back(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     """For that can fail, and what is behind it then waits."""
     moved(database, server, str(server.host_id), MigrationStatus.MIGRATING)
 
     for _ in range(2):
-        evacuations.begin_evacuation(begin(server))
+        await evacuations.begin_evacuation(begin(server))
 
     assert owed(database) == ["stop_guest", "bring_back_claim", "bring_back_guest"]
     assert [status for _, status in migrations(database)] == [MigrationStatus.ERROR, MigrationStatus.MIGRATING]
 
 
-def test_a_root_disk_whose_image_is_gone_is_made_of_the_servers(
+async def test_a_root_disk_whose_image_is_gone_is_made_of_the_servers(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     with database.write() as session:
         session.exec(select(BlockDevice)).one().image_id = uuid()
 
-    plan = evacuations.begin_evacuation(begin(server))
+    plan = await evacuations.begin_evacuation(begin(server))
     evacuations.finish_evacuation(finish(server, plan))
 
     assert plan.plan.image is not None
@@ -219,10 +226,10 @@ def test_a_root_disk_whose_image_is_gone_is_made_of_the_servers(
         assert session.exec(select(BlockDevice)).one().image_id == server.image_id
 
 
-def refused(evacuations: Evacuations, database: Database, server: Server, **changes: Any) -> str:
+async def refused(evacuations: Evacuations, database: Database, server: Server, **changes: Any) -> str:
     """Why; and nothing has changed."""
     with pytest.raises((InvalidState, InvalidRequest, NotFound)) as caught:
-        evacuations.begin_evacuation(begin(server, **changes))
+        await evacuations.begin_evacuation(begin(server, **changes))
     assert caught.value.detail.field
     assert caught.value.detail.value
     assert caught.value.detail.remedy
@@ -231,34 +238,34 @@ def refused(evacuations: Evacuations, database: Database, server: Server, **chan
     return str(caught.value)
 
 
-def test_it_is_refused_where_the_guest_may_be_running(
+async def test_it_is_refused_where_the_guest_may_be_running(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
-    assert "on host host already" in refused(evacuations, database, server, host=server.host_id)
-    refused(evacuations, database, server, host="nowhere")
+    assert "on host host already" in await refused(evacuations, database, server, host=server.host_id)
+    await refused(evacuations, database, server, host="nowhere")
     with database.write() as session:
         session.get_one(Host, server.host_id).down_since = None
-    assert "has not been declared down" in refused(evacuations, database, server)
+    assert "has not been declared down" in await refused(evacuations, database, server)
 
 
-def test_it_waits_while_the_host_seems_to_answer(database: Database, server: Server) -> None:
+async def test_it_waits_while_the_host_seems_to_answer(database: Database, server: Server) -> None:
     """That passes: either it registers and is no longer down, or this worker has not noticed yet."""
-    evacuations = Evacuations(database, Settings(), lambda: frozenset({str(server.host_id)}))
+    evacuations = Evacuations(database, Settings(), lambda: frozenset({str(server.host_id)}), NOBODY)
     with pytest.raises(Unavailable):
-        evacuations.begin_evacuation(begin(server))
+        await evacuations.begin_evacuation(begin(server))
     assert row(database, server).operation_id is None
 
 
-def test_it_is_refused_where_a_volume_or_the_image_is_missing(
+async def test_it_is_refused_where_a_volume_or_the_image_is_missing(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     volume = Volume(id=uuid(), size_gib=1, status=VolumeStatus.IN_USE, host_id=server.host_id, server_id=server.id)
     add(database, volume)
-    assert f"volume {volume.id}" in refused(evacuations, database, server)
+    assert f"volume {volume.id}" in await refused(evacuations, database, server)
     with database.write() as session:
         session.delete(session.get_one(Volume, volume.id))
         session.delete(session.get_one(Image, server.image_id))
-    assert "nothing to build it from" in refused(evacuations, database, server)
+    assert "nothing to build it from" in await refused(evacuations, database, server)
 
 
 # Of one that waits to be confirmed or reverted.
@@ -293,12 +300,12 @@ def moved(
         )
 
 
-def test_one_that_waits_is_built_as_it_is_and_what_it_was_is_kept_until_then(
+async def test_one_that_waits_is_built_as_it_is_and_what_it_was_is_kept_until_then(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     moved(database, server, SOURCE.id)
 
-    plans = [evacuations.begin_evacuation(begin(server)) for _ in range(2)]
+    plans = [await evacuations.begin_evacuation(begin(server)) for _ in range(2)]
 
     assert plans[0] == plans[1]
     assert [host.id for host in plans[0].hosts] == [server.host_id]
@@ -314,11 +321,11 @@ def test_one_that_waits_is_built_as_it_is_and_what_it_was_is_kept_until_then(
     assert [status for _, status in migrations(database)] == [MigrationStatus.CONFIRMED, MigrationStatus.COMPLETED]
 
 
-def test_one_that_is_given_up_waits_again_at_the_quota_of_the_larger_flavor(
+async def test_one_that_is_given_up_waits_again_at_the_quota_of_the_larger_flavor(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     moved(database, server, SOURCE.id)
-    evacuations.begin_evacuation(begin(server))
+    await evacuations.begin_evacuation(begin(server))
     add(database, an_allocation(server, TARGET.id))
 
     for _ in range(2):
@@ -327,7 +334,7 @@ def test_one_that_is_given_up_waits_again_at_the_quota_of_the_larger_flavor(
     assert set(allocations(database)) == {(SOURCE.id, True), (server.host_id, False)}
     assert [status for _, status in migrations(database)] == [MigrationStatus.FINISHED, MigrationStatus.ERROR]
     assert (owed(database), row(database, server).vcpus) == (["stop_guest"], 3)
-    assert evacuations.begin_evacuation(begin(server, OTHER_RUN)).former is VmState.RESIZED
+    assert (await evacuations.begin_evacuation(begin(server, OTHER_RUN))).former is VmState.RESIZED
 
 
 @contextmanager
@@ -348,18 +355,18 @@ def the_rows_held(database: Database) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("source_id", [str(UUID(int=0)), str(UUID(int=2**128 - 1))])
-def test_of_several_hosts_the_rows_are_held_in_one_order_for_all(
+async def test_of_several_hosts_the_rows_are_held_in_one_order_for_all(
     evacuations: Evacuations, database: Database, server: Server, source_id: str
 ) -> None:
     """Or two evacuations could wait for each other."""
     moved(database, server, source_id)
     both, three = sorted([source_id, str(server.host_id)]), sorted([source_id, str(server.host_id), TARGET.id])
     with the_rows_held(database) as begun:
-        evacuations.begin_evacuation(begin(server))
+        await evacuations.begin_evacuation(begin(server))
     add(database, an_allocation(server, TARGET.id))
     with the_rows_held(database) as given_up:
         settle(database, server, vm_state=VmState.RESIZED)
-    plan = evacuations.begin_evacuation(begin(server, OTHER_RUN))
+    plan = await evacuations.begin_evacuation(begin(server, OTHER_RUN))
     add(database, an_allocation(server, TARGET.id))
     with the_rows_held(database) as finished:
         evacuations.finish_evacuation(finish(server, plan, OTHER_RUN))
@@ -367,12 +374,12 @@ def test_of_several_hosts_the_rows_are_held_in_one_order_for_all(
     assert (begun, given_up, finished) == (both, three, three)
 
 
-def test_where_both_are_on_one_host_that_has_but_one_of_them_from_the_beginning(
+async def test_where_both_are_on_one_host_that_has_but_one_of_them_from_the_beginning(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     moved(database, server, str(server.host_id))
 
-    plans = [evacuations.begin_evacuation(begin(server)) for _ in range(2)]
+    plans = [await evacuations.begin_evacuation(begin(server)) for _ in range(2)]
 
     assert plans[0] == plans[1]
     assert (plans[0].former, plans[0].stays_off) == (VmState.STOPPED, True)
@@ -383,7 +390,7 @@ def test_where_both_are_on_one_host_that_has_but_one_of_them_from_the_beginning(
     assert row(database, server).vm_state is VmState.STOPPED
 
 
-def test_one_that_can_be_reverted_or_confirmed_is_told_so(
+async def test_one_that_can_be_reverted_or_confirmed_is_told_so(
     evacuations: Evacuations, database: Database, server: Server
 ) -> None:
     moved(database, server, SOURCE.id)
@@ -391,8 +398,122 @@ def test_one_that_can_be_reverted_or_confirmed_is_told_so(
         with database.write() as session:
             session.get_one(Host, host_id).down_since = None
         with pytest.raises(InvalidState) as caught:
-            evacuations.begin_evacuation(begin(server))
+            await evacuations.begin_evacuation(begin(server))
         assert remedy in (caught.value.detail.remedy or "")
         with database.write() as session:
             session.get_one(Host, host_id).down_since = now()
     assert row(database, server).operation_id is None
+
+
+# Of which a confirmation or a revert was cut short.
+
+
+@dataclass
+class Answers:
+    """A host that has the server's guest or not, and by which words it was asked."""
+
+    none: bool
+    asked: list[tuple[str, bool, bool]] = field(default_factory=list)
+
+    async def has_none(self, host: HostRef, call: ExpectGuest) -> bool:
+        self.asked.append((host.id, call.former, call.in_place))
+        return self.none
+
+    def evacuations(self, database: Database, *up: str) -> Evacuations:
+        return Evacuations(database, Settings(), lambda: frozenset(up), cast(Temporal, self))
+
+
+def come_back(database: Database, host_id: str) -> None:
+    with database.write() as session:
+        session.get_one(Host, host_id).down_since = None
+
+
+def half_back(database: Database, server: Server, source_id: str) -> None:
+    """Let a revert be cut short of a server that came from there."""
+    moved(database, server, source_id)
+    with database.write() as session:
+        session.get_one(Server, server.id).vm_state = VmState.ERROR
+
+
+async def test_one_that_waits_is_built_anew_once_its_source_says_that_it_has_nothing_of_it(
+    database: Database, server: Server
+) -> None:
+    moved(database, server, SOURCE.id)
+    come_back(database, SOURCE.id)
+    has, none = Answers(none=False), Answers(none=True)
+    for evacuations in (has.evacuations(database, SOURCE.id), none.evacuations(database)):  # the second is not heard
+        with pytest.raises(InvalidState, match="host source, which is not down"):
+            await evacuations.begin_evacuation(begin(server))
+
+    assert (await none.evacuations(database, SOURCE.id).begin_evacuation(begin(server))).former is VmState.RESIZED
+
+    assert has.asked == none.asked == [(SOURCE.id, True, True)]  # a revert may have put it in its place
+
+
+@pytest.mark.parametrize("target_is_up", [False, True])
+async def test_one_whose_revert_was_cut_short_is_what_it_was_and_what_its_target_has_is_cleared(
+    database: Database, server: Server, target_is_up: bool
+) -> None:
+    half_back(database, server, SOURCE.id)
+    target = str(server.host_id)
+    if target_is_up:
+        come_back(database, target)
+    evacuations = Answers(none=True).evacuations(database, *[target] * target_is_up)
+
+    plans = [await evacuations.begin_evacuation(begin(server)) for _ in range(2)]
+
+    assert plans[0].plan == plans[1].plan
+    assert [[host.id for host in plan.hosts] for plan in plans] == [[SOURCE.id, target]] * 2
+    assert (target in plans[0].down, plans[0].stays_off) == (not target_is_up, True)
+    assert set(allocations(database)) == {(SOURCE.id, True), (target, False)}
+    assert [status for _, status in migrations(database)] == [MigrationStatus.ERROR, MigrationStatus.MIGRATING]
+    assert owed(database) == ["stop_guest", "bring_back_claim", "bring_back_guest"]
+    held = row(database, server)
+    assert (held.host_id, held.flavor["vcpus"], held.vcpus) == (SOURCE.id, 3, 3)
+    settle(database, server, vm_state=VmState.ERROR)
+    assert allocations(database) == [(SOURCE.id, False)]
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_but_not_while_its_target_may_have_it_whole(database: Database, server: Server, heard: bool) -> None:
+    half_back(database, server, SOURCE.id)
+    target = str(server.host_id)
+    come_back(database, target)
+    answers = Answers(none=False)
+
+    with pytest.raises(InvalidState, match="may have the guest") as caught:
+        await answers.evacuations(database, *[target] * heard).begin_evacuation(begin(server))
+
+    assert f"hostler server confirm {server.id}" in (caught.value.detail.remedy or "")
+    assert answers.asked == [(target, False, True)] * heard
+    assert (row(database, server).host_id, owed(database)) == (target, [])
+
+
+async def test_one_in_error_whose_host_is_up_is_told_what_can_be_done_with_it(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    with database.write() as session:
+        session.get_one(Server, server.id).vm_state = VmState.ERROR
+    await evacuations.begin_evacuation(begin(server))
+    settle(database, server, vm_state=VmState.ERROR)
+    come_back(database, str(server.host_id))
+
+    with pytest.raises(InvalidState) as caught:
+        await evacuations.begin_evacuation(begin(server, OTHER_RUN))
+
+    assert f"if it is up: hostler server reboot --hard {server.id}" in (caught.value.detail.remedy or "")
+
+
+async def test_and_so_is_one_whose_evacuation_was_cut_short(
+    evacuations: Evacuations, database: Database, server: Server
+) -> None:
+    await evacuations.begin_evacuation(begin(server))
+    with database.write() as session:
+        held = session.get_one(Server, server.id)
+        held.vm_state, held.operation_id, held.task_state = VmState.ERROR, None, None
+    come_back(database, str(server.host_id))
+
+    with pytest.raises(InvalidState) as caught:
+        await evacuations.begin_evacuation(begin(server, OTHER_RUN))
+
+    assert f"hostler server revert {server.id}" in (caught.value.detail.remedy or "")

@@ -16,6 +16,7 @@ from hostler.contract.servers import Migration, MigrationKind, MigrationStatus, 
 from hostler.contract.states import PowerState, TaskState, VmState
 from hostler.settings import Settings
 from models import Allocation, Database, Host, Server, now
+from tests.activities.control.test_evacuations import NOBODY
 from tests.activities.control.test_guest_plans import a_host_with_a_server
 from tests.activities.control.test_migrations import a_migration
 from tests.activities.given import log, uuid
@@ -93,7 +94,7 @@ def test_a_move_on_its_own_host_goes_from_there_to_there(database: Database, ser
     assert way(database, server) == ("host", "host")
 
 
-def test_an_evacuation_under_way_is_shown_too(database: Database, server: Server) -> None:
+async def test_an_evacuation_under_way_is_shown_too(database: Database, server: Server) -> None:
     with database.write() as session:
         session.get_one(Host, server.host_id).down_since = now()
     call = BeginEvacuation(
@@ -104,7 +105,7 @@ def test_an_evacuation_under_way_is_shown_too(database: Database, server: Server
         allowed=[VmState.ACTIVE],
         task_state=TaskState.REBUILDING,
     )
-    Evacuations(database, Settings(), frozenset).begin_evacuation(call)
+    await Evacuations(database, Settings(), frozenset, NOBODY).begin_evacuation(call)
     add(database, an_allocation(server, TARGET.id))
 
     migration = shown(database, server)

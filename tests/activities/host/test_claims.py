@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from activities.host.claims import Claims
+from activities.interfaces.guests import SetAsideClaim
 from activities.interfaces.servers import ServerRef
 from drivers.hypervisor.simulated import SimulatedHypervisor
 from drivers.network.simulated import SimulatedNetwork
 from hostler.contract.errors import RescheduleError
 from hostler.contract.guests import ClaimSpec, DiskKind, GuestDisk, GuestSpec
 from hostler.contract.resources import Inventory
-from hostler.settings import SimulatedSettings
+from hostler.settings import SimulatedFault, SimulatedSettings
 from tests.activities.given import uuid
 
 SETTINGS = SimulatedSettings(vcpus=4, ram_mib=1024, disk_gib=10)
@@ -100,9 +101,9 @@ async def test_a_claim_that_was_never_made_is_dropped_without_complaint(
 # Former claims.
 
 
-def of(spec: ClaimSpec) -> ServerRef:
+def of(spec: ClaimSpec, *, leaves: bool = False) -> SetAsideClaim:
     """Its server."""
-    return ServerRef(server_id=spec.server_id)
+    return SetAsideClaim(server_id=spec.server_id, leaves=leaves)
 
 
 async def test_a_claim_that_was_set_aside_still_counts_also_for_the_next_worker(
@@ -119,6 +120,21 @@ async def test_a_claim_that_was_set_aside_still_counts_also_for_the_next_worker(
     for one in (claims, again):
         with pytest.raises(RescheduleError, match="512 MiB of RAM wanted, 0 left"):
             await one.claim_resources(claim())
+
+
+async def test_the_claim_of_what_no_other_host_could_fetch_is_set_aside_only_where_it_may_stay(tmp_path: Path) -> None:
+    refuses = SimulatedFault(host="sim-1", call="check_leaving", kind="reschedule", message="no way", times=-1)
+    settings = SETTINGS.model_copy(update={"faults": [refuses]})
+    hypervisor = SimulatedHypervisor(settings, "sim-1", tmp_path, SimulatedNetwork(settings, "sim-1", tmp_path))
+    claims, mine = book(tmp_path, hypervisor), claim()
+    await claims.claim_resources(mine)
+
+    with pytest.raises(RescheduleError, match="no way"):
+        await claims.set_aside_claim(of(mine, leaves=True))
+    assert (claims.held(), claims.formers()) == ([mine.server_id], [])
+    await claims.set_aside_claim(of(mine))
+
+    assert (claims.held(), claims.formers()) == ([], [mine.server_id])
 
 
 async def test_beside_its_former_claim_a_server_may_have_another_if_both_have_room(
@@ -198,7 +214,7 @@ async def test_dropping_the_present_claim_leaves_the_former_one(
 async def test_what_was_never_claimed_is_set_aside_brought_back_and_dropped_without_complaint(
     tmp_path: Path, hypervisor: SimulatedHypervisor
 ) -> None:
-    claims, stranger = book(tmp_path, hypervisor), ServerRef(server_id=uuid())
+    claims, stranger = book(tmp_path, hypervisor), SetAsideClaim(server_id=uuid())
 
     for step in (claims.set_aside_claim, claims.bring_back_claim, claims.drop_former_claim):
         await step(stranger)

@@ -11,8 +11,9 @@ from hostler.cli.completion import _names
 from hostler.cli.exits import Exit
 from hostler.cli.session import Session
 from hostler.contract.resources import Owed
+from hostler.contract.servers import MigrationKind, MigrationStatus, ServerMigration
 from tests.hostler.cli.conftest import Hostler
-from tests.hostler.peers import HOST_ID, Catalogue
+from tests.hostler.peers import HOST_ID, MOVED, Catalogue
 
 
 def files(directory: Path) -> list[str]:
@@ -77,6 +78,42 @@ async def test_a_host_is_shown_with_what_it_owes(hostler: Hostler, catalogue: Ca
 async def test_another_machine_may_be_the_host(hostler: Hostler, catalogue: Catalogue) -> None:
     told = await hostler("host", "new-machine", "node-1", "-f", "value", "-c", "name")
     assert (told.exit_code, told.stdout) == (Exit.DONE, "node-1\n")
+
+
+async def test_moves_of_servers(hostler: Hostler, catalogue: Catalogue) -> None:
+    ended = datetime(2026, 7, 1, 12, 5, tzinfo=UTC)
+    waits = ServerMigration(**MOVED.model_dump(), server_id=HOST_ID, server_name="web", project="default")
+    update = {"status": MigrationStatus.ERROR, "target": None, "ended_at": ended}
+    catalogue.migrations = [waits, waits.model_copy(update=update)]
+
+    table = (await hostler("migration", "list")).stdout.splitlines()
+    assert table[0].split() == ["Began", "Server", "Name", "Kind", "Source", "Target", "Status", "Ended", "Run"]
+    began = ["2026-07-01", "12:00:00", HOST_ID, "web", "resize", "node-1"]
+    assert table[2].split() == [*began, "node-2", "finished", "-", MOVED.id]
+    assert table[3].split() == [*began, "-", "error", "2026-07-01", "12:05:00", MOVED.id]
+
+    wanted = ("--host", "node-1", "--server", "web", "--kind", "resize", "--status", "error", "--limit", "1")
+    picked = await hostler("migration", "list", *wanted, "--all-projects", "-f", "value", "-c", "new_flavor")
+    assert picked.stdout == "small\n"
+    asked = catalogue.asked_migrations[-1]
+    assert (asked.host, asked.server, asked.kind, asked.status, asked.limit, asked.all_projects) == (
+        *("node-1", "web", MigrationKind.RESIZE, MigrationStatus.ERROR),
+        *(1, True),
+    )
+    [whole] = json.loads((await hostler("migration", "list", "--limit", "1", "-f", "json")).stdout)
+    assert (whole["server_name"], whole["target"], whole["old_flavor"]) == ("web", "node-2", "tiny")
+
+    answered = len(catalogue.asked_migrations)
+    for option, value, told in (
+        ("--status", "failed", "'failed' is not one of 'migrating', 'finished'"),
+        ("--kind", "cold", "'cold' is not one of 'resize', 'migration'"),
+        ("--limit", "0", "'--limit'"),
+        ("-c", "nope", "there is no 'nope', but Began, Server"),
+    ):
+        refused = await hostler("migration", "list", option, value)
+        assert refused.exit_code == Exit.INVALID
+        assert told in " ".join(refused.stderr.replace("│", "").split())
+    assert len(catalogue.asked_migrations) == answered
 
 
 async def test_quotas(hostler: Hostler, catalogue: Catalogue) -> None:

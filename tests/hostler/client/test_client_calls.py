@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,8 +23,10 @@ from hostler import (
     VmState,
 )
 from hostler.client.connection import connect
-from hostler.contract.servers import BootRequest
-from tests.hostler.peers import HOST_ID, Catalogue, cloud, server_of
+from hostler.client.migrations import LIMIT
+from hostler.contract.calls import MAX_MIGRATIONS, MigrationFilter
+from hostler.contract.servers import BootRequest, MigrationKind, MigrationStatus, ServerMigration
+from tests.hostler.peers import HOST_ID, MOVED, Catalogue, cloud, server_of
 
 
 @pytest.fixture
@@ -118,6 +121,53 @@ async def test_metadata_that_are_not_there_are_not_taken_away(client: Client, ca
     assert (caught.value.detail.field, caught.value.detail.value) == ("metadata", "tier")
     assert caught.value.remedy == "it has: rack, role"
     assert (await client.servers.show("web")).metadata == {"role": "web", "rack": "7"}
+
+
+async def test_moves_are_listed_as_many_as_are_wanted_in_as_many_parts_as_it_takes(
+    client: Client, catalogue: Catalogue
+) -> None:
+    move = ServerMigration(**MOVED.model_dump(), server_id=HOST_ID, server_name="web", project="default")
+    catalogue.migrations = [move.model_copy(update={"id": str(number)}) for number in range(MAX_MIGRATIONS + 7)]
+    assert len(catalogue.migrations) < LIMIT
+
+    assert await client.migrations.list() == catalogue.migrations
+    assert [(one.limit, one.after) for one in catalogue.asked_migrations] == [
+        (MAX_MIGRATIONS, None),
+        (MAX_MIGRATIONS, str(MAX_MIGRATIONS - 1)),
+    ]
+    assert await client.migrations.list(limit=MAX_MIGRATIONS + 2) == catalogue.migrations[:-5]
+    catalogue.asked_migrations.clear()
+    await client.migrations.list(host="node-1", server="web", kind="resize", status="error", all_projects=True, limit=1)
+    assert catalogue.asked_migrations == [
+        MigrationFilter(
+            all_projects=True,
+            host="node-1",
+            server="web",
+            kind=MigrationKind.RESIZE,
+            status=MigrationStatus.ERROR,
+            limit=1,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("status", "failed", "use one of: migrating, finished, confirmed, reverted, completed, error"),
+        ("kind", "cold", "use one of: resize, migration, live-migration, evacuation"),
+        ("limit", 0, "use a number in that range"),
+        ("host", "", "choose another one"),
+        ("server", "", "choose another one"),
+    ],
+)
+async def test_a_list_of_moves_that_makes_no_sense_is_refused_before_anybody_is_asked(
+    client: Client, field: str, value: object, remedy: str
+) -> None:
+    wanted: dict[str, Any] = {field: value}
+    with pytest.raises(InvalidRequest, match=field) as caught:
+        await client.migrations.list(**wanted)
+    assert (caught.value.detail.field, caught.value.remedy) == (field, remedy)
+    assert str(value) in str(caught.value.detail.value)
 
 
 async def test_the_console_is_read_from_the_host(client: Client, catalogue: Catalogue) -> None:

@@ -10,8 +10,17 @@ import pytest
 
 from drivers.hypervisor.libvirt import LibvirtHypervisor
 from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.libvirt.migration_call import make_ready
 from hostler.contract.errors import InvalidState, NotFound, RescheduleError
-from hostler.contract.guests import Arrival, DescribedDisk, GuestDescription, GuestSpec, VolumeConnection, Whereabouts
+from hostler.contract.guests import (
+    Arrival,
+    DescribedDisk,
+    GuestDescription,
+    GuestSpec,
+    MigrationLimits,
+    VolumeConnection,
+    Whereabouts,
+)
 from hostler.contract.resources import DiskFormat
 from tests.conftest import free_port
 from tests.drivers.hypervisor.libvirt.guests import domain_of, guest, ignore, root_disk
@@ -41,8 +50,9 @@ class TestDescribe:
         self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, tiny_image: Path
     ) -> None:
         await hypervisor.spawn(tiny, tiny_image, ignore)
-        with pytest.raises(InvalidState, match="paused"):
+        with pytest.raises(InvalidState, match="paused") as refusal:
             await hypervisor.describe(tiny.server_id)
+        assert refusal.value.remedy == f"start it anew: hostler server reboot --hard {tiny.server_id}"
         domain_of(tiny).destroy()
         with pytest.raises(InvalidState, match="off"):
             await hypervisor.describe(tiny.server_id)
@@ -261,6 +271,11 @@ class TestWithoutMigration:
         assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.OFF
         await hypervisor.start(tiny.server_id)
         assert domain_of(tiny).isActive()
+        make_ready(domain_of(tiny), MigrationLimits())  # forgets it
+        marks = [hypervisor._domains.mark(tiny.server_id)]
+        domain_of(tiny).destroy()
+        marks.append(hypervisor._domains.mark(tiny.server_id))
+        assert [mark and mark.spec for mark in marks] == ["", ""]
 
     async def test_there_is_nothing_to_keep_of_one_that_is_not_here(self, hypervisor: LibvirtHypervisor) -> None:
         await hypervisor.keep(guest(root_disk()).server_id)

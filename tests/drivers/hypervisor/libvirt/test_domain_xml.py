@@ -1,12 +1,13 @@
 """A guest's domain: valid for libvirt, and made of what the guest asked for."""
 
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 import pytest
 from lxml import etree
 
-from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_xml
+from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_xml, with_processor
 from drivers.hypervisor.libvirt.files import GuestFiles
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, VolumeConnection
@@ -21,12 +22,17 @@ HOST = str(uuid4())
 
 
 def render(
-    spec: GuestSpec, base: Path | None = None, virt_type: str = "qemu", direct_io: bool = True
+    spec: GuestSpec,
+    base: Path | None = None,
+    virt_type: str = "qemu",
+    direct_io: bool = True,
+    cpu_model: str | None = None,
 ) -> etree._Element:
     files = GuestFiles.of(GUESTS, spec.server_id)
     assert virt_type in ("qemu", "kvm")
     mark = Mark.of(spec, files, HOST)
-    return etree.fromstring(domain_xml(spec, mark, files, base, "kvm" if virt_type == "kvm" else "qemu", direct_io))
+    kind: Literal["kvm", "qemu"] = "kvm" if virt_type == "kvm" else "qemu"
+    return etree.fromstring(domain_xml(spec, mark, files, base, kind, direct_io, cpu_model))
 
 
 def volume() -> GuestDisk:
@@ -134,6 +140,40 @@ def test_the_page_cache_is_bypassed_where_the_file_system_can(full: GuestSpec) -
 def test_what_only_translation_needs_is_left_out_under_kvm(full: GuestSpec) -> None:
     assert render(full, virt_type="qemu").find("features/tcg") is not None
     assert render(full, virt_type="kvm").find("features/tcg") is None
+
+
+@pytest.mark.parametrize(
+    ("virt_type", "cpu_model", "expected"),
+    [
+        ("kvm", None, '<cpu mode="host-model"/>'),
+        ("qemu", None, '<cpu mode="custom" match="exact"><model fallback="forbid">Nehalem</model></cpu>'),
+        ("kvm", "Haswell", '<cpu mode="custom" match="exact"><model fallback="forbid">Haswell</model></cpu>'),
+        ("qemu", "Westmere", '<cpu mode="custom" match="exact"><model fallback="forbid">Westmere</model></cpu>'),
+    ],
+)
+def test_the_processor_is_the_hosts_own_but_for_one_that_the_settings_name(
+    full: GuestSpec, virt_type: str, cpu_model: str | None, expected: str
+) -> None:
+    domain = render(full, Path("/srv/base"), virt_type, cpu_model=cpu_model)
+    etree.RelaxNG(file=str(SCHEMA)).assertValid(domain)
+    found = domain.find("cpu")
+    assert found is not None
+    assert etree.canonicalize(etree.tostring(found, encoding="unicode"), strip_text=True) == etree.canonicalize(
+        expected
+    )
+
+
+def test_only_a_guest_that_has_another_processor_gets_the_one_of_the_settings(full: GuestSpec) -> None:
+    xml = etree.tostring(render(full, virt_type="kvm"), encoding="unicode")
+    # As libvirt gives it back.
+    checked = xml.replace('mode="host-model"', 'mode="host-model" check="partial"')
+    assert with_processor(checked, "kvm", None) is None
+    assert with_processor(checked, "qemu", "Westmere") is None
+    named = with_processor(checked, "kvm", "Westmere")
+    assert named is not None
+    assert etree.fromstring(named).findtext("cpu/model") == "Westmere"
+    assert with_processor(named, "kvm", "Westmere") is None
+    assert with_processor(named, "kvm", None) is not None
 
 
 @pytest.mark.parametrize("server_id", ["", "..", "/", "A6F1C3C0-0000-4000-8000-000000000000"])

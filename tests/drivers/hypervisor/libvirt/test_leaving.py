@@ -5,8 +5,10 @@ Post-copy is what no other test reaches: the guest runs on its next host, and it
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -14,12 +16,17 @@ import libvirt
 import pytest
 
 from drivers.blocking import BlockingCalls
-from drivers.hypervisor.libvirt import leaving, migration_call, migration_job, severing
+from drivers.hypervisor.base import HeldGuest, Report
+from drivers.hypervisor.libvirt import gate, leaving, migration_call, migration_job, severing
+from drivers.hypervisor.libvirt.domains import Domains as RealDomains
+from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
 from drivers.hypervisor.libvirt.leaving import Leaving
 from drivers.hypervisor.libvirt.migration_job import Forced
 from drivers.hypervisor.libvirt.peers import Peer, _let_run
-from hostler.contract.errors import OperationFailed, RescheduleError, Unavailable
-from hostler.contract.guests import Incoming, MigrationLimits, Whereabouts
+from hostler.contract.errors import InvalidState, NotFound, OperationFailed, RescheduleError, Unavailable
+from hostler.contract.guests import Incoming, MigrationLimits, MigrationReport, Whereabouts
+from hostler.contract.states import PowerState
+from hostler.settings import HostSettings, LibvirtSettings
 
 POST_COPY = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY]
 BROKEN = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED]
@@ -57,6 +64,9 @@ class Domain:
 
     def migrateSetMaxDowntime(self, downtime: int) -> None:  # noqa: N802 - libvirt's name
         pass
+
+    def metadata(self, *_arguments: object) -> str:
+        return "<guest/>"
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
         return self.uuid
@@ -133,20 +143,23 @@ class Sent(Domain):
 
 
 class Domains:
-    """The one domain of the host."""
+    """The domains of the host."""
 
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
+    def __init__(self, *domains: Domain) -> None:
+        self._domains = {domain.uuid: domain for domain in domains}
         self.noted: list[str] = []
 
     def get(self, server_id: str) -> Domain:
-        return self._domain
+        return self._domains[server_id]
+
+    def held(self) -> list[HeldGuest]:
+        return [HeldGuest(server_id, PowerState.RUNNING, None) for server_id in self._domains]
 
     def is_off(self, server_id: str) -> bool:
-        return not self._domain.isActive()
+        return not self.get(server_id).isActive()
 
     def is_handed_over(self, server_id: str) -> bool:
-        return not self._domain.isActive()
+        return self.get(server_id).state() == MIGRATED
 
     def note_handed_over(self, server_id: str) -> None:
         self.noted.append(server_id)
@@ -184,12 +197,13 @@ class Stage:
 
         monkeypatch.setattr(leaving, "Peer", FakePeer)
         monkeypatch.setattr(leaving, "POLL_INTERVAL", MOMENT)
+        monkeypatch.setattr(gate, "LOOK_INTERVAL", MOMENT)
         monkeypatch.setattr(severing, "SEVER_INTERVAL", MOMENT)
         monkeypatch.setattr(severing, "sever", self.severed.append)
 
     def leaves(self, domain: Domain, blocking: BlockingCalls) -> Leaving:
         self.domain = domain
-        return Leaving("test:///default", Domains(domain), blocking)  # type: ignore[arg-type]  # it is played
+        return Leaving("test:///default", Domains(domain), blocking, 1)  # type: ignore[arg-type]  # it is played
 
 
 @pytest.fixture
@@ -248,7 +262,7 @@ async def test_a_guest_of_which_some_is_left_here_is_not_cut_off(
         await stage.leaves(domain, blocking).refuse_crossing(domain.uuid)
     domain.arrives()
     await stage.leaves(domain, blocking).refuse_crossing(domain.uuid)
-    assert await Leaving("", Domains(domain), blocking).end(domain.uuid) is Whereabouts.HANDED_OVER  # type: ignore[arg-type]  # it is played
+    assert await Leaving("", Domains(domain), blocking, 1).end(domain.uuid) is Whereabouts.HANDED_OVER  # type: ignore[arg-type]  # it is played
 
 
 async def test_a_guest_that_stands_still_here_is_let_run_on(stage: Stage, blocking: BlockingCalls) -> None:
@@ -342,7 +356,7 @@ async def test_a_guest_that_runs_on_its_next_host_does_not_wait_until_libvirt_ha
     monkeypatch.setattr(migration_call, "migrate", migrate)
     domain = Domain(0, RUNNING)
     domains = Domains(domain)
-    here = Leaving("", domains, blocking)  # type: ignore[arg-type]  # it is played
+    here = Leaving("", domains, blocking, 1)  # type: ignore[arg-type]  # it is played
     await here.migrate(domain.uuid, incoming(domain), MigrationLimits(), ignore)
 
     closing = asyncio.create_task(here.close())
@@ -368,7 +382,7 @@ async def test_that_a_guest_has_left_is_noted_as_soon_as_libvirt_can_be_asked(
         note(server_id)
 
     monkeypatch.setattr(domains, "note_handed_over", note_later)
-    here = Leaving("", domains, blocking)  # type: ignore[arg-type]  # it is played
+    here = Leaving("", domains, blocking, 1)  # type: ignore[arg-type]  # it is played
     await here.migrate(domain.uuid, incoming(domain), MigrationLimits(), ignore)
     await here.close()
     assert domains.noted == [domain.uuid]
@@ -499,6 +513,82 @@ async def test_nor_does_one_that_takes_too_long(stage: Stage, blocking: Blocking
     assert asked == [True, False]
 
 
+class Host:
+    """A host that one guest leaves at a time; one does, and another waits."""
+
+    def __init__(self, stage: Stage, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.first, self.second = Sent(), Sent()
+        domains = Domains(self.first, self.second)
+        for name in ("get", "held", "is_off", "is_handed_over", "note_handed_over"):
+            monkeypatch.setattr(RealDomains, name, partial(_on, getattr(domains, name)))
+        leave = {domain.uuid: domain.leave for domain in (self.first, self.second)}
+        monkeypatch.setattr(migration_call, "migrate", lambda _uri, there, *_: leave[there.server_id]())
+        settings = HostSettings(parallel_live_migrations=1)
+        self.driver = LibvirtHypervisor(LibvirtSettings(), settings, directory, str(uuid4()))
+        stage.domain = self.second
+        self.said: list[str] = []
+
+    async def begin(self, limits: MigrationLimits) -> None:
+        self.leaves = asyncio.create_task(self._send(self.first, MigrationLimits(), ignore))
+        while not self.first._travels:  # noqa: ASYNC110 - it is played
+            await asyncio.sleep(MOMENT.total_seconds())
+        self.waits = asyncio.create_task(self._send(self.second, limits, self.said.append))
+        while not self.said:  # noqa: ASYNC110 - the same
+            await asyncio.sleep(MOMENT.total_seconds())
+        assert self.said[0] == "waits until another guest has left (1 leaves now)"
+
+    async def close(self) -> None:
+        for task in (self.leaves, self.waits):
+            task.cancel()
+        await asyncio.wait([self.leaves, self.waits])
+        await self.driver.close()
+
+    async def _send(self, domain: Sent, limits: MigrationLimits, report: Report) -> MigrationReport:
+        return await self.driver.migrate(domain.uuid, incoming(domain), limits, report)
+
+
+def _on(call: Callable[..., Any], *arguments: Any) -> Any:
+    return call(*arguments)
+
+
+@pytest.fixture
+async def host(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+    host = Host(stage, tmp_path, monkeypatch)
+    yield host
+    await host.close()
+
+
+async def test_the_time_that_a_migration_may_take_begins_when_others_have_left(host: Host) -> None:
+    limit = timedelta(seconds=0.5)
+    await host.begin(MigrationLimits(completion_timeout=limit))
+    await asyncio.sleep(limit.total_seconds())
+    assert (host.waits.done(), host.second._travels) == (False, False)
+    host.first.arrives()
+    while not host.second._travels:  # noqa: ASYNC110 - it is played
+        await asyncio.sleep(MOMENT.total_seconds())
+    host.second.arrives()
+    assert (await host.waits).duration < limit
+    assert host.second.aborted == 0
+
+
+async def test_one_that_waits_cannot_be_forced_but_ended_and_runs_on(host: Host) -> None:
+    await host.begin(MigrationLimits())
+    with pytest.raises(InvalidState, match="not on its way yet"):
+        await host.driver.force_complete(host.second.uuid)
+    assert await host.driver.end_migration(host.second.uuid) is Whereabouts.HERE
+    with pytest.raises(RescheduleError, match="ended before it had begun"):
+        await host.waits
+    assert (host.second._travels, host.second.suspended, host.leaves.done()) == (False, 0, False)
+
+
+async def test_one_that_goes_off_while_it_waits_is_said_to_be_off(host: Host) -> None:
+    await host.begin(MigrationLimits())
+    host.second._then = [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN]
+    with pytest.raises(NotFound, match="the guest is off"):
+        await host.waits
+    assert host.leaves.done() is False
+
+
 @pytest.mark.parametrize(("state", "runs"), [(RUNNING, True), (BROKEN, False)])
 def test_what_broke_off_in_the_middle_is_not_let_run(state: list[int], runs: bool) -> None:
     class There:
@@ -548,7 +638,7 @@ async def test_the_target_s_own_word_for_its_libvirt_is_not_opened(
 
     monkeypatch.setattr("drivers.hypervisor.libvirt.peers.connect", connect)
     domain = Domain(0, RUNNING)
-    here = Leaving("", Domains(domain), blocking)  # type: ignore[arg-type]  # it is played
+    here = Leaving("", Domains(domain), blocking, 1)  # type: ignore[arg-type]  # it is played
     with pytest.raises(RescheduleError, match="so far"):
         await here.migrate(domain.uuid, incoming(domain).model_copy(update={"uri": uri}), LIMITS, ignore)
     assert opened == ["qemu+tls://192.0.2.7/system"]

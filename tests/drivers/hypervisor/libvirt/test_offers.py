@@ -12,7 +12,7 @@ import pytest
 from drivers.hypervisor.libvirt import LibvirtHypervisor
 from drivers.hypervisor.libvirt.offers import PORTS
 from drivers.nbd import TLS_ID, psk_credentials, write_key
-from hostler.contract.errors import NotFound
+from hostler.contract.errors import NotFound, RescheduleError
 from hostler.contract.guests import DiskKind, DiskOffer, DisksOffer, GuestDisk, GuestSpec
 from hostler.settings import HostSettings, LibvirtSettings
 from tests.drivers.hypervisor.libvirt.guests import MIB, guest, ignore, root_disk
@@ -157,6 +157,38 @@ async def test_a_file_that_was_changed_is_read_again(
     assert second.disks[0] == first.disks[0]
     assert second.disks[1].checksum != first.disks[1].checksum
     assert reports == ["checksum of disk.eph0: 0 %"]
+
+
+@pytest.mark.parametrize(
+    ("address", "file", "refused"),
+    [
+        ("127.0.0.1", "disk", True),
+        ("::1", "disk.eph0", True),
+        ("localhost", "disk", True),
+        ("192.0.2.7", "disk", False),
+        ("127.0.0.1", "disk.swap", False),  # made anew
+        ("127.0.0.1", "disk.config", False),
+        ("127.0.0.1", "shared/disk", False),  # seen by other hosts
+    ],
+)
+async def test_a_host_that_others_do_not_reach_says_so_before_a_guest_is_off_for_it(
+    tmp_path: Path, host_id: str, address: str, file: str, refused: bool
+) -> None:
+    storage = tmp_path / "storage"
+    settings = LibvirtSettings(shared_disks=storage)
+    driver = LibvirtHypervisor(settings, HostSettings(migration_address=address), tmp_path, host_id)
+    server_id = str(uuid4())
+    home = storage / host_id if file.startswith("shared/") else tmp_path / "guests"
+    (home / server_id).mkdir(parents=True)
+    (home / server_id / Path(file).name).touch()
+    if refused:
+        with pytest.raises(RescheduleError, match="no other host can fetch") as refusal:
+            await driver.check_leaving(server_id)
+        assert (refusal.value.detail.field, refusal.value.detail.value) == ("host.migration_address", address)
+        assert refusal.value.remedy
+    else:
+        await driver.check_leaving(server_id)
+    await driver.close()
 
 
 @pytest.mark.parametrize("call", ["withdraw_offer", "bring_back", "drop_former"])
