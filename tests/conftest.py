@@ -52,8 +52,9 @@ FAST = [f"history.{queue}ProcessorMaxPollRPS=2000" for queue in ("transfer", "ti
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell of the mark for what `make test` leaves to `make faults`."""
+    """Tell of the marks for what `make test` leaves to `make faults`."""
     config.addinivalue_line("markers", "slow: takes a minute or more")
+    config.addinivalue_line("markers", "sampled: all cases but the first, the middle and the last one count as slow")
 
 
 def pytest_collection_finish() -> None:
@@ -69,6 +70,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     group, *_ = *groups, "machine" if item.get_closest_marker("real") else OTHERS
     if group != OTHERS:
         item.add_marker(getattr(pytest.mark, group))
+
+
+@pytest.hookimpl(tryfirst=True)  # before others are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave most cases of tests that have one for each step to `make faults`, as it strikes each step."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for of_test in cases.values():
+        sample = {0, len(of_test) // 2, len(of_test) - 1}
+        for item in (item for place, item in enumerate(of_test) if place not in sample):
+            item.add_marker(pytest.mark.slow)
 
 
 def free_port() -> int:

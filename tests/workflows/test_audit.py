@@ -757,6 +757,7 @@ async def test_an_audit_that_is_cancelled_ends_the_healing_that_it_has_begun_and
     assert await cloud.world() == before
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["heal_finding", "destroy_guest", "unbind_ports", "drop_claim", "finish_healing"])
 async def test_healing_may_happen_twice(cloud: Cloud, step: str) -> None:
     server = await cloud.booted()

@@ -14,6 +14,7 @@ from workflows.plugging import WAIT_VIF_PLUGGED
 ACTIVATE = "activate"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", [step for step in STEPS if step != ACTIVATE])
 async def test_a_boot_that_is_cancelled_is_undone(cloud: Cloud, step: str) -> None:
     before = await cloud.world()

@@ -574,6 +574,7 @@ async def resize_is_cut(cloud: Cloud, server: Server, step: str, target: str) ->
     return shown
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["set_aside_claim", "spawn", "resume_guest"])
 @pytest.mark.parametrize("target", ["sim-1", "sim-2"])
 async def test_a_resize_whose_source_is_down_is_evacuated_at_its_former_size(

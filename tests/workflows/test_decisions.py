@@ -56,6 +56,7 @@ async def test_a_boot_that_works_undoes_nothing(fakes: Fakes) -> None:
     assert set(STEPS) <= set(fakes.names())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", INTERRUPTIBLE)
 @pytest.mark.parametrize(
     "error", [RescheduleError("no"), OperationFailed("no"), ValueError("no")], ids=lambda e: type(e).__name__

@@ -19,6 +19,7 @@ from workflows.plugging import WAIT_VIF_PLUGGED
 STEPS = [step for step in (*PLANNED, "set_task_state") if step != WAIT_VIF_PLUGGED]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_delete_in_the_middle_of_a_boot_leaves_nothing(cloud: Cloud, step: str) -> None:
     before = await cloud.world()

@@ -532,6 +532,7 @@ async def test_it_can_be_tried_again(start_cloud: StartCloud) -> None:
     await nothing_left(cloud, server, "sim-2")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["schedule", "claim_resources", "fetch_image", "spawn", "resume_guest"])
 async def test_one_that_is_cancelled_loses_nothing(cloud: Cloud, step: str) -> None:
     server = await cloud.booted(host="sim-1")
@@ -576,6 +577,7 @@ async def test_a_begin_whose_answer_was_lost_for_good_is_taken_back(cloud: Cloud
     await given_up(cloud, server, before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["begin_evacuation", "schedule", "spawn", "resume_guest", "owe", "finish_evacuation"])
 async def test_steps_whose_answers_were_lost_are_done_again(cloud: Cloud, step: str) -> None:
     server = await cloud.booted(host="sim-1")
@@ -642,6 +644,7 @@ async def test_a_target_that_may_run_it_unseen_ends_it_until_that_is_known(start
 # The source comes back.
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("owes_start", [False, True])
 async def test_a_source_that_comes_back_meanwhile_never_runs_it_too(cloud: Cloud, step: str, owes_start: bool) -> None:
@@ -783,6 +786,7 @@ async def test_what_it_owed_before_is_done_in_its_order(cloud: Cloud) -> None:
 # Cut short by force.
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "back"),
     [

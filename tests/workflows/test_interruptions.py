@@ -20,6 +20,7 @@ async def fakes(temporal_server: str, namespace: str) -> AsyncIterator[Fakes]:
         yield fakes
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", INTERRUPTIBLE)
 async def test_a_step_during_which_the_boot_is_cancelled_is_the_last(fakes: Fakes, step: str) -> None:
     held = fakes.hold(step)

@@ -350,6 +350,7 @@ async def test_where_no_target_takes_it_all_is_as_before(start_cloud: StartCloud
     assert (failed.server_id, failed.id, failed.source) == (server.id, operation.run_id, "sim-1")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["set_aside_claim", "stop_guest", "set_aside_guest", "offer_disks"])
 @pytest.mark.parametrize("afterwards", [False, True])
 async def test_a_source_that_fails_is_named_and_all_is_as_before(cloud: Cloud, step: str, afterwards: bool) -> None:
@@ -388,6 +389,7 @@ async def test_a_guest_whose_disks_no_other_host_could_fetch_is_never_off_and_it
     await unmoved(cloud, server, before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["set_aside_claim", "offer_disks", "receive_disks", "spawn", "resume_guest"])
 async def test_a_move_that_is_cancelled_leaves_all_as_before(cloud: Cloud, step: str) -> None:
     server = await cloud.booted()

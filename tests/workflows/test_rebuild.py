@@ -143,6 +143,7 @@ async def test_a_server_in_error_that_cannot_be_rebuilt_stays_in_it_with_its_fau
     assert await cloud.world() == before
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["stop_guest", "set_aside_guest", "spawn", "resume_guest"])
 @pytest.mark.parametrize("interruption", ["failure", "cancellation"])
 async def test_a_server_in_error_whose_rebuild_is_undone_runs_as_before(
@@ -385,6 +386,7 @@ async def test_a_server_on_no_host_is_told_so(cloud: Cloud) -> None:
 # Failures.
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", HOST_STEPS)
 @pytest.mark.parametrize("afterwards", [False, True])
 async def test_a_step_that_fails_brings_the_former_guest_back(cloud: Cloud, step: str, afterwards: bool) -> None:
@@ -443,6 +445,7 @@ def unplugged(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypervisor._network, "plug", network)  # type: ignore[attr-defined]  # it is a simulated one
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", [*HOST_STEPS, "wait_vif_plugged"])
 async def test_a_rebuild_that_is_cancelled_brings_the_former_guest_back(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, step: str

@@ -299,6 +299,7 @@ async def test_its_image_cannot_be_deleted_while_the_guest_is_being_removed_eith
 # Onto the shelf: failures.
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", BEFORE_THE_IMAGE)
 @pytest.mark.parametrize("afterwards", [False, True])
 async def test_a_step_that_fails_brings_the_guest_back(cloud: Cloud, step: str, afterwards: bool) -> None:
@@ -346,6 +347,7 @@ async def test_a_shelve_that_is_cancelled_brings_the_guest_back(cloud: Cloud, st
     await running(cloud, server, before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["discard_snapshot", "publish_image", "destroy_guest", "drop_claim", "finish_shelve"])
 async def test_once_its_image_is_in_the_store_it_is_shelved_whatever_comes(cloud: Cloud, step: str) -> None:
     server = await cloud.booted()
@@ -366,6 +368,7 @@ async def cancelled_at(cloud: Cloud, step: str, asking: Awaitable[Operation]) ->
     return operation
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", [*BEFORE_THE_IMAGE, "publish_image", "destroy_guest", "finish_shelve"])
 async def test_a_delete_in_the_middle_of_a_shelve_leaves_nothing(cloud: Cloud, step: str) -> None:
     before = await cloud.world()
@@ -695,6 +698,7 @@ async def test_an_end_that_fails_is_tried_until_it_is_reached(cloud: Cloud, afte
     await running(cloud, server, before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", PLACED)
 async def test_an_unshelve_that_is_cancelled_leaves_it_shelved(cloud: Cloud, step: str) -> None:
     server = await cloud.booted()
