@@ -11,7 +11,7 @@ from temporalio.service import RPCError
 
 from activities.control.commands import OperatorsCommand
 from activities.interfaces.host_watch import HostWatch
-from hostler.contract.errors import HostlerError
+from hostler.contract.errors import HostlerError, Unavailable
 from hostler.contract.host_work import RUNBOOK, Alarm
 from hostler.contract.names import CONTROL_QUEUE
 
@@ -54,7 +54,7 @@ async def call(command: Sequence[str], timeout: timedelta, alarm: Alarm) -> None
     """Run the command with the alarm's kind and text, as its last arguments and in its environment.
 
     Raises:
-        InvalidRequest: it cannot be run. Unavailable: it failed, or took too long.
+        Unavailable: it failed, took too long, or cannot be run here: another control worker may be able to.
     """
     calling = OperatorsCommand(
         words=command,
@@ -67,7 +67,7 @@ async def call(command: Sequence[str], timeout: timedelta, alarm: Alarm) -> None
         said = await calling.run([alarm.kind, _line(alarm.message)], dict(_told(alarm)), f"calls: {alarm.kind}")
     except HostlerError as error:
         logger.error("nobody was called: %s; it is about this: %s", error, alarm.message)
-        raise
+        raise Unavailable(error.detail.message, field=error.detail.field, remedy=error.remedy) from error
     logger.info("a person was called: %s; the alarm command says: %s", alarm.message, said or "nothing")
 
 

@@ -85,7 +85,7 @@ class HostWatch(ABC):
         """Run the command of the settings that calls a person, if there is one. A look begins it, and no workflow.
 
         Raises:
-            InvalidRequest: it cannot be run. Unavailable: it failed; it may succeed when tried again.
+            Unavailable: it failed, or cannot be run on this control worker; it may succeed when tried again.
         """
 
     @activity.defn(name="host_answers")

@@ -39,26 +39,27 @@ class HostWatching:
         handle = self._connection.temporal.get_workflow_handle(WATCH_HOSTS)
         with typed(self._connection.address):
             try:
-                status = (await handle.describe()).status
+                known = await handle.describe()
             except RPCError as error:
                 if error.status is not RPCStatusCode.NOT_FOUND:
                     raise
                 raise _nobody_watches("it is switched off, or has never begun") from error
+        status = known.status
         if status is WorkflowExecutionStatus.COMPLETED:
             raise _nobody_watches("it is switched off")
         if status is not WorkflowExecutionStatus.RUNNING:
             raise _nobody_watches(f"it was ended from outside ({status.name.lower() if status else 'unknown'})")
         query = handle.query(QUERY, result_type=WatchState)
         state: WatchState = await self._connection.answered(query)
-        return failures_of(state, datetime.now(UTC))
+        return failures_of(state, known.start_time, datetime.now(UTC))
 
 
-def failures_of(state: WatchState, now: datetime) -> HostFailures:
-    """What follows from what the watch knows."""
-    late = state.looked_at is not None and now - state.looked_at > 2 * state.interval + LATE
+def failures_of(state: WatchState, begun: datetime, now: datetime) -> HostFailures:
+    """What follows from what the watch, whose run was `begun` then, knows."""
+    says_how_often = state.looked_at is None or bool(state.interval)
     return HostFailures(
         looked_at=state.looked_at,
-        late=late and bool(state.interval),
+        late=says_how_often and now - (state.looked_at or begun) > 2 * state.interval + LATE,
         alarm=state.alarm,
         alarm_since=state.alarm_since,
         hosts=list(_hosts(state)),

@@ -9,7 +9,9 @@ from tests.neighbours.flight import SLOW_HOSTS, Flight
 from tests.processes.cloud import ProcessCloud, process_cloud
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    params=[pytest.param("sqlite", marks=pytest.mark.slow), pytest.param("postgres", marks=pytest.mark.postgres)]
+)
 async def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProcessCloud]:
     """Two control workers on one database, SQLite and then PostgreSQL."""
     postgres = request.param == "postgres"

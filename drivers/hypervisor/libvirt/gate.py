@@ -48,6 +48,7 @@ class Gate:
         try:
             if await self._blocking.run(self._is_to_begin, server_id):
                 await self._wait(server_id, report)
+            self._waiting.pop(server_id, None)  # nor for its turn, if it is gone
             self._leaving.add(server_id)
             yield
         finally:
@@ -135,4 +136,6 @@ class Gate:
             return False
 
     def _is_under_way(self, server_id: str) -> bool:
-        return migration_job.under_way(self._domains.get(server_id)) is not None
+        domain = self._domains.get(server_id)
+        # libvirt keeps the job of one that post-copy has left broken.
+        return migration_job.under_way(domain) is not None and not migration_job.post_copy_failed(domain)

@@ -18,7 +18,7 @@ def silent(name: str, **more: object) -> SilentHost:
 def told(*hosts: SilentHost, after: timedelta = SECONDS, **more: object) -> HostFailures:
     """What is made of a watch that has looked at the start."""
     state = WatchState(looked_at=START, interval=SECONDS, limit=MINUTE, silent=list(hosts))
-    return failures_of(state.model_copy(update=more), START + after)
+    return failures_of(state.model_copy(update=more), START, START + after)
 
 
 def lines(found: HostFailures) -> dict[str, tuple[str, datetime | None, str]]:
@@ -78,3 +78,9 @@ def test_a_watch_that_does_not_look_is_late_unless_its_release_does_not_say_how_
     hour = timedelta(hours=1)
     assert (told().late, told(after=hour).late) == (False, True)
     assert not told(after=hour, interval=timedelta(0)).late
+
+
+def test_a_watch_whose_first_look_never_ends_is_late() -> None:
+    never = {"looked_at": None, "interval": timedelta(0)}
+    assert not told(**never).late
+    assert told(after=timedelta(hours=1), **never).late

@@ -28,10 +28,10 @@ class Guest:
     def __init__(self, *, travels: bool = False) -> None:
         self.uuid = str(uuid4())
         self.travels = travels
-        self.state_now = libvirt.VIR_DOMAIN_RUNNING
+        self.state_now, self.reason = libvirt.VIR_DOMAIN_RUNNING, 0
 
     def state(self) -> list[int]:
-        return [self.state_now, 0]
+        return [self.state_now, self.reason]
 
     def jobStats(self, flags: int = 0) -> dict[str, Any]:  # noqa: N802 - libvirt's name
         return JOB if self.travels else {}
@@ -182,6 +182,15 @@ async def test_those_that_a_former_worker_has_sent_count_before_anybody_follows_
     await until(lambda: host.left == [first.uuid])
     second.travels = False
     await until(lambda: host.left == [first.uuid, other.uuid])
+
+
+async def test_what_post_copy_has_left_broken_is_in_nobodys_way(host: Host) -> None:
+    broken, other = [Guest(travels=True), Guest(travels=True)], Guest()
+    for one in broken:
+        one.state_now, one.reason = libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED
+    host.guests = {one.uuid: one for one in broken}
+    host.sends(other)
+    await until(lambda: host.left == [other.uuid])
 
 
 async def test_one_that_is_cancelled_while_it_waits_leaves_the_line(host: Host) -> None:
