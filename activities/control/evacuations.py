@@ -92,7 +92,8 @@ class Evacuations(interface.Evacuations):
             _check_down(session, row, source, self._alive())
             _check_volumes(session, row)
             _check_root(row, disks)
-            _switch_off(session, row, source, call.run_id)  # first: it waits for no other work of the server
+            for host_id in sorted(reserved):  # first: it waits for no other work of the server
+                _switch_off(session, row, session.get_one(Host, host_id, populate_existing=True), call.run_id)
             migration = _enter(session, row, call.run_id)
         target = target_of(session, row, limits_of(self._settings, call.operation, call.max_attempts))
         plan = plan_guest(session, self._keys, row, disks=disks)
@@ -320,7 +321,9 @@ def _confirm(session: Session, row: Row, move: Migration, run_id: str) -> None:
     row.vm_state = move.former_vm_state
 
 
-def _switch_off(session: Session, row: Row, source: Host, run_id: str) -> None:
-    """Should the host come back in the middle of it, then the guest must not run; its disks it keeps."""
-    forget_start(session, row.id, source.id)
-    owe(session, row, run_id, source.id, Guests.stop_guest, StopGuest(server_id=row.id, timeout=timedelta(0)))
+def _switch_off(session: Session, row: Row, host: Host, run_id: str) -> None:
+    """Should a host that is down come back in the middle of it, then the guest must not run; its disks it keeps."""
+    if host.id != row.host_id and host.down_since is None:
+        return
+    forget_start(session, row.id, host.id)
+    owe(session, row, run_id, host.id, Guests.stop_guest, StopGuest(server_id=row.id, timeout=timedelta(0)))

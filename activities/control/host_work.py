@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 from temporalio import activity
 
 from activities.control.aggregates import metadata_of
-from activities.control.migrations import COLD, open_migration
+from activities.control.migrations import COLD, is_half_back, open_migration
 from activities.interfaces import host_work as interface
 from activities.interfaces.host_work import DrainPlan, FailurePlan, HostServers, Move, NextMove
 from activities.interfaces.servers import HostRef
@@ -224,13 +224,18 @@ def _whole_elsewhere(session: Session, row: Server, host: Host) -> str:
     migration = open_migration(session, row.id)
     if migration is None or migration.kind not in COLD or row.host_id != host.id:
         return ""
+    if is_half_back(row, migration):
+        return (
+            "a revert of it was cut short, and either host may have its disks as a whole: an evacuation gives up both. "
+            f"If that is what you want: hostler server evacuate {row.id}"
+        )
     targets = [session.get_one(Host, host_id) for host_id in own_hosts(session, row.id) if host_id != host.id]
     up = [target.name for target in targets if target.down_since is None]
     if migration.status is not MigrationStatus.MIGRATING or not up:
         return ""
     return (
-        f"a move of it to host {up[0]} was cut short, which may have its disks as a whole: an evacuation removes those "
-        f"and builds it from its image. If that is what you want: hostler server evacuate {row.id}"
+        f"a move of it to host {up[0]} was cut short, which may have its disks as a whole: an evacuation removes "
+        f"those. If that is what you want: hostler server evacuate {row.id}"
     )
 
 

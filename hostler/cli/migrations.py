@@ -1,7 +1,8 @@
 """How a server's resize or migration is shown: from where to where, and what is to be done about it."""
 
 from hostler.cli.output import cell
-from hostler.contract.servers import Migration, MigrationStatus
+from hostler.contract.servers import Migration, MigrationStatus, Server
+from hostler.contract.states import VmState
 
 
 def summary(migration: Migration) -> str:
@@ -23,12 +24,13 @@ def _state(migration: Migration) -> str:
     return f"confirms itself at {cell(migration.confirms_at)}"
 
 
-def commands(migration: Migration, server: str) -> list[str]:
-    """What can be typed now about one that waits; nothing else has any."""
-    if migration.status is not MigrationStatus.FINISHED:
+def commands(server: Server, name: str) -> list[str]:
+    """What can be typed now about the move of a server that waits for it; nothing else has any."""
+    migration = server.migration
+    if migration is None or server.vm_state is not VmState.RESIZED:
         return []
     back = f"{migration.source}, {migration.old_flavor}" if _resized(migration) else migration.source
     return [
-        f"hostler server confirm {server}  # keep it as it is",
-        f"hostler server revert {server}  # back to {back}; what happened to it since is lost",
+        f"hostler server confirm {name}  # keep it as it is",
+        f"hostler server revert {name}  # back to {back}; what happened to it since is lost",
     ]

@@ -69,5 +69,5 @@ def operate(
 
 def _tell(name: str, server: Server) -> None:
     """What is to be done about a server that has moved."""
-    if server.migration is not None and (commands := migrations.commands(server.migration, name)):
+    if server.migration is not None and (commands := migrations.commands(server, name)):
         note("\n  ".join([f"{name}: {migrations.summary(server.migration)}. Decide:", *commands]))

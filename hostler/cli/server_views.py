@@ -105,7 +105,7 @@ def show_server(server: Server, format: Format, picked: list[str] | None) -> Non
             out.print(part)
         for command in holds.commands(server.hold, server.id):
             out.print(f"  {command}", markup=False, highlight=False)
-    if server.migration is not None and (commands := migrations.commands(server.migration, server.id)):
+    if server.migration is not None and (commands := migrations.commands(server, server.id)):
         out.print(f"{migrations.summary(server.migration)}. Decide:", style="bold yellow", markup=False)
         for command in commands:
             out.print(f"  {command}", markup=False, highlight=False)

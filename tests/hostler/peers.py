@@ -268,7 +268,8 @@ class Anything(_Operation):
         await workflow.wait_condition(workflow.all_handlers_finished)
         boot = BootRequest(server_id=request.server_id, request_id=request.server_id, name="web", flavor="tiny")
         migration = MOVED if operation is OperationName.RESIZE else None
-        return server_of(boot).model_copy(update={"migration": migration})
+        state = VmState.RESIZED if migration else VmState.ACTIVE
+        return server_of(boot).model_copy(update={"vm_state": state, "migration": migration})
 
 
 @activity.defn

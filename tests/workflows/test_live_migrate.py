@@ -8,6 +8,7 @@ from temporalio.exceptions import ApplicationError
 
 import workflows.handing_over
 from drivers.hypervisor.simulated_arrivals import Arrivals
+from drivers.hypervisor.simulated_migration import SimulatedMigrations
 from hostler.contract.errors import (
     Cancelled,
     InvalidRequest,
@@ -448,10 +449,23 @@ async def test_what_a_target_that_is_declared_down_took_along_is_started_again_f
     assert (await cloud.world()).guests == {("sim-1", server.id)}
 
 
+def taken_over(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each guest that its new host is told to let run, whether it is to boot anew."""
+    take_over, told = SimulatedMigrations.take_over, list[bool]()
+
+    async def noted(host: SimulatedMigrations, server_id: str, *, anew: bool = False) -> None:
+        told.append(anew)
+        await take_over(host, server_id, anew=anew)
+
+    monkeypatch.setattr(SimulatedMigrations, "take_over", noted)
+    return told
+
+
 async def test_what_has_come_whole_is_kept_when_its_source_is_declared_down(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await cloud.booted(host="sim-1")
+    anew = taken_over(monkeypatch)
     held = cloud.stage.hold("end_migration")
     with monkeypatch.context() as broken:
         broken.setattr(Arrivals, "run", lambda *_: False)
@@ -467,6 +481,7 @@ async def test_what_has_come_whole_is_kept_when_its_source_is_declared_down(
 
     assert (moved.status, moved.host) == ("ACTIVE", "sim-2")
     assert await power_on(cloud, "sim-2", server) is PowerState.RUNNING
+    assert anew == [True]
     await cloud.start_host("sim-1")
     assert (await cloud.world()).guests == {("sim-2", server.id)}
 

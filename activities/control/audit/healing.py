@@ -94,6 +94,7 @@ def _state_and_fault(
     # On one host nobody can tell which of the two guests is in its place; nor whether both are there, if one is down.
     mixed = reverting and migration is not None and (unasked or migration.source_id == server.host_id)
     if migration is not None and (gone or mixed or migration.id == server.operation_id):
+        migration.confirms_at = None
         return VmState.ERROR, _cut_short(server, migration, unasked=unasked)
     return _on_host_down(session, server) if unasked else _former(session, server, power)
 

@@ -245,6 +245,8 @@ async def test_a_server_that_moved_is_shown_with_what_to_decide(hostler: Hostler
         server("web", status="VERIFY_RESIZE", vm_state=VmState.RESIZED, migration=MOVED),
         server(
             "db",
+            status="VERIFY_RESIZE",
+            vm_state=VmState.RESIZED,
             migration=MOVED.model_copy(
                 update={"kind": MigrationKind.MIGRATION, "new_flavor": "tiny", "confirms_at": until}
             ),

@@ -81,6 +81,5 @@ def test_a_watch_that_does_not_look_is_late_unless_its_release_does_not_say_how_
 
 
 def test_a_watch_whose_first_look_never_ends_is_late() -> None:
-    never = {"looked_at": None, "interval": timedelta(0)}
-    assert not told(**never).late
-    assert told(after=timedelta(hours=1), **never).late
+    assert not told(looked_at=None, interval=timedelta(0)).late
+    assert told(after=timedelta(hours=1), looked_at=None, interval=timedelta(0)).late

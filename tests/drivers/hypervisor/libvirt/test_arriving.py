@@ -6,6 +6,7 @@ One machine has one libvirt, which does not send a guest to itself: the move as 
 from collections.abc import Callable
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from drivers.hypervisor.libvirt import LibvirtHypervisor
@@ -238,6 +239,17 @@ class TestWithoutMigration:
         domain_of(tiny).suspend()
         assert await hypervisor.end_migration(tiny.server_id) is Whereabouts.HERE
         assert domain_of(tiny).state()[0] == 1
+
+    async def test_one_that_has_come_runs_on_or_boots_anew_as_asked(
+        self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
+    ) -> None:
+        processes = []
+        for anew in (False, True):
+            domain_of(tiny).suspend()
+            await hypervisor.take_over(tiny.server_id, anew=anew)
+            assert domain_of(tiny).state()[0] == libvirt.VIR_DOMAIN_RUNNING
+            processes.append(domain_of(tiny).ID())
+        assert processes == [processes[0], processes[0] + 1]
 
     async def test_one_that_is_off_or_unknown(
         self, hypervisor: LibvirtHypervisor, tiny: GuestSpec, described: GuestDescription
