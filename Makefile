@@ -47,7 +47,7 @@ faults: setup image  ## strike every step of every operation with every fault, o
 	@deploy/setup/packages development
 	@$(PYTHON) -m tests.faults $(ARGS)
 	@$(if $(ARGS),true,$(PYTHON) -m pytest tests/neighbours tests/soak)
-	@$(if $(ARGS),true,$(PYTHON) -m pytest -m sampled tests/workflows)
+	@$(if $(ARGS),true,$(PYTHON) -m pytest -m sampled)
 
 lint:  ## check style, types, import rules and shell scripts
 	@deploy/setup/packages development

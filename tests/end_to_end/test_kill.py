@@ -14,6 +14,7 @@ CONTROL = ("worker", "control")
 HOST = ("worker", "host")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "victims",
     [[CONTROL], [HOST], [TEMPORAL], [CONTROL, HOST, TEMPORAL]],

@@ -10,7 +10,7 @@ from deploy.lab.host import Host
 from drivers.hypervisor.libvirt.qemu_user import SYSCTL
 from hostler import Client
 from hostler.contract.errors import NoValidHost
-from tests.lab.conftest import Lab, a_lab
+from tests.lab.conftest import Lab
 from tests.lab.guests import COUNTS, boot, counted, on_its_way, qemus
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("slow")]
@@ -18,13 +18,15 @@ SETTING = "\n[live_migration]\npost_copy = true\n"
 
 
 @pytest.fixture(scope="module")
-def the_lab() -> Iterator[Lab]:
-    """A lab whose control plane has it on; its hosts were up before that."""
-    with a_lab() as lab:
-        control.kill(lab.site)
-        lab.site.config.write_text(lab.site.config.read_text() + SETTING)
-        lab("up")
-        yield lab
+def the_lab(the_lab: Lab) -> Iterator[Lab]:
+    """The lab, whose control plane has it on; its hosts were up before that."""
+    before = the_lab.site.config.read_text()
+    for settings in (before + SETTING, before):
+        control.kill(the_lab.site)
+        the_lab.site.config.write_text(settings)
+        the_lab("up")
+        if settings != before:
+            yield the_lab
 
 
 @pytest.fixture

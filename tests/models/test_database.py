@@ -145,7 +145,7 @@ def test_a_deadlock_is_tried_again(postgres: Database) -> None:
     with ThreadPoolExecutor(2) as pool:
         for each in [pool.submit(crosswise, first, second), pool.submit(crosswise, second, first)]:
             each.result()
-    assert len(tries) == 3
+    assert len(tries) > 2  # who is tried again may meet the other a second time
     with postgres.read() as session:
         assert [host.generation for host in session.exec(select(Host))] == [2, 2]
 

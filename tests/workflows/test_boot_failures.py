@@ -20,6 +20,7 @@ from workflows.steps import HOST_RETRY
 REFUSALS = {"free_ram_mib": "claim_resources", "bind": "bind_ports", "spawn": "spawn", "resume": "resume_guest"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("call", REFUSALS)
 async def test_a_host_that_refuses_is_left_clean_and_the_next_one_taken(start_cloud: StartCloud, call: str) -> None:
     cloud = await start_cloud(faults=[refuses("sim-1", call)])

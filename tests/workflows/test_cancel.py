@@ -62,6 +62,7 @@ async def test_a_boot_that_waits_for_its_ports_can_be_cancelled(cloud: Cloud, mo
     assert (await cloud.world()).besides(boot.server_id) == before.besides(boot.server_id)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("undo", ["destroy_guest", "unbind_ports", "drop_claim", "release_allocation"])
 async def test_a_cancellation_does_not_interrupt_the_leaving_of_a_host(cloud: Cloud, undo: str) -> None:
     before = await cloud.world()

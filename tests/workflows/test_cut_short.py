@@ -45,6 +45,7 @@ async def cut_at(cloud: Cloud, step: str, ask: object) -> Server:
     return await cut(cloud, operation, held)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["set_aside_claim", "receive_disks", "spawn", "resume_guest"])
 async def test_a_migration_is_taken_back_by_a_revert_and_by_nothing_else(cloud: Cloud, step: str) -> None:
     server = await cloud.booted(host="sim-1")
@@ -66,6 +67,7 @@ async def test_a_migration_is_taken_back_by_a_revert_and_by_nothing_else(cloud: 
     assert await cloud.world() == before
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "afterwards", "host"),
     [

@@ -70,6 +70,7 @@ async def test_a_step_that_fails_has_all_undone_that_was_begun(fakes: Fakes, ste
     await check_undone(fakes, handle)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["claim_resources", "fetch_image", "bind_ports", "spawn", "resume_guest"])
 async def test_a_step_that_breaks_on_a_host_is_tried_three_times_there(fakes: Fakes, step: str) -> None:
     fakes.fail(step, RuntimeError("no"), times=3)

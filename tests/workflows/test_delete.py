@@ -55,6 +55,7 @@ async def test_a_delete_while_a_boot_waits_for_its_ports_leaves_nothing(
     assert await cloud.world() == before
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("undo", ["destroy_guest", "unbind_ports", "drop_claim", "release_allocation"])
 async def test_a_delete_while_a_boot_leaves_a_host_leaves_nothing(cloud: Cloud, undo: str) -> None:
     before = await cloud.world()
@@ -254,6 +255,7 @@ async def test_a_delete_from_another_project_does_not_find_the_server(cloud: Clo
     assert (await boot.result()).status == "ACTIVE"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["release_ports", "release_block_devices", "release_allocation", "finish_delete"])
 async def test_a_delete_goes_on_where_the_control_plane_fails_for_good(cloud: Cloud, step: str) -> None:
     before = await cloud.world()

@@ -985,6 +985,7 @@ async def test_one_that_had_stayed_on_its_host_is_confirmed_by_the_try(three: Cl
     await nothing_left(three, server, "sim-1")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("target", ["sim-1", "sim-2"])
 async def test_one_that_waited_and_was_cut_short_can_be_done_again_or_taken_back(

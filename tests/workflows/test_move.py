@@ -325,6 +325,7 @@ async def test_a_server_that_waits_takes_nothing_but_the_decision(cloud: Cloud) 
 # Failures.
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("call", ["receive_disks", "spawn", "resume", "bind"])
 async def test_a_target_that_refuses_is_left_for_the_next(start_cloud: StartCloud, call: str) -> None:
     cloud = await start_cloud(hosts=3, faults=[refuses("sim-2", call, times=-1)])
@@ -336,6 +337,7 @@ async def test_a_target_that_refuses_is_left_for_the_next(start_cloud: StartClou
     assert (await cloud.world()).claims == {("sim-3", server.id)}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("call", ["receive_disks", "spawn", "resume", "bind"])
 async def test_where_no_target_takes_it_all_is_as_before(start_cloud: StartCloud, call: str) -> None:
     cloud = await start_cloud(faults=[breaks("sim-2", call)])
@@ -542,6 +544,7 @@ async def test_a_former_guest_whose_host_says_no_more_is_not_waited_for(cloud: C
     assert await starts(cloud, server) == [StepStatus.FAILED]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["bring_back_claim", "bring_back_guest"])
 @pytest.mark.parametrize("evacuated", [True, False])
 async def test_a_source_that_is_declared_down_meanwhile_is_not_waited_for(

@@ -657,6 +657,7 @@ async def test_where_no_host_takes_it_it_stays_shelved(start_cloud: StartCloud, 
     await unchanged(cloud, shown, before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["schedule", "export_volume"])
 @pytest.mark.parametrize("afterwards", [False, True])
 async def test_a_step_of_no_host_that_fails_leaves_it_shelved(
@@ -712,6 +713,7 @@ async def test_an_unshelve_that_is_cancelled_leaves_it_shelved(cloud: Cloud, ste
     assert await unshelved(cloud, server) == server
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["claim_resources", "spawn", "resume_guest", "finish_unshelve"])
 async def test_a_delete_in_the_middle_of_an_unshelve_leaves_nothing(cloud: Cloud, step: str) -> None:
     before = await cloud.world()

@@ -212,6 +212,7 @@ async def test_of_a_root_disk_that_is_a_volume_no_image_is_made(start_cloud: Sta
 # Failures.
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", UNDONE)
 @pytest.mark.parametrize("afterwards", [False, True])
 async def test_a_step_that_fails_leaves_nothing(cloud: Cloud, step: str, afterwards: bool) -> None:

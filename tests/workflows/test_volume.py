@@ -156,6 +156,7 @@ async def test_a_volume_is_kept_from_one_host_to_the_next(cloud: Cloud) -> None:
     assert cloud.stage.names().count("delete_volume_data") == 0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["prep_block_devices", "create_volume_data", "export_volume", "spawn"])
 async def test_a_boot_that_fails_discards_what_it_made_and_frees_what_it_took(cloud: Cloud, step: str) -> None:
     volume = await cloud.client.volumes.create(size_gib=1)
@@ -172,6 +173,7 @@ async def test_a_boot_that_fails_discards_what_it_made_and_frees_what_it_took(cl
     assert (await cloud.world()).besides(boot.server_id) == before.besides(boot.server_id)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["prep_block_devices", "create_volume_data", "export_volume", "activate"])
 async def test_a_delete_in_the_middle_of_a_boot_gives_the_volumes_back(cloud: Cloud, step: str) -> None:
     volume = await cloud.client.volumes.create(size_gib=1)

@@ -45,8 +45,9 @@ def pid_of_dhcp(directory: Path, network: Network) -> int:
     return int((directory / "dhcp" / network.id / "pid").read_text())
 
 
-def kill_dhcp(directory: Path, network: Network) -> None:
-    """SIGKILL; returns when it has ended."""
+async def kill_dhcp(directory: Path, network: Network) -> None:
+    """SIGKILL; returns when it has ended. One that was just started has yet to say who it is."""
+    await until((directory / "dhcp" / network.id / "pid").exists)
     server = psutil.Process(pid_of_dhcp(directory, network))
     server.kill()
     server.wait()
@@ -55,14 +56,14 @@ def kill_dhcp(directory: Path, network: Network) -> None:
 async def rebooted(worker: LocalNetwork, directory: Path, *networks: Network) -> LocalNetwork:
     """The next worker's driver, after the machine went down with the worker."""
     await worker.close()
-    reboot(directory, *networks)
+    await reboot(directory, *networks)
     return LocalNetwork(directory, OWNER)
 
 
-def reboot(directory: Path, *networks: Network) -> None:
+async def reboot(directory: Path, *networks: Network) -> None:
     """Take what a reboot takes: all but files."""
     for network in networks:
-        kill_dhcp(directory, network)
+        await kill_dhcp(directory, network)
         run("ip", "link", "del", bridge_name(network.id))
     run("nft", "flush", "ruleset")
     run("sysctl", "-w", "net.ipv4.ip_forward=0")
@@ -156,7 +157,7 @@ class TestBind:
     ) -> None:
         port = blue.port(10)
         await network.bind(port)
-        kill_dhcp(directory, blue)
+        await kill_dhcp(directory, blue)
         await network.bind(port)
         assert guests.start(port).ask_dhcp(tmp_path)["ip"] == port.ip
 
@@ -166,7 +167,7 @@ class TestBind:
         port = blue.port(10)
         await network.bind(port)
         for _ in range(2):
-            kill_dhcp(directory, blue)
+            await kill_dhcp(directory, blue)
             await until(lambda: servers_in(directory) != [])
         assert guests.start(port).ask_dhcp(tmp_path)["ip"] == port.ip
 
@@ -177,7 +178,7 @@ class TestBind:
         await network.close()
         successor = LocalNetwork(directory, OWNER)
         await successor.restore()
-        kill_dhcp(directory, blue)
+        await kill_dhcp(directory, blue)
         await until(lambda: servers_in(directory) != [])
         await successor.close()
 
@@ -317,7 +318,7 @@ class TestUnbind:
         for port in (stays, goes):
             await network.bind(port)
             assert guests.start(port).ask_dhcp(tmp_path)
-        kill_dhcp(directory, blue)
+        await kill_dhcp(directory, blue)
         await network.unbind(goes.port_id)
         assert goes.mac not in leases(directory, blue)
         assert stays.mac in leases(directory, blue)
@@ -359,11 +360,11 @@ class TestUnbind:
         if missing == "bridge":
             run("ip", "link", "del", bridge_name(blue.id))
         elif missing == "server":
-            kill_dhcp(directory, blue)
+            await kill_dhcp(directory, blue)
         elif missing == "rules":
             run("nft", "flush", "ruleset")
         else:
-            reboot(directory, blue)
+            await reboot(directory, blue)
         await network.unbind(goes.port_id)
         assert await network.ports() == [stays]
         assert goes.mac not in leases(directory, blue)
@@ -379,7 +380,7 @@ class TestUnbind:
         ports = [blue.port(10), blue.port(11), blue.port(12)]
         for port in ports:
             await network.bind(port)
-        reboot(directory, blue)
+        await reboot(directory, blue)
         for port in ports:
             await network.unbind(port.port_id)
         assert await network.ports() == []
