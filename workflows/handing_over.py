@@ -85,17 +85,18 @@ def decide(said: Whereabouts | None, seen: Arrival | None, down: Collection[str]
 
 
 async def find(
-    operation: Operation[Any], ref: ServerRef, *, source: HostRef, target: HostRef
+    operation: Operation[Any], ref: ServerRef, *, source: HostRef, target: HostRef, handed_over: bool = False
 ) -> tuple[Place, PowerState]:
     """End what is still under way, and see that the guest runs where it belongs; waits while nobody can say.
 
     The place, and the power state that it has there. HERE also once a delete waits: it removes all there is.
+    `handed_over`: the source need not say that it has given the guest up.
     """
     pauses, refused, told = 0, 0, len(operation.state.steps)
     while not operation.taken_over():
         del operation.state.steps[told:]  # the answers of the look before
         end = await operation.ask(END_MIGRATION, ref, on=source)
-        said = _answer(end)
+        said = _answer(end) or (Whereabouts.GONE if handed_over else None)
         # Where nobody can tell the source to end it, the target must: "nothing of it is here" has to stay true.
         call = LookForArrival(**dict(ref), refuse=said is None)
         look = await operation.ask(LOOK_FOR_ARRIVAL, call, on=target)

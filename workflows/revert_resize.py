@@ -94,7 +94,8 @@ class RevertResize(Operation[RevertResizeRequest]):
         """The server is where its guest is: on the source, or on the host that it was on its way to."""
         self.going_back = True
         for host in [host for host in target.hosts if host.id != source.id]:
-            place, power_state = await find(self, self.ref, source=source, target=host)
+            gone = target.move is not None and target.move.handed_over
+            place, power_state = await find(self, self.ref, source=source, target=host, handed_over=gone)
             if place is Place.THERE:
                 await remove_from(self, source, self.ref, target.port_ids)
                 finish = FinishLiveMigration(

@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 from temporalio import activity
 
 from activities.control.aggregates import metadata_of
-from activities.control.migrations import COLD, is_half_back, open_migration
+from activities.control.migrations import COLD, is_half_back, open_migration, out_of_move
 from activities.interfaces import host_work as interface
 from activities.interfaces.host_work import DrainPlan, FailurePlan, HostServers, Move, NextMove
 from activities.interfaces.servers import HostRef
@@ -225,10 +225,7 @@ def _whole_elsewhere(session: Session, row: Server, host: Host) -> str:
     if migration is None or migration.kind not in COLD or row.host_id != host.id:
         return ""
     if is_half_back(row, migration):
-        return (
-            "a revert of it was cut short, and either host may have its disks as a whole: an evacuation gives up both. "
-            f"If that is what you want: hostler server evacuate {row.id}"
-        )
+        return f"a revert of it was cut short, and what is left of it may be whole: {out_of_move(migration)}"
     targets = [session.get_one(Host, host_id) for host_id in own_hosts(session, row.id) if host_id != host.id]
     up = [target.name for target in targets if target.down_since is None]
     if migration.status is not MigrationStatus.MIGRATING or not up:

@@ -38,7 +38,18 @@ def open_move(session: Session, server_id: str) -> OpenMove | None:
         kind=migration.kind,
         former=migration.former_vm_state,
         finished=migration.status is MigrationStatus.FINISHED,
+        handed_over=migration.kind is MigrationKind.LIVE_MIGRATION and _removes(session, migration),
     )
+
+
+def _removes(session: Session, migration: Migration) -> bool:
+    """Whether the source is yet to remove the guest: nothing but a migration that got across has left it that."""
+    owed = select(OwedWork.id).where(
+        OwedWork.host_id == migration.source_id,
+        OwedWork.server_id == migration.server_id,
+        OwedWork.activity == Guests.destroy_guest.__name__,
+    )
+    return session.exec(owed).first() is not None
 
 
 def new_migration(row: Server, run_id: str, kind: MigrationKind, flavor: Flavor | None = None) -> Migration:

@@ -12,7 +12,6 @@ from hostler.contract.errors import InvalidState, NotFound, ServerBusy
 from hostler.contract.servers import MigrationKind, OperationName
 from hostler.contract.states import VmState, status
 from models import Host, OwedWork, Server, ServerEvent, bump_generation
-from scheduler.reservation import own_hosts
 
 DESPITE_OWED_WORK = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD, OperationName.EVACUATE)
 """The operations to which what the host still owes is no harm: they only remove, or go away from a host that is off."""
@@ -86,22 +85,9 @@ def _asked(session: Session, row: Server, call: Begin) -> set[str | None]:
     hosts = {row.host_id, migration.source_id}
     # A live migration's source that never returns is asked for nothing: what it owes then comes after what it owes now.
     live = migration.kind is MigrationKind.LIVE_MIGRATION
-    if live and _target_tells(session, row):
-        return hosts
     if (live or row.host_id != migration.source_id) and _stays_off(session, row):
         return hosts - {row.host_id}
     return hosts
-
-
-def _target_tells(session: Session, row: Server) -> bool:
-    """Whether the server's guest is for sure on another host, which is down: its own is to remove what it has."""
-    removes = select(OwedWork.id).where(
-        OwedWork.host_id == row.host_id,
-        OwedWork.server_id == row.id,
-        OwedWork.activity == Guests.destroy_guest.__name__,
-    )
-    others = [session.get_one(Host, host_id) for host_id in own_hosts(session, row.id) if host_id != row.host_id]
-    return session.exec(removes).first() is not None and any(host.down_since is not None for host in others)
 
 
 def _stays_off(session: Session, row: Server) -> bool:

@@ -147,13 +147,15 @@ class AttachedVolume(BaseModel):
 class OpenMove(BaseModel):
     """A move that is not over. `source` keeps the former guest and claim, `former` is what the server was before.
 
-    `finished`: the server waits to be confirmed or reverted; else its move was cut short.
+    `finished`: the server waits to be confirmed or reverted; else its move was cut short. `handed_over`: its guest
+    had left the source by then for sure, running.
     """
 
     source: HostRef
     kind: MigrationKind = MigrationKind.MIGRATION
     former: VmState
     finished: bool
+    handed_over: bool = False
 
 
 class Target(BaseModel):

@@ -27,7 +27,7 @@ def _state(migration: Migration) -> str:
 def commands(server: Server, name: str) -> list[str]:
     """What can be typed now about the move of a server that waits for it; nothing else has any."""
     migration = server.migration
-    if migration is None or server.vm_state is not VmState.RESIZED:
+    if migration is None or (migration.status, server.vm_state) != (MigrationStatus.FINISHED, VmState.RESIZED):
         return []
     back = f"{migration.source}, {migration.old_flavor}" if _resized(migration) else migration.source
     return [

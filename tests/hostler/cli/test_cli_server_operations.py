@@ -251,12 +251,23 @@ async def test_a_server_that_moved_is_shown_with_what_to_decide(hostler: Hostler
                 update={"kind": MigrationKind.MIGRATION, "new_flavor": "tiny", "confirms_at": until}
             ),
         ),
+        server(
+            "gone",
+            status="VERIFY_RESIZE",
+            vm_state=VmState.RESIZED,
+            migration=MOVED.model_copy(
+                update={"kind": MigrationKind.EVACUATION, "status": MigrationStatus.MIGRATING, "new_flavor": "tiny"}
+            ),
+        ),
     ]
 
     web = (await hostler("server", "show", "web")).stdout
     assert "resize node-1 → node-2, tiny → small, waits to be confirmed or reverted. Decide:" in web
     assert f"hostler server confirm {catalogue.servers[0].id}" in web
     assert f"hostler server revert {catalogue.servers[0].id}  # back to node-1, tiny;" in web
+    gone = (await hostler("server", "show", "gone")).stdout
+    assert "evacuation node-1" in gone
+    assert "Decide" not in gone
     db = (await hostler("server", "show", "db")).stdout
     assert "migration node-1 → node-2, confirms itself at 2026-07-02 08:30:00. Decide:" in db
     listed = await hostler("server", "list", "-f", "value", "-c", "name", "-c", "migration")
