@@ -11,7 +11,7 @@ from models.image import DeletedImage, Image, drop_image
 from models.keypair import KeyPair
 from models.migration import OPEN_MIGRATIONS, Migration
 from models.network import Network, Port
-from models.owed_work import OwedWork, enter_owed
+from models.owed_work import OwedWork, enter_owed, forget_start
 from models.quota import Quota, QuotaUse, lock_quota, quota_use
 from models.schema import check_revision, current, head, upgrade
 from models.server import Server
@@ -45,6 +45,7 @@ __all__ = [
     "current",
     "drop_image",
     "enter_owed",
+    "forget_start",
     "head",
     "lock_quota",
     "now",

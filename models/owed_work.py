@@ -31,11 +31,21 @@ def enter_owed(session: Session, work: OwedWork) -> None:
     One work builds on the one before; but no guest is started that is to be removed: it may run elsewhere by now. The
     caller holds the host's row: see `bump_generation`.
     """
-    if work.activity == DESTROY:
-        of_server = (col(OwedWork.host_id) == work.host_id, col(OwedWork.server_id) == work.server_id)
-        session.exec(delete(OwedWork).where(*of_server, col(OwedWork.activity) == START))
+    if work.activity == DESTROY and work.server_id is not None:
+        forget_start(session, work.server_id, work.host_id)
     places = select(OwedWork.created_at).where(OwedWork.host_id == work.host_id)
     last = session.exec(places.order_by(col(OwedWork.created_at).desc())).first()
     if last is not None:
         work.created_at = max(work.created_at, last + timedelta(microseconds=1))
     session.add(work)
+
+
+def forget_start(session: Session, server_id: str, host_id: str) -> None:
+    """The host no longer owes that the server's guest runs."""
+    session.exec(
+        delete(OwedWork).where(
+            col(OwedWork.host_id) == host_id,
+            col(OwedWork.server_id) == server_id,
+            col(OwedWork.activity) == START,
+        )
+    )

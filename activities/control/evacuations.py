@@ -23,7 +23,7 @@ from activities.control.migrations import (
     restore_devices,
     wear,
 )
-from activities.control.taking import forget_start, held, take
+from activities.control.taking import held, take
 from activities.control.targets import target_of
 from activities.control.temporal import Temporal
 from activities.control.views import image_ref
@@ -38,7 +38,7 @@ from hostler.contract.servers import MigrationKind, MigrationStatus, OperationNa
 from hostler.contract.states import VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import Database, Host, Image, Migration, ServerEvent, Volume
+from models import Database, Host, Image, Migration, ServerEvent, Volume, forget_start
 from models import Server as Row
 from scheduler.liveness import Alive
 from scheduler.reservation import former_hosts, lock_hosts, make_former, own_hosts

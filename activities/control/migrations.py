@@ -115,16 +115,18 @@ def out_of_move(migration: Migration) -> str:
 
 def _is_apart(migration: Migration) -> bool:
     """Whether a resize or migration has got to another host: what the server was is not where it is."""
-    finished = migration.kind in COLD and migration.status is MigrationStatus.FINISHED
-    return finished and migration.target_id != migration.source_id
+    return _has_got_there(migration) and migration.target_id != migration.source_id
 
 
 def is_half_back(row: Server, migration: Migration) -> bool:
     """Whether a resize or migration waited to be decided on, and its revert was cut short: whether its target still
     has the guest no row tells.
     """
-    waited = migration.kind in COLD and migration.status is MigrationStatus.FINISHED
-    return waited and row.vm_state is VmState.ERROR
+    return _has_got_there(migration) and row.vm_state is VmState.ERROR
+
+
+def _has_got_there(migration: Migration) -> bool:
+    return migration.kind in COLD and migration.status is MigrationStatus.FINISHED
 
 
 def abandon_move(session: Session, row: Server, run_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, select
 
 from activities.control.migrations import open_migration, out_of_move, ways_out
 from activities.interfaces.block_devices import HostVolumes
@@ -11,7 +11,7 @@ from activities.interfaces.servers import Begin
 from hostler.contract.errors import InvalidState, NotFound, ServerBusy
 from hostler.contract.servers import MigrationKind, OperationName
 from hostler.contract.states import VmState, status
-from models import Host, OwedWork, Server, ServerEvent, bump_generation
+from models import Host, OwedWork, Server, ServerEvent, bump_generation, forget_start
 
 DESPITE_OWED_WORK = (OperationName.DELETE, OperationName.SHELVE_OFFLOAD, OperationName.EVACUATE)
 """The operations to which what the host still owes is no harm: they only remove, or go away from a host that is off."""
@@ -100,17 +100,6 @@ def _stays_off(session: Session, row: Server) -> bool:
     if down:
         forget_start(session, row.id, row.host_id)
     return down
-
-
-def forget_start(session: Session, server_id: str, host_id: str) -> None:
-    """The host no longer owes that the server's guest runs."""
-    session.exec(
-        delete(OwedWork).where(
-            col(OwedWork.host_id) == host_id,
-            col(OwedWork.server_id) == server_id,
-            col(OwedWork.activity) == Guests.start_guest.__name__,
-        )
-    )
 
 
 def _check_owed(session: Session, row: Server, hosts: set[str | None], call: Begin) -> None:

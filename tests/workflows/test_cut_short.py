@@ -23,9 +23,14 @@ from workers.control import nudge_once
 
 @pytest.fixture
 async def cloud(start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    """Two hosts and a larger flavor; the audit need not wait until a row has not changed for long."""
+    """Two hosts and a larger flavor."""
+    return await audited_at_once(start_cloud, monkeypatch)
+
+
+async def audited_at_once(start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch, hosts: int = 2) -> Cloud:
+    """A cloud with a larger flavor, whose audit need not wait until a row has not changed for long."""
     monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
-    cloud = await start_cloud(operations=OperationSettings(resize_on_same_host=True))
+    cloud = await start_cloud(hosts=hosts, operations=OperationSettings(resize_on_same_host=True))
     add_flavor(cloud)
     return cloud
 
@@ -646,8 +651,7 @@ async def test_where_the_target_is_silent_too_it_is_not_built_a_second_time(clou
 async def test_a_target_that_was_declared_down_is_not_waited_for_and_removes_what_it_has(
     start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
-    cloud = await start_cloud(hosts=3)
+    cloud = await audited_at_once(start_cloud, monkeypatch, hosts=3)
     server = await cloud.booted(host="sim-1")
     await cut_at(cloud, "resume_guest", cloud.client.servers.migrate(server.id, host="sim-2"))
     await dies(cloud, "sim-1")

@@ -2,28 +2,32 @@
 is left.
 """
 
-from datetime import timedelta
-
 import pytest
 
 from hostler.contract.errors import InvalidState
 from hostler.contract.servers import Server
 from hostler.contract.states import PowerState
-from hostler.settings import OperationSettings
 from tests.cloud import LIMIT, Cloud
 from tests.workflows.conftest import StartCloud
-from tests.workflows.test_cut_short import comes_back, cut_at, cut_with, dies, evacuated, is_on_alone, owe, remedy
+from tests.workflows.test_cut_short import (
+    audited_at_once,
+    comes_back,
+    cut_at,
+    cut_with,
+    dies,
+    evacuated,
+    is_on_alone,
+    owe,
+    remedy,
+)
 from tests.workflows.test_evacuate import migrations, settled
-from tests.workflows.test_move import SMALL, add_flavor, power_on
+from tests.workflows.test_move import SMALL, power_on
 
 
 @pytest.fixture
 async def cloud(start_cloud: StartCloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    """Two hosts and a larger flavor; the audit need not wait until a row has not changed for long."""
-    monkeypatch.setattr("activities.control.audit.healing.LONG", timedelta(0))
-    cloud = await start_cloud(operations=OperationSettings(resize_on_same_host=True))
-    add_flavor(cloud)
-    return cloud
+    """Two hosts and a larger flavor."""
+    return await audited_at_once(start_cloud, monkeypatch)
 
 
 async def resized(cloud: Cloud, server: Server, target: str) -> None:
