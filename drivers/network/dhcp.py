@@ -48,10 +48,11 @@ class DhcpServer:
         hosts = "".join(f"{_host_line(port)}\n" for port in ports)
         running = self._daemon.arguments()
         if running == arguments and not new_bridge:
+            served = self._served()
             if _text(self._hosts) != hosts:
                 self._write_hosts(hosts)
                 self._daemon.signal(signal.SIGHUP)
-            self._release_others(ports)
+            self._release_others(ports, served)
             return
         self._daemon.stop()
         self._prepare()
@@ -108,17 +109,21 @@ class DhcpServer:
         durable.write_text(self._hosts, text, sync=False)
         self._hosts.chmod(0o644)
 
-    def _release_others(self, ports: list[PortBinding]) -> None:
-        """Give back the leases of ports that have gone, so that their addresses may be leased to others."""
+    def _release_others(self, ports: list[PortBinding], served: set[tuple[str, str]]) -> None:
+        """Give back the leases of ports that have gone, so that their addresses may be leased to others.
+
+        The server empties its lease file before it writes it anew: who reads it then misses some. So all that were
+        `served` and have gone are released, and what is kept must be there again.
+        """
         mine = {port.mac for port in ports}
-        others = [lease for lease in self._current_leases() if lease[1] not in mine]
-        for _, mac, ip, _, client in others:
-            identity = [] if client == "*" else [client]
+        leased = self._leased()
+        for mac, ip in sorted((served | leased.items()) - {(port.mac, port.ip) for port in ports}):
             with suppress(FileNotFoundError, subprocess.TimeoutExpired):  # then the restart does it
-                command = ["dhcp_release", self._bridge, ip, mac, *identity]
+                command = ["dhcp_release", self._bridge, ip, mac]
                 subprocess.run(command, capture_output=True, timeout=10, env=clean())
         deadline = time.monotonic() + RELEASE_SECONDS
-        while others and any(lease[1] not in mine for lease in self._current_leases()):
+        kept = leased.keys() & mine
+        while not kept <= self._leased().keys() <= mine:
             if time.monotonic() > deadline:
                 self._daemon.stop()
                 self.serve(ports)
@@ -129,6 +134,14 @@ class DhcpServer:
         mine = {port.mac for port in ports}
         kept = [" ".join(lease) for lease in self._current_leases() if lease[1] in mine]
         self._leases.write_text("".join(f"{lease}\n" for lease in kept))
+
+    def _served(self) -> set[tuple[str, str]]:
+        """MAC and address of each port that was served before."""
+        return {(mac, ip) for mac, ip, *_ in (line.split(",") for line in _text(self._hosts).splitlines())}
+
+    def _leased(self) -> dict[str, str]:
+        """The address of each MAC that holds a lease."""
+        return {mac: ip for _, mac, ip, _, _ in self._current_leases()}
 
     def _current_leases(self) -> list[list[str]]:
         """Expiry, MAC, address, name and client ID ("*": none) of each."""

@@ -1,6 +1,7 @@
 """A host's network for real: bridges, dnsmasq and nftables in network namespaces, with DHCP clients and pings."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -310,6 +311,24 @@ class TestUnbind:
         heir = blue.port(12, ip=goes.ip)
         await network.bind(heir)
         assert guests.start(heir).ask_dhcp(tmp_path)["ip"] == goes.ip
+
+    async def test_leaves_no_lease_when_the_server_was_about_to_write_them(
+        self, network: LocalNetwork, blue: Network, guests: Guests, directory: Path, tmp_path: Path
+    ) -> None:
+        stays, goes = blue.port(10), blue.port(11)
+        for port in (stays, goes):
+            await network.bind(port)
+            assert guests.start(port).ask_dhcp(tmp_path)
+        server = psutil.Process(pid_of_dhcp(directory, blue))
+        server.suspend()
+        os.truncate(directory / "dhcp" / blue.id / "leases", 0)  # as it does before it writes
+        await network.unbind(goes.port_id)
+        server.resume()
+        heir = blue.port(12, ip=goes.ip)
+        await network.bind(heir)
+        assert guests.start(heir).ask_dhcp(tmp_path)["ip"] == goes.ip
+        assert goes.mac not in leases(directory, blue)
+        assert stays.mac in leases(directory, blue)
 
     async def test_leaves_no_lease_when_the_server_was_dead(
         self, network: LocalNetwork, blue: Network, guests: Guests, directory: Path, tmp_path: Path
