@@ -17,9 +17,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import models
+from drivers.hypervisor.simulated_arrivals import Arrivals
 from hostler.contract.audit import AUDIT, AuditRequest
 from hostler.contract.errors import ImageRejected, RescheduleError
 from hostler.contract.host_work import WATCH_HOSTS
@@ -37,6 +39,8 @@ from models import Flavor, Server
 from tests.cloud import Cloud, run_cloud
 from tests.conftest import free_port, make_namespace, run_temporal
 from tests.workflows.test_audit import on_host, plant
+from tests.workflows.test_cut_short import lost
+from tests.workflows.test_evacuate import declared_down
 from tests.workflows.test_host_failure import begun, configure, dies, watched
 
 DIRECTORY = Path(__file__).with_name("histories")
@@ -64,7 +68,7 @@ async def _cloud(address: str, directory: Path) -> AsyncIterator[Cloud]:
     database.close()
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)  # noqa: ASYNC221 - nor here
     namespace = await make_namespace(address)
-    async with run_cloud(address, namespace, directory, tables, disk, volumes=True, encrypted=False) as cloud:
+    async with run_cloud(address, namespace, directory, tables, disk, hosts=3, volumes=True, encrypted=False) as cloud:
         yield cloud
 
 
@@ -145,6 +149,14 @@ async def shelf(cloud: Cloud, recorder: Recorder) -> None:
     await operate(cloud, recorder, server_id, "shelve_offload")
 
 
+async def _terminate(cloud: Cloud, server_id: str, vm_state: VmState) -> None:
+    """End what is done to the server, by force; its row says what the audit makes of that after a while."""
+    await cloud.temporal.get_workflow_handle(f"server:{server_id}").terminate()
+    with cloud.database.write() as session:
+        row = session.get_one(Server, server_id)
+        row.vm_state, row.task_state, row.operation_id = vm_state, None, None
+
+
 async def left_on_a_host_that_is_down(cloud: Cloud, recorder: Recorder) -> None:
     """An unshelve after one that was terminated, of whose host somebody says that it is off."""
     server_id = (await cloud.booted(host="sim-1")).id
@@ -152,14 +164,9 @@ async def left_on_a_host_that_is_down(cloud: Cloud, recorder: Recorder) -> None:
     held = cloud.stage.hold("resume_guest")
     await cloud.client.servers.unshelve(server_id, host="sim-1")
     await held.reached.wait()
-    await cloud.temporal.get_workflow_handle(f"server:{server_id}").terminate()
-    with cloud.database.write() as session:  # as the audit does after a while
-        row = session.get_one(Server, server_id)
-        row.vm_state, row.task_state, row.operation_id = VmState.SHELVED_OFFLOADED, None, None
+    await _terminate(cloud, server_id, VmState.SHELVED_OFFLOADED)
     held.go_on.set()
-    await cloud.stop_host("sim-1")
-    cloud.alive.discard(cloud.machine("sim-1").id)
-    await cloud.client.hosts.declare_down("sim-1", "its power supply burnt")
+    await declared_down(cloud, "sim-1")
     await (await cloud.client.servers.unshelve(server_id)).result()
     await recorder.save(cloud, "unshelve-owes-on-down-host", f"server:{server_id}")
 
@@ -241,13 +248,39 @@ async def audited(cloud: Cloud, recorder: Recorder) -> None:
 async def evacuations(cloud: Cloud, recorder: Recorder) -> None:
     """Servers of a host that is off: one is built elsewhere, one cannot be."""
     first, second = await cloud.booted("first", host="sim-2"), await cloud.booted("second", host="sim-2")
-    await cloud.stop_host("sim-2")
-    cloud.alive.discard(cloud.machine("sim-2").id)
-    await cloud.client.hosts.declare_down("sim-2", "its power supply burnt")
+    await declared_down(cloud, "sim-2")
     await operate(cloud, recorder, first.id, "evacuate")
     cloud.stage.fail("spawn", ImageRejected("not an image"))
     failed = await cloud.client.servers.evacuate(second.id)
     await recorder.save(cloud, "evacuate-failed", f"server:{second.id}", failed.run_id)
+
+
+async def lost_in_the_hand_over(cloud: Cloud, recorder: Recorder) -> None:
+    """A live migration whose guest has come whole when somebody says that its source is off."""
+    server_id = (await cloud.booted(host="sim-1")).id
+    held = cloud.stage.hold("end_migration")
+    with patch.object(Arrivals, "run", lambda *_: False):
+        operation = await cloud.client.servers.live_migrate(server_id)
+        await held.reached.wait()
+        await lost(cloud, "sim-1")
+    held.go_on.set()
+    await cloud.reached(operation, "declared_down")
+    await cloud.client.hosts.declare_down("sim-1", "its power supply burnt")
+    await recorder.save(cloud, "live-migrate-keeps-what-came", f"server:{server_id}", operation.run_id)
+
+
+async def lost_one_after_the_other(cloud: Cloud, recorder: Recorder) -> None:
+    """An evacuation after one that was terminated, of whose target somebody says that it is off too."""
+    server_id = (await cloud.booted(host="sim-1")).id
+    await declared_down(cloud, "sim-1")
+    held = cloud.stage.hold("resume_guest")
+    await cloud.client.servers.evacuate(server_id)
+    await held.reached.wait()
+    await _terminate(cloud, server_id, VmState.ERROR)
+    held.go_on.set()
+    await declared_down(cloud, "sim-2")
+    operation = await cloud.client.servers.evacuate(server_id)
+    await recorder.save(cloud, "evacuate-clears-down-host", f"server:{server_id}", operation.run_id)
 
 
 async def hosts(cloud: Cloud, recorder: Recorder) -> None:
@@ -271,7 +304,8 @@ async def hosts(cloud: Cloud, recorder: Recorder) -> None:
 
 STORIES = (
     *(servers, moves, shelf, left_on_a_host_that_is_down, images, in_error, unhappy_boots, preempted_boot),
-    *(catalogue, silent_host, audited, evacuations, hosts),
+    *(catalogue, silent_host, audited, evacuations),
+    *(lost_in_the_hand_over, lost_one_after_the_other, hosts),
 )
 
 
