@@ -72,6 +72,8 @@ class Revival:
         self._begin(key, timedelta(0) if steady else watched.delay)
 
     def _begin(self, key: str, delay: timedelta) -> None:
+        if self._tasks.get(key) not in (None, asyncio.current_task()):
+            return  # it is being started again already
         self._delays[key] = min(max(2 * delay, FIRST_DELAY), LONGEST_DELAY)
         task = self._tasks[key] = asyncio.create_task(self._run(key, delay))
         task.add_done_callback(lambda done: self._tasks.pop(key) if self._tasks.get(key) is done else None)

@@ -11,7 +11,7 @@ from models.image import DeletedImage, Image, drop_image
 from models.keypair import KeyPair
 from models.migration import OPEN_MIGRATIONS, Migration
 from models.network import Network, Port
-from models.owed_work import OwedWork, enter_owed, forget_start
+from models.owed_work import OwedWork, enter_owed, forget_start, owes
 from models.quota import Quota, QuotaUse, lock_quota, quota_use
 from models.schema import check_revision, current, head, upgrade
 from models.server import Server
@@ -49,6 +49,7 @@ __all__ = [
     "head",
     "lock_quota",
     "now",
+    "owes",
     "quota_use",
     "upgrade",
 ]

@@ -40,6 +40,14 @@ def enter_owed(session: Session, work: OwedWork) -> None:
     session.add(work)
 
 
+def owes(session: Session, server_id: str, host_id: str, activity: str | None = None) -> bool:
+    """Whether the host has yet to do this, or anything, to the server."""
+    query = select(OwedWork.id).where(OwedWork.host_id == host_id, OwedWork.server_id == server_id)
+    if activity is not None:
+        query = query.where(OwedWork.activity == activity)
+    return session.exec(query).first() is not None
+
+
 def forget_start(session: Session, server_id: str, host_id: str) -> None:
     """The host no longer owes that the server's guest runs."""
     session.exec(

@@ -5,9 +5,9 @@
 | accept | control | the row, quota use | settle: ERROR with its fault, quota use given back |
 | schedule | control | allocation | release_allocation |
 | claim_resources | host | claim | drop_claim |
-| allocate_ports ‖ prep_block_devices ‖ fetch_image | control ‖ control, volume hosts ‖ host | ports ‖ volumes, exports ‖ cached image | release_ports ‖ release_block_devices, withdrawn, deleted ‖ none: the cache keeps it |
+| allocate_ports ‖ prep_block_devices, create_volume_data, export_volume ‖ fetch_image | control ‖ control, volume hosts ‖ host | ports ‖ volumes, exports ‖ cached image | release_ports ‖ release_block_devices, withdraw_volume or delete_volume_data ‖ none: the cache keeps it |
 | bind_ports | host | bridge, DHCP entry, NAT | unbind_ports |
-| spawn | host | files, domain (paused), taps | destroy_guest |
+| spawn, beside set_task_state | host, control | files, domain (paused), taps | destroy_guest |
 | wait_vif_plugged | signal from the host | - | - |
 | resume_guest | host | - | destroy_guest, of spawn |
 | activate | control | - | - : it is the point of no return |

@@ -38,7 +38,7 @@ from hostler.contract.servers import MigrationKind, MigrationStatus, OperationNa
 from hostler.contract.states import VmState
 from hostler.encryption import load_keys
 from hostler.settings import Settings
-from models import Database, Host, Image, Migration, ServerEvent, Volume, forget_start
+from models import Database, Host, Image, Migration, ServerEvent, Volume, forget_start, owes
 from models import Server as Row
 from scheduler.liveness import Alive
 from scheduler.reservation import former_hosts, lock_hosts, make_former, own_hosts
@@ -322,8 +322,13 @@ def _confirm(session: Session, row: Row, move: Migration, run_id: str) -> None:
 
 
 def _switch_off(session: Session, row: Row, host: Host, run_id: str) -> None:
-    """Should a host that is down come back in the middle of it, then the guest must not run; its disks it keeps."""
+    """Should a host that is down come back in the middle of it, then the guest must not run; its disks it keeps.
+
+    Once is enough, however many evacuations find no room while the host is away.
+    """
     if host.id != row.host_id and host.down_since is None:
         return
     forget_start(session, row.id, host.id)
+    if owes(session, row.id, host.id, Guests.stop_guest.__name__):
+        return
     owe(session, row, run_id, host.id, Guests.stop_guest, StopGuest(server_id=row.id, timeout=timedelta(0)))

@@ -14,7 +14,7 @@ from hostler.contract.errors import InvalidRequest
 from hostler.contract.resources import Flavor
 from hostler.contract.servers import MigrationKind, MigrationStatus, OperationName
 from hostler.contract.states import VmState
-from models import OPEN_MIGRATIONS, BlockDevice, Host, Migration, OwedWork, Port, Server, enter_owed
+from models import OPEN_MIGRATIONS, BlockDevice, Host, Migration, OwedWork, Port, Server, enter_owed, owes
 from scheduler.reservation import former_hosts, lock_hosts, release_former, restore_former
 
 COLD = (MigrationKind.RESIZE, MigrationKind.MIGRATION)
@@ -44,12 +44,7 @@ def open_move(session: Session, server_id: str) -> OpenMove | None:
 
 def _removes(session: Session, migration: Migration) -> bool:
     """Whether the source is yet to remove the guest: nothing but a migration that got across has left it that."""
-    owed = select(OwedWork.id).where(
-        OwedWork.host_id == migration.source_id,
-        OwedWork.server_id == migration.server_id,
-        OwedWork.activity == Guests.destroy_guest.__name__,
-    )
-    return session.exec(owed).first() is not None
+    return owes(session, migration.server_id, migration.source_id, Guests.destroy_guest.__name__)
 
 
 def new_migration(row: Server, run_id: str, kind: MigrationKind, flavor: Flavor | None = None) -> Migration:

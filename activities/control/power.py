@@ -3,7 +3,7 @@
 from functools import partial
 from uuid import uuid4
 
-from sqlmodel import Session, select
+from sqlmodel import Session
 from temporalio import activity
 
 from activities.control.audit.facts import is_busy
@@ -13,7 +13,7 @@ from activities.interfaces.servers import EventLog
 from hostler.contract.calls import REPORT_POWER_STATES, GuestPower, PowerReceipt, PowerReport
 from hostler.contract.servers import OperationName, Step, StepStatus
 from hostler.contract.states import PowerState, VmState, status
-from models import Database, Host, OwedWork, Server, now
+from models import Database, Host, Server, now, owes
 
 STEP = "power-state"
 
@@ -38,19 +38,13 @@ class PowerReports:
         )
 
 
-def _owes(session: Session, host_id: str, server_id: str) -> bool:
-    """Whether the host has yet to do something to the server: its guest is on its way then."""
-    query = select(OwedWork.id).where(OwedWork.host_id == host_id, OwedWork.server_id == server_id)
-    return session.exec(query).first() is not None
-
-
 def _take_over(call: PowerReport, guest: GuestPower, session: Session) -> PowerReceipt:
     """Let the server follow its guest, or say why not yet."""
     host_id = call.host_id
     server = session.get(Server, guest.server_id, with_for_update=True)
     if server is None or server.deleted_at is not None:
         return PowerReceipt()
-    if is_busy(server) or _owes(session, host_id, server.id):
+    if is_busy(server) or owes(session, server.id, host_id):
         return PowerReceipt(busy=[server.id])
     if server.host_id != host_id or agrees(server, guest.power_state):
         return PowerReceipt()

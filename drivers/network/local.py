@@ -165,8 +165,10 @@ class LocalNetwork:
         """Have the network's DHCP server serve these ports, and see that it goes on doing so."""
         server = self._dhcp(network_id)
         self._revival.pause(network_id)
-        await self._calls.run(server.serve, ports, new_bridge=new_bridge)
-        self._revival.watch(network_id, await self._calls.run(server.handle))
+        try:
+            await self._calls.run(server.serve, ports, new_bridge=new_bridge)
+        finally:  # one that does not start again is tried again: the network's other guests need it
+            self._revival.watch(network_id, await self._calls.run(server.handle))
 
     async def _revive(self, network_id: str) -> None:
         async with self._network_locks(network_id):

@@ -72,6 +72,14 @@ async def test_a_start_that_fails_is_tried_again(daemons: Daemons) -> None:
     assert daemons.tries == 4
 
 
+async def test_who_is_found_dead_again_meanwhile_is_not_started_twice(daemons: Daemons) -> None:
+    daemons.fails = 1
+    for _ in range(3):
+        daemons.revival.watch("one", None)
+    await eventually(lambda: len(daemons.processes) == 2)
+    assert daemons.tries == 2
+
+
 async def test_who_is_found_dead_is_started(daemons: Daemons) -> None:
     daemons.revival.watch("one", None)
     await eventually(lambda: len(daemons.processes) == 2)

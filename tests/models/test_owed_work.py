@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlmodel import col, select
 
 from activities.interfaces.guests import Guests
-from models import Database, OwedWork, enter_owed, now
+from models import Database, OwedWork, enter_owed, now, owes
 from tests.activities.given import uuid
 from tests.rows import a_host, add
 
@@ -41,6 +41,20 @@ def test_what_is_entered_later_comes_later_whatever_the_clocks_of_control_worker
         rows = session.exec(select(OwedWork).order_by(col(OwedWork.created_at))).all()
     assert [row.id for row in rows if row.host_id == host.id] == entered
     assert [row.created_at for row in rows if row.host_id == other.id] == [written]
+
+
+def test_it_is_known_what_a_host_owes_of_a_server(database: Database) -> None:
+    host, other, mine = a_host(name="one"), a_host(name="other"), uuid()
+    add(database, host, other)
+    with database.write() as session:
+        enter_owed(session, owed(host.id, 0, "stop_guest", mine))
+
+    with database.read() as session:
+        assert owes(session, mine, host.id)
+        assert owes(session, mine, host.id, "stop_guest")
+        assert not owes(session, mine, host.id, "start_guest")
+        assert not owes(session, mine, other.id)
+        assert not owes(session, uuid(), host.id)
 
 
 def test_a_guest_that_is_to_be_removed_is_not_started_before(database: Database) -> None:

@@ -504,6 +504,18 @@ async def test_where_no_target_takes_it_nothing_is_lost(start_cloud: StartCloud,
     await given_up(cloud, server, before)
 
 
+async def test_however_often_no_target_takes_it_its_host_owes_one_stop(cloud: Cloud) -> None:
+    """Else what a host owes that is away for days would grow with every try, and its return take as long."""
+    server = await cloud.booted(host="sim-1")
+    await declared_down(cloud)
+    await cloud.client.hosts.disable("sim-2")
+    for _ in range(3):
+        assert isinstance(await cloud.failure(await cloud.client.servers.evacuate(server.id)), NoValidHost)
+
+    assert (await cloud.world()).owed == {("sim-1", "stop_guest")}
+    assert (await cloud.client.hosts.show("sim-1")).owed == 1
+
+
 async def test_a_server_in_error_is_told_why_it_stays_so(start_cloud: StartCloud) -> None:
     cloud = await start_cloud(faults=[breaks("sim-2", "spawn")], max_attempts=1)
     server = await cloud.booted(host="sim-1")

@@ -1,10 +1,13 @@
 """Resize and cold migrate: the server is elsewhere or larger, and can go back until that is confirmed."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from sqlmodel import select
 from temporalio.exceptions import ApplicationError
 
 from hostler.contract.errors import (
@@ -20,7 +23,7 @@ from hostler.contract.errors import (
 from hostler.contract.servers import OperationName, Server, StepStatus
 from hostler.contract.states import PowerState
 from hostler.settings import OperationSettings
-from models import Flavor
+from models import Allocation, Flavor, now
 from tests.cloud import LIMIT, Cloud, World, breaks, refuses
 from tests.workflows.conftest import StartCloud
 from workflows.revert_resize import STARTS
@@ -48,6 +51,14 @@ async def migrated(cloud: Cloud, server: Server, **options: object) -> Server:
 
 async def resized(cloud: Cloud, server: Server) -> Server:
     return await (await cloud.client.servers.resize(server.id, SMALL)).result(LIMIT)
+
+
+def rooms(cloud: Cloud, server: Server) -> dict[str, int]:
+    """How many processors are allocated to the server, on which hosts."""
+    hosts = {machine.id: machine.name for machine in cloud.machines}
+    with cloud.database.read() as session:
+        found = session.exec(select(Allocation).where(Allocation.server_id == server.id)).all()
+        return {hosts[one.host_id]: one.vcpus for one in found}
 
 
 async def reverted(cloud: Cloud, server: Server) -> Server:
@@ -254,6 +265,21 @@ async def test_a_move_confirms_itself_when_its_time_has_come(cloud: Cloud) -> No
     assert not (await cloud.world()).formers
 
 
+async def test_the_time_of_a_move_runs_on_while_no_control_worker_does(cloud: Cloud) -> None:
+    server = await cloud.booted()
+    moved = await migrated(cloud, server, confirm_after=timedelta(seconds=5))
+    assert moved.migration is not None
+    assert moved.migration.confirms_at is not None
+
+    await cloud.stop_control()
+    await asyncio.sleep((moved.migration.confirms_at - now()).total_seconds())
+    assert (await cloud.world()).formers == {("sim-1", server.id)}
+    await cloud.start_control()
+
+    await cloud.becomes(server.id, "ACTIVE")
+    assert not (await cloud.world()).formers
+
+
 async def test_what_was_reverted_does_not_confirm_the_next_move(cloud: Cloud) -> None:
     server = await cloud.booted()
     await migrated(cloud, server, confirm_after=timedelta(seconds=2))
@@ -285,6 +311,23 @@ async def test_a_disk_does_not_shrink(cloud: Cloud) -> None:
         await cloud.client.servers.resize(server.id, "tiny")
 
     assert await cloud.client.servers.show(server.id) == server
+
+
+async def test_a_server_gets_smaller_where_its_disk_does_not(cloud: Cloud) -> None:
+    """Fewer processors and less memory; its room and its quota are the larger ones until that is confirmed."""
+    cloud.add(Flavor(id=str(uuid4()), name="slim", vcpus=1, ram_mib=128, disk_gib=2))
+    server = await cloud.booted(flavor=SMALL)
+
+    slim = await (await cloud.client.servers.resize(server.id, "slim")).result(LIMIT)
+
+    assert (slim.status, slim.flavor, rooms(cloud, server)) == ("VERIFY_RESIZE", "slim", {"sim-1": 2, "sim-2": 1})
+    assert (await cloud.client.quotas.show()).used_vcpus == 2
+    assert await reverted(cloud, server) == server
+    assert rooms(cloud, server) == {"sim-1": 2}
+    await (await cloud.client.servers.resize(server.id, "slim")).result(LIMIT)
+    assert (await confirmed(cloud, server)).flavor == "slim"
+    assert rooms(cloud, server) == {"sim-2": 1}
+    assert (await cloud.client.quotas.show()).used_vcpus == 1
 
 
 async def test_a_resize_over_the_quota_is_refused(cloud: Cloud) -> None:

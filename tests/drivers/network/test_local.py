@@ -330,6 +330,19 @@ class TestUnbind:
         assert goes.mac not in leases(directory, blue)
         assert stays.mac in leases(directory, blue)
 
+    async def test_a_server_that_does_not_start_again_is_tried_again(
+        self, network: LocalNetwork, blue: Network, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stays, goes = blue.port(10), blue.port(11)
+        for port in (stays, goes):
+            await network.bind(port)
+        with monkeypatch.context() as full:
+            full.setattr("drivers.network.dhcp.Daemon.start", lambda *_: "no memory")
+            await kill_dhcp(directory, blue)
+            await network.unbind(goes.port_id)
+            assert servers_in(directory) == []
+        await until(lambda: len(servers_in(directory)) == 1)
+
     async def test_leaves_no_lease_when_the_server_was_dead(
         self, network: LocalNetwork, blue: Network, guests: Guests, directory: Path, tmp_path: Path
     ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hostler.contract.servers import StepStatus
 from tests.cloud import LIMIT, Cloud
 from tests.hostler.cli.conftest import Hostler
 from tests.hostler.held import ON_FIRE, held_boot
+from tests.workflows.test_live_migrate import takes_long
 
 
 async def test_what_holds_is_listed_with_the_reason(hostler: Hostler, cloud: Cloud) -> None:
@@ -75,6 +77,21 @@ async def test_giving_up_and_cancelling_are_no_failures(hostler: Hostler, cloud:
     await cloud.failure(other)
 
 
+async def test_a_live_migration_is_forced_to_its_end(hostler: Hostler, cloud: Cloud) -> None:
+    await takes_long(cloud, timedelta(seconds=2))
+    server = await cloud.booted(host="sim-1")
+    migration = await cloud.client.servers.live_migrate(server.id)
+    await cloud.reached(migration, "migrate_guest")
+
+    forced = await hostler("operation", "force-complete", "web", "--by", "ann", "--wait")
+
+    assert forced.exit_code == Exit.DONE, forced.output
+    assert "live-migrate web: finish_live_migration done" in forced.stderr
+    assert (await migration.result(LIMIT)).host == "sim-2"
+    notes = await hostler("server", "events", "web", "-f", "value", "-c", "step", "-c", "note")
+    assert "forced to its end by ann" in notes.stdout
+
+
 async def test_on_failure_is_said_per_request(hostler: Hostler, cloud: Cloud) -> None:
     await cloud.booted()
     for command, step in (("stop", "stop_guest"), ("start", "start_guest"), ("reboot", "reboot_guest")):
@@ -104,6 +121,8 @@ async def test_on_failure_is_said_per_request(hostler: Hostler, cloud: Cloud) ->
         (["retry", "nobody"], Exit.NOT_FOUND, "no server is named 'nobody'"),
         (["retry", "web"], Exit.CONFLICT, "no operation runs on server web"),
         (["cancel", "web"], Exit.CONFLICT, "hostler operation list"),
+        (["force-complete", "web"], Exit.CONFLICT, "no operation runs on server web"),
+        (["force-complete", "nobody"], Exit.NOT_FOUND, "no server is named 'nobody'"),
         (["retry", "web", "--note", "a\nb"], Exit.INVALID, "note"),
         (["retry", "web", "--host", "sim-1"], Exit.INVALID, "--host"),
         (["list", "--limit", "0"], Exit.INVALID, "--limit"),

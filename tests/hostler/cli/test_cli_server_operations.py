@@ -21,6 +21,7 @@ from hostler.contract.servers import (
     BackupRequest,
     BootRequest,
     EvacuateRequest,
+    LiveMigrateRequest,
     MigrateRequest,
     MigrationKind,
     MigrationStatus,
@@ -31,6 +32,7 @@ from hostler.contract.servers import (
     Server,
     ShelveRequest,
     SnapshotRequest,
+    TimeoutAction,
     UnshelveRequest,
 )
 from hostler.contract.states import TaskState, VmState
@@ -106,6 +108,18 @@ def given(request: OperationRequest) -> dict[str, Any]:
             MigrateRequest,
             {"host": "node-2", "confirm_after": timedelta(0)},
         ),
+        ("live-migrate web", "live-migrate", LiveMigrateRequest, {}),
+        (
+            "live-migrate web --host node-2 --completion-timeout PT1H --timeout-action force-complete --max-attempts 2",
+            "live-migrate",
+            LiveMigrateRequest,
+            {
+                "host": "node-2",
+                "completion_timeout": HOUR,
+                "timeout_action": TimeoutAction.FORCE_COMPLETE,
+                "max_attempts": 2,
+            },
+        ),
         (
             "evacuate web --host node-2 --max-attempts 2",
             "evacuate",
@@ -155,7 +169,8 @@ async def test_a_snapshot_prints_its_images_uuid_for_scripts(
 
 async def test_operations_take_several_servers(hostler: Hostler, catalogue: Catalogue) -> None:
     catalogue.servers = [server("web"), server("db")]
-    for command in ("rebuild", "shelve", "shelve-offload", "unshelve", "migrate", "evacuate", "confirm", "revert"):
+    moves = ("migrate", "live-migrate", "evacuate", "confirm", "revert")
+    for command in ("rebuild", "shelve", "shelve-offload", "unshelve", *moves):
         done = await hostler("server", command, "web", "db", "--wait")
         assert done.exit_code == Exit.DONE, done.output
         for name in ("web", "db"):

@@ -14,6 +14,7 @@ from hostler.contract.servers import (
     BackupRequest,
     ConfirmResizeRequest,
     EvacuateRequest,
+    LiveMigrateRequest,
     MigrateRequest,
     OperationName,
     OperationRequest,
@@ -25,6 +26,7 @@ from hostler.contract.servers import (
     ShelveRequest,
     SnapshotRequest,
     StopRequest,
+    TimeoutAction,
     UnshelveRequest,
 )
 from tests.hostler.peers import cloud
@@ -102,6 +104,24 @@ CALLS: list[tuple[Operate, tuple[str, ...], dict[str, Any], str, type[OperationR
         "migrate",
         MigrateRequest,
         {"host": "node-2", "max_attempts": 1, "confirm_after": timedelta(0)},
+    ),
+    (
+        Servers.live_migrate,
+        (),
+        {
+            "host": "node-2",
+            "max_attempts": 1,
+            "completion_timeout": HOUR,
+            "timeout_action": TimeoutAction.FORCE_COMPLETE,
+        },
+        "live-migrate",
+        LiveMigrateRequest,
+        {
+            "host": "node-2",
+            "max_attempts": 1,
+            "completion_timeout": HOUR,
+            "timeout_action": TimeoutAction.FORCE_COMPLETE,
+        },
     ),
     (
         Servers.evacuate,
