@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deploy.demo.browser import Browser, find
 from deploy.demo.cloud import IMAGE, ROOT, Cloud, Failed
+from deploy.environment import forget_other_clouds
 from hostler.client import Client, Operation
 from hostler.contract.errors import HostlerError
 
@@ -122,6 +123,7 @@ def listing(cloud: Cloud) -> str:
 
 def entry() -> None:
     """The command."""
+    forget_other_clouds()
     program = find()
     if program is None:
         sys.exit("the pictures are taken with Chromium, which is not installed: apt-get install chromium")
