@@ -15,6 +15,16 @@ from tests.end_to_end.test_real_guest import answers_ping, console, leftovers
 
 pytestmark = pytest.mark.real
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJaUzoJNrYhLJ9ZlHvDSFg73T1uzWSjagsTV+kBziCPW mover"
+PASSWORD = "of-the-rebuilt"
+TELL_WHAT_IS_NEW = f"""#!/bin/sh
+hash=$(sed -n 's/^root:\\([^:]*\\):.*/\\1/p' /etc/passwd)
+salt=$(echo "$hash" | cut -d '$' -f 3)
+[ "$(mkpasswd -m sha512 -S "$salt" {PASSWORD})" = "$hash" ] && echo "=== password=new"
+echo "=== key=$(grep -o 'ssh-ed25519 [^"]*' /config/openstack/latest/meta_data.json | head -n 1)."
+"""
+"""The demo guest makes a hash of the password that the config drive has."""
+
 
 async def boots(client: Client, server: Server) -> int:
     """How often the disk was booted from, by the guest's latest word."""
@@ -73,9 +83,16 @@ async def test_a_guest_keeps_its_disk_through_a_resize_and_a_shelf_and_gives_it_
     assert await boots(client, await client.servers.show(server.id)) == 4
     await done(await client.servers.confirm_resize(server.id))
 
-    rebuilt = await done(await client.servers.rebuild(server.id, image="demo"))
-    assert (rebuilt.status, rebuilt.addresses) == ("ACTIVE", server.addresses)
+    await client.keypairs.create("mover", KEY)
+    rebuilt = await done(
+        await client.servers.rebuild(
+            server.id, image="demo", key_name="mover", user_data=TELL_WHAT_IS_NEW.encode(), admin_password=PASSWORD
+        )
+    )
+    assert (rebuilt.status, rebuilt.addresses, rebuilt.key_name) == ("ACTIVE", server.addresses, "mover")
     assert await boots(client, rebuilt) == 1
+    await console(client, rebuilt, "=== password=new")
+    await console(client, rebuilt, re.escape(f"=== key={KEY}."))
 
     await done(await client.servers.delete(server.id))
     await client.images.delete("of-mover")

@@ -1,7 +1,9 @@
 """Snapshots of guests that run, are paused or are off: they stand alone, boot, and disturb nobody."""
 
 import asyncio
+import base64
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from uuid import uuid4
 import libvirt
 import pytest
 
-from drivers.hypervisor.libvirt import LibvirtHypervisor
+from drivers.hypervisor.libvirt import LibvirtHypervisor, agent
 from drivers.hypervisor.libvirt.boot_sector import DISK_BYTES
 from drivers.image.inspection import inspect
 from hostler.contract.errors import InvalidState, NotFound, RescheduleError
@@ -22,6 +24,7 @@ from hostler.contract.resources import DiskFormat
 from hostler.contract.states import PowerState
 from tests.drivers.hypervisor.libvirt.guests import (
     MIB,
+    PATIENCE_SECONDS,
     domain_of,
     greeted,
     guest,
@@ -41,6 +44,19 @@ SIZE = 8 * MIB
 LARGE = 768 * MIB
 AT_ONCE = timedelta(0)
 NO_JOB = libvirt.VIR_DOMAIN_JOB_NONE
+DEMO_BYTES = 33 * MIB
+DEMO_DATA = (25 * MIB, 8 * MIB)
+"""Where on the demo guest's disk its data partition begins, and how large that is."""
+WRITER = rb"""#!/bin/sh
+printf '#!/bin/sh\nkillall -STOP agent && echo stopped >/dev/console\n' >/etc/acpi/PWRF/00000080
+number=0
+while sleep 0.1; do
+    number=$((number + 1))
+    echo $number >>/data/numbers
+    [ $((number % 5)) != 0 ] || echo "wrote $number"
+done
+"""
+"""Counts in a file, which it does not flush, and says so on the console. The power button makes the agent hang."""
 
 
 @pytest.fixture
@@ -253,6 +269,97 @@ async def test_a_guest_without_an_agent_cannot_be_quiesced(
     await hypervisor.stop(off.server_id, AT_ONCE, ignore)
     await hypervisor.snapshot(off.server_id, target, True, ignore)
     assert holds(target, *MARKED), "what is off is at rest"
+
+
+async def test_a_guest_with_an_agent_is_at_rest_in_the_image_and_is_never_left_frozen(
+    hypervisor: LibvirtHypervisor,
+    demo_image: Path,
+    state_dir: Path,
+    target: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    user_data = base64.b64encode(WRITER).decode()
+    root = root_disk(image_ref(demo_image, DiskFormat.QCOW2, DEMO_BYTES))
+    ephemeral = GuestDisk(kind=DiskKind.EPHEMERAL, device="vdb", size_bytes=8 * MIB)
+    spec = guest(root, ephemeral, ram_mib=96, config_drive=True, user_data=user_data)
+    mark = state_dir / "guests" / spec.server_id / "freezing"
+    await hypervisor.spawn(spec, demo_image, ignore)
+    await hypervisor.resume(spec.server_id)
+    await says(hypervisor, spec, "login:")
+    await agent_answers(spec)
+    written = await writes(hypervisor, spec)
+
+    # What it has written is in the image, and nothing is in the middle of a write.
+    await hypervisor.snapshot(spec.server_id, target, True, ignore)
+    numbers = numbers_in(target, tmp_path)
+    assert len(numbers) >= written
+    assert numbers == list(range(1, len(numbers) + 1))
+    await writes(hypervisor, spec, after=len(numbers))
+    assert await freezes(hypervisor, spec) == 1
+    assert not mark.exists()
+
+    # A worker froze it and died.
+    mark.write_text(str(domain_of(spec).ID()))
+    assert domain_of(spec).fsFreeze() == len(["/data", "the ephemeral disk"])
+    assert await hypervisor.restore() == {}
+    assert not mark.exists()
+    await writes(hypervisor, spec, after=await writes(hypervisor, spec))
+    assert await freezes(hypervisor, spec) == 2
+
+    # The agent is there, and hangs.
+    monkeypatch.setattr(agent, "ANSWER_SECONDS", 1)
+    domain_of(spec).shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    await says(hypervisor, spec, "stopped")
+    with pytest.raises(InvalidState, match="the guest agent does not answer"):
+        await hypervisor.snapshot(spec.server_id, target, True, ignore)
+    assert names(target.parent) == []
+    await hypervisor.snapshot(spec.server_id, target, False, ignore)
+    assert inspect(target, DiskFormat.QCOW2, "snapshot") == DEMO_BYTES
+    await writes(hypervisor, spec, after=await writes(hypervisor, spec))
+    assert await freezes(hypervisor, spec) == 2
+    assert not mark.exists()
+
+
+async def says(hypervisor: LibvirtHypervisor, spec: GuestSpec, text: str) -> None:
+    """Wait until the guest has said that on its console."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while text not in await hypervisor.console_log(spec.server_id, MIB):  # noqa: ASYNC110, since nothing tells of it
+            await asyncio.sleep(0.1)
+
+
+async def writes(hypervisor: LibvirtHypervisor, spec: GuestSpec, after: int = 0) -> int:
+    """The number that `WRITER` told last, once it is a later one than that."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            told = re.findall(r"wrote (\d+)\s", await hypervisor.console_log(spec.server_id, MIB))
+            if told and int(told[-1]) > after:
+                return int(told[-1])
+            await asyncio.sleep(0.1)
+
+
+async def freezes(hypervisor: LibvirtHypervisor, spec: GuestSpec) -> int:
+    """How often the guest's agent has frozen its file systems, and thawed them, as it tells."""
+    return (await hypervisor.console_log(spec.server_id, MIB)).count("=== frozen from")
+
+
+async def agent_answers(spec: GuestSpec) -> None:
+    """Wait until the guest's agent is there."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while "state='connected'" not in domain_of(spec).XMLDesc():  # noqa: ASYNC110, since nothing tells of it
+            await asyncio.sleep(0.1)
+
+
+def numbers_in(image: Path, directory: Path) -> list[int]:
+    """What `WRITER` had written when the image was made, on a file system that needs no repair."""
+    disk, data = directory / "disk", directory / "data"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image, disk], check=True)
+    start, size = DEMO_DATA
+    data.write_bytes(disk.read_bytes()[start : start + size])
+    checked = subprocess.run(["e2fsck", "-fn", data], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    numbers = subprocess.run(["debugfs", "-R", "cat /numbers", data], check=True, capture_output=True).stdout
+    return [int(number) for number in numbers.split()]
 
 
 async def test_who_has_no_guest_has_no_snapshot(hypervisor: LibvirtHypervisor, target: Path) -> None:
