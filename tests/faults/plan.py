@@ -51,7 +51,7 @@ MEANING = {
     Fault.POWER_CUT_OPPOSITE: "the other host of the move loses its power while it runs, and is switched on again",
     Fault.CABLE_OUT: "its host's network cable is pulled out while it runs, and put back in",
     Fault.CABLE_OUT_OPPOSITE: "the cable of the other host of the move is pulled out while it runs, and put back in",
-    Fault.RETURNED: "the host that was given up for lost is switched on while it runs",
+    Fault.RETURNED: "the host that was given up for lost is switched on, or joined again, while it runs",
 }
 
 OF_MACHINES = [

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.lab.case import MOVES, Move, run_case
-from tests.faults.lab.cloud import EMPTY, temporary_lab
+from tests.faults.lab.case import MOVES, UNFENCED, Move, run_case
+from tests.faults.lab.cloud import temporary_lab
+from tests.faults.lab.console import Boot, Life, Said, is_right
 from tests.faults.lab.matrix import make_case, of_step
 from tests.faults.lab.watcher import IS_OFF, RUNS, STANDS_STILL, TWICE, Watcher
 from tests.faults.plan import Fault, Step
 
 MIGRATE = Step("migrate_guest", 1, "hostler-host-1")
 LIVE = MOVES["live-migrate"]
-EMPTY_HANDED = Move(LIVE.name, LIVE.ask, EMPTY)
+EMPTY_HANDED = Move(LIVE.name, LIVE.ask)
 """Of a guest that has no system to count in, which is there sooner."""
 
 
@@ -46,6 +47,58 @@ class TestCases:
     def test_a_host_that_was_given_up_returns_at_every_step(self) -> None:
         for queue in ("hostler-control", "hostler-host-1"):
             assert Fault.RETURNED in {case.fault for case in of_step("evacuate", Step("spawn", 1, queue), 0.1)}
+
+    def test_of_one_that_was_given_up_wrongly_that_is_all(self) -> None:
+        cases = [case.name for case in of_step(UNFENCED, Step("spawn", 1, "hostler-host-1"), 9.0)]
+
+        assert cases == ["evacuate-unfenced/spawn/returned"]
+
+
+BOOT_LINE = "[ 1.2] x=== source=config-drive hostname=web uuid=u first_boot={} boots={} cpus=1 disks=vda:1024MiB\r\n"
+HOME_LOG = BOOT_LINE.format("yes", 1) + "tick 1\r\ntick 2\r\nweb login: tick 3\r\n"
+FIRST, SECOND = Boot("u", True, 1), Boot("u", False, 2)
+WAS = Said("home", (FIRST,), 2)
+
+
+class TestConsole:
+    def test_of_a_log_the_boots_count_and_the_ticks_behind_the_last(self) -> None:
+        assert Said.read("home", HOME_LOG) == WAS
+        assert Said.read("home", HOME_LOG + BOOT_LINE.format("no", 2)) == Said("home", (FIRST, SECOND), 0)
+        assert Said.read("next", "ck 6\r\ntick 7\r\ntick 8") == Said("next", (), 7)
+
+    @pytest.mark.parametrize("later", [WAS, Said("home", (FIRST, SECOND), 5), Said("next", (FIRST,), 5)])
+    def test_a_guest_counts_when_it_is_seen_to_and_not_by_what_the_log_has_had(self, later: Said) -> None:
+        assert Said("home", (FIRST,), 3).counts_since(WAS)
+        assert not later.counts_since(WAS)
+
+    @pytest.mark.parametrize(
+        ("life", "now", "right"),
+        [
+            (Life.GOES_ON, Said("next", (), 9), True),
+            (Life.GOES_ON, Said("home", (FIRST,), 9), True),
+            (Life.GOES_ON, Said("home", (FIRST,), 2), False),
+            (Life.GOES_ON, Said("next", (SECOND,), 9), False),
+            (Life.FROM_ITS_DISK, Said("next", (SECOND,), 1), True),
+            (Life.FROM_ITS_DISK, Said("next", (FIRST,), 9), False),
+            (Life.FROM_ITS_DISK, Said("next", (), 9), False),
+            (Life.FROM_ITS_DISK, Said("home", (FIRST, SECOND), 1), True),
+            (Life.FROM_ITS_DISK, Said("home", (FIRST,), 9), True),
+            (Life.FROM_ITS_DISK, Said("home", (FIRST, SECOND, Boot("u", False, 3)), 1), False),
+            (Life.ANEW, Said("next", (FIRST,), 1), True),
+            (Life.ANEW, Said("next", (SECOND,), 1), False),
+            (Life.ANEW, Said("next", (Boot("other", True, 1),), 1), False),
+            (Life.ANEW, Said("home", (FIRST,), 9), False),
+        ],
+    )
+    def test_what_must_have_become_of_a_guest(self, life: Life, now: Said, right: bool) -> None:
+        assert is_right(life, WAS, now) is right
+
+    def test_one_whose_host_has_lost_its_power_may_have_booted_more_often(self) -> None:
+        often = Said("next", (SECOND, Boot("u", False, 3)), 1)
+
+        assert is_right(Life.FROM_ITS_DISK, WAS, often, lost_power=True)
+        assert not is_right(Life.FROM_ITS_DISK, WAS, often)
+        assert not is_right(Life.FROM_ITS_DISK, WAS, Said("next", (Boot("other", False, 2),), 1), lost_power=True)
 
 
 class FakeEye:

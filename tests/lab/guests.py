@@ -13,6 +13,7 @@ from hostler.contract.servers import BlockDeviceMapping, Server
 LIMIT = 180
 COUNTS = {"tick": "1"}
 """Metadata with which the guest counts the seconds on its console."""
+MARKER_BYTES = 1_000_000
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
@@ -73,13 +74,40 @@ async def console(client: Client, server: Server, pattern: str) -> str:
     return found.group(0)
 
 
-async def counted(client: Client, server: Server, *, beyond: int = 0) -> int:
+def rereading(where: str) -> str:
+    """User data with which the guest marks a disk there, and reads the mark again and again, not from its memory.
+
+    Each time it also writes a block to its root disk, and reads all of these. `whole N` on its console says that all
+    was as it should be for the Nth time; the number is then on the disk, where it counts its boots. That it writes in
+    place, so that a power cut leaves one or the other.
+    """
+    return f"""#!/bin/sh
+sum=$(head -c {MARKER_BYTES} /dev/urandom | tee {where} | md5sum)
+while sleep 0.5; do
+    times=$((times + 1))
+    printf '%1024s' $times >>/data/blocks
+    echo $times 1<>/data/boots
+    sync
+    echo 3 >/proc/sys/vm/drop_caches
+    [ "$(head -c {MARKER_BYTES} {where} | md5sum)" = "$sum" ] || exit
+    [ "$(echo $(cat /data/blocks))" = "$(echo $(seq $times))" ] || exit
+    echo "whole $times"
+done >/dev/console
+"""
+
+
+async def reread(client: Client, server: Server) -> int:
+    """How often the guest has read its disks and found them whole, once it has begun to on the host where it is."""
+    return await counted(client, server, "whole", beyond=await counted(client, server, "whole"))
+
+
+async def counted(client: Client, server: Server, what: str = "tick", *, beyond: int = 0) -> int:
     """Where the guest's counter is, once it is beyond a number."""
     reached = 0
 
     async def reaches() -> bool:
         nonlocal reached
-        found = re.findall(r"tick (\d+)\s", await client.servers.console_log(server.id))
+        found = re.findall(rf"{what} (\d+)\s", await client.servers.console_log(server.id))
         reached = int(found[-1]) if found else 0
         return reached > beyond
 

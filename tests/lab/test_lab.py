@@ -1,4 +1,4 @@
-"""The lab for real: two hosts, guests that reach each other, power cuts and cables that are out."""
+"""The lab for real: its hosts, guests that reach each other, power cuts and cables that are out."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,8 @@ PING = "#!/bin/sh\nping -c 1 -w 60 {} >/dev/null && echo '=== reached' >/dev/con
 class TestUp:
     async def test_its_hosts_register(self, the_lab: Lab, client: Client) -> None:
         hosts = await client.hosts.list()
-        assert [(host.name, host.up) for host in hosts] == [("lab-1", True), ("lab-2", True)]
-        assert len({host.id for host in hosts}) == 2
+        assert [(host.name, host.up) for host in hosts] == [("lab-1", True), ("lab-2", True), ("lab-3", True)]
+        assert len({host.id for host in hosts}) == 3
 
     async def test_again_changes_nothing(self, the_lab: Lab) -> None:
         before = [host.init for host in the_lab.hosts]
@@ -117,9 +117,9 @@ class TestWrongUse:
     @pytest.mark.parametrize(
         ("words", "complaint", "remedy"),
         [
-            (["kill", "lab-9"], "the lab has no host 'lab-9'", "it has lab-1, lab-2"),
+            (["kill", "lab-9"], "the lab has no host 'lab-9'", "it has lab-1, lab-2, lab-3"),
             (["start", "lab-1"], "lab-1 is on already", "kill lab-1"),
-            (["up", "--hosts", "3"], "the lab in .* is another one: .* with 2 hosts", "end that one first"),
+            (["up", "--hosts", "2"], "the lab in .* is another one: .* with 3 hosts", "end that one first"),
             (["up", "--subnet", "198.18.1"], "198.18.1 is no IPv4 subnet", "write it like"),
         ],
     )

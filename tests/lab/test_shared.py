@@ -21,7 +21,7 @@ MARK = f"#!/bin/sh\nhead -c {MARKER_BYTES} /dev/urandom >/data/marker\nsync\nech
 @pytest.fixture(scope="module")
 def the_lab() -> Iterator[Lab]:
     """A lab whose hosts share the disks of their guests."""
-    with a_lab("--shared") as lab:
+    with a_lab(2, "--shared") as lab:
         yield lab
 
 

@@ -1,13 +1,13 @@
 """One case in the lab: a real server moves, a step is struck, and afterwards its guest runs on exactly one host."""
 
 import asyncio
-import re
+import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType
@@ -20,7 +20,9 @@ from hostler.contract.names import server_workflow_id
 from hostler.contract.servers import OperationName, Progress, Server
 from hostler.contract.states import PowerState, VmState
 from tests.faults.case import Case, Result, _told
+from tests.faults.lab import pattern
 from tests.faults.lab.cloud import BOOTS, EMPTY, LARGER, NETWORK, SMALL, LabCloud, until
+from tests.faults.lab.console import Life, Said, is_right
 from tests.faults.lab.watcher import RUNS, STANDS_STILL, TWICE
 from tests.faults.plan import OF_MACHINES, Fault, Plan, Step, Strike, Struck
 from tests.faults.site import NotQuiet
@@ -29,30 +31,42 @@ HOME, NEXT = "lab-1", "lab-2"
 LIMIT = timedelta(seconds=180)
 FOLLOWS = timedelta(seconds=30)
 """How long a server's row may need to follow its guest."""
+BOOTS_WITHIN = timedelta(seconds=60)
 AWAY_SECONDS = 10.0
 """How long a host is off or cut off, unless the operation has ended: longer than it is waited for."""
 POWER = (Fault.POWER_CUT, Fault.POWER_CUT_OPPOSITE)
 CABLE = (Fault.CABLE_OUT, Fault.CABLE_OUT_OPPOSITE)
 OPPOSITE = (Fault.POWER_CUT_OPPOSITE, Fault.CABLE_OUT_OPPOSITE)
+UNFENCED = "evacuate-unfenced"
+"""An evacuation from a host that runs, and was declared down nevertheless."""
 HANDOVER = "@handover"
 """A step that is struck when the guest stands still at home, and is about to run elsewhere."""
+HALF_COPIED = "receive_disks@half"
+"""The step that is struck when some of the disk has come for good, and more is to come."""
 POLL_SECONDS = 0.1
-TICK, BOOTED = re.compile(r"^tick (\d+)\r?$", re.MULTILINE), "=== source"
+SWITCH_OFF = ("stop_guest", "destroy_guest")
+"""What a host that has come back is to be asked first, where it was declared down and its guest runs."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """An operation of the lab: what it is asked for, and of which server."""
+    """An operation of the lab: what it is asked for, of which server, and what must have become of its guest.
+
+    Without `life` the guest has no system that could say so. `writes`: it has a disk that takes a while to copy.
+    `workflow` is the type of the operation, if that is not its name.
+    """
 
     name: str
     ask: Callable[["Course"], Awaitable[Operation]]
-    image: str = EMPTY
+    life: Life | None = None
     ready: "Callable[[Course], Awaitable[None]] | None" = None
+    writes: bool = False
+    workflow: str = ""
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the guest must not notice."""
-        return self.image == BOOTS
+    def image(self) -> str:
+        """What its server is made of."""
+        return BOOTS if self.life else EMPTY
 
 
 @dataclass
@@ -66,7 +80,9 @@ class Course:
     server: Server | None = None
     lost_power: set[str] = field(default_factory=set)
     before: dict[str, list[str]] = field(default_factory=dict)
-    reached: int = 0
+    was: Said = field(default_factory=lambda: Said(HOME))
+    runs_twice_until: float = 0.0
+    """Until then the guest may run twice: for ever, while its host was declared down and is only cut off."""
     seconds: dict[Step, float] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -87,11 +103,13 @@ class Course:
         try:
             await self.make_ready()
             await self.strike_and_ask()
+            if self.runs_twice_until == math.inf:
+                await self.return_home()
             await self.cloud.put_in_order()
-            await self.settled()
+            await self.settled(self.move.life)
             if (await self.show()).status == "VERIFY_RESIZE":
                 await (await self.cloud.client.servers.confirm_resize(self.id)).result(LIMIT)
-                await self.settled()
+                await self.settled(self.move.life and Life.GOES_ON)
             await self.audited()
         finally:
             self.cloud.disarm()
@@ -104,19 +122,38 @@ class Course:
         """A server at home, in the state from which the operation starts."""
         servers = self.cloud.client.servers
         booting = await servers.boot(
-            "web", flavor=SMALL, image=self.move.image, networks=[NETWORK], host=HOME, metadata={"tick": "1"}
+            "web",
+            flavor=SMALL,
+            image=self.move.image,
+            networks=[NETWORK],
+            host=HOME,
+            metadata={"tick": "1"},
+            user_data=pattern.USER_DATA.encode() if self.move.writes else None,
         )
         self.server = await booting.result(LIMIT)
-        if self.move.goes_on:
+        if self.move.life:
             await until(self.counts, "the guest to count")
+        if self.move.writes:
+            await until(self.has_written, "the guest to write its pattern")
         if self.move.ready is not None:
             await self.move.ready(self)
 
     async def counts(self) -> bool:
         """Whether the guest's counter has gone on since it was last looked at."""
-        found = TICK.findall(await self.cloud.client.servers.console_log(self.id))
-        former, self.reached = self.reached, int(found[-1]) if found else 0
-        return self.reached > max(former, 1)
+        former, self.was = self.was, await self.said()
+        return self.was.counts_since(former)
+
+    async def said(self) -> Said:
+        """What the guest has said where it is now."""
+        return Said.read((await self.show()).host or "", await self.console())
+
+    async def has_written(self) -> bool:
+        """Whether the guest has written what is to be copied."""
+        return pattern.WRITTEN in await self.console()
+
+    async def console(self) -> str:
+        """The guest's console log."""
+        return await self.cloud.client.servers.console_log(self.id)
 
     # The operation.
 
@@ -124,7 +161,8 @@ class Course:
         """Carry the operation out; whatever befalls a host has been put right when this returns."""
         striking = None
         if self.case.strikes:
-            self.cloud.arm(Plan(self.move.name, server_workflow_id(self.id), self.case.strikes))
+            workflow = self.move.workflow or self.move.name
+            self.cloud.arm(Plan(workflow, server_workflow_id(self.id), self.case.strikes))
             if self.case.strikes[0].fault in OF_MACHINES:
                 striking = asyncio.create_task(self.befall(self.case.strikes[0]))
         self.ended.clear()
@@ -171,7 +209,7 @@ class Course:
         host = self.cloud.hosts[name]
         self.note(f"{strike.fault}: {name}")
         if strike.fault is Fault.RETURNED:
-            await self.switch_on(host)
+            await (self.return_home() if self.runs_twice_until else self.switch_on(host))
             self.cloud.deal()
             return
         if strike.fault in POWER:
@@ -189,6 +227,21 @@ class Course:
         await asyncio.to_thread(host.start)
         await until(lambda: asyncio.to_thread(lambda: host.registered), f"{host.name} to register")
 
+    async def return_home(self) -> None:
+        """Put the cable of the guest's first host back in; returns when that has registered. It has run all the time.
+
+        From then on nothing runs twice: to see to that is the first thing that it is asked to do.
+        """
+        since = datetime.now(UTC)
+        await asyncio.to_thread(self.cloud.hosts[HOME].join)
+        registration = await self.cloud.registration(HOME, since)
+        self.runs_twice_until = registration.ended
+        self.note(f"{HOME} has registered, and was asked: {', '.join(registration.asked) or 'nothing'}")
+        if not registration.asked or registration.asked[0] not in SWITCH_OFF:
+            self.result.problems.append(
+                f"{HOME} was asked for {registration.asked or 'nothing'}, with its guest running"
+            )
+
     async def moment(self, strike: Strike) -> Struck | None:
         """Wait until the strike is due; None when it will not be."""
         while not (struck := self.cloud.struck()):
@@ -197,6 +250,8 @@ class Course:
             await asyncio.sleep(POLL_SECONDS)
         if self.case.step.endswith(HANDOVER):
             await self.handed_over(time.time())
+        elif self.case.step == HALF_COPIED:
+            await self.half_copied()
         elif strike.delay:
             await asyncio.sleep(strike.delay)
         while strike.delay is None and not self.ended.is_set() and not any(one.done for one in self.cloud.struck()):  # noqa: ASYNC110 - they are files
@@ -210,6 +265,15 @@ class Course:
             if seen and seen[-1] == (HOME, STANDS_STILL):
                 return
             await asyncio.sleep(POLL_SECONDS / 2)
+
+    async def half_copied(self) -> None:
+        """Wait until a first piece of the disk is where it goes; what is struck then must go on from there."""
+        while not self.ended.is_set() and not any(one.done for one in self.cloud.struck()):
+            for host in self.cloud.hosts.values():
+                if (count := pattern.arrived(host, self.id)) > 0:
+                    self.note(f"{host.name} has {count} bytes of the disk")
+                    return
+            await asyncio.sleep(POLL_SECONDS / 4)
 
     async def victim(self, fault: Fault, struck: Struck) -> str:
         """Whom it befalls."""
@@ -237,12 +301,8 @@ class Course:
 
     # Afterwards.
 
-    async def settled(self) -> None:
-        """Wait until the guest, its row and the hosts say the same.
-
-        Raises:
-            NotQuiet: they do not.
-        """
+    async def settled(self, life: Life | None) -> None:
+        """Wait until the guest, its row and the hosts say the same; and see what has become of the guest."""
         wrong: list[str] = []
 
         async def right() -> bool:
@@ -254,8 +314,9 @@ class Course:
         except NotQuiet:
             self.result.problems += wrong
             return
-        if self.move.goes_on:
-            await self.went_on()
+        server = await self.show()
+        if life and self.cloud.whereabouts(self.id).get(server.host or "") == RUNS:
+            await self.lives(life, lost_power=server.host in self.lost_power)
 
     async def unlike(self) -> list[str]:
         """What is not as it must be."""
@@ -283,23 +344,31 @@ class Course:
 
         It stays off, and its server in error, where it might have been running on a host that did not answer.
         """
-        silent = any(strike.fault in OF_MACHINES for strike in self.case.strikes)
+        silent = any(strike.fault in (*POWER, *CABLE) for strike in self.case.strikes)
         return server.host not in self.lost_power and not (silent and server.vm_state is VmState.ERROR)
 
-    async def went_on(self) -> None:
-        """See that the guest did not notice, unless its own host was switched off."""
-        server, since = await self.show(), self.reached
-        if not self.unscathed(server):
+    async def lives(self, life: Life, *, lost_power: bool) -> None:
+        """See that the guest counts, and that what it says is what must have become of it."""
+        was, right = self.was, False
+        self.was = Said(was.host)
+
+        async def says_so() -> bool:
+            nonlocal right
+            counts = await self.counts()
+            right = is_right(life, was, self.was, lost_power=lost_power)
+            return right and counts
+
+        try:
+            await until(says_so, "", BOOTS_WITHIN)
+        except NotQuiet:
+            told = "does not count" if right else str(life)
+            self.result.problems.append(f"the guest {told}: it had said {was}, and has said {self.was}")
+            self.was = was
             return
-        with suppress(NotQuiet):
-            await until(self.counts, "", FOLLOWS)
-        log = await self.cloud.client.servers.console_log(self.id)
-        boots = log.count(BOOTED)
-        if self.reached <= since or boots > (1 if server.host == HOME else 0):
-            self.result.problems.append(
-                f"the guest has not gone on: its counter was at {since} and is at {self.reached}, "
-                f"and it has booted {boots} times on {server.host}"
-            )
+        if self.move.writes:
+            host = self.cloud.hosts[self.was.host]
+            missing = await asyncio.to_thread(pattern.complaint, host, self.id)
+            self.result.problems += [f"its disk has lost what it had written: {missing}"] if missing else []
 
     async def audited(self) -> None:
         """See that an audit finds nothing."""
@@ -316,7 +385,8 @@ class Course:
         except NotQuiet as told:
             self.result.problems.append(str(told))
         await (await self.cloud.client.servers.delete(self.id)).result(LIMIT)
-        self.result.problems += [f"at {one}" for one in self.cloud.seen(self.id) if one.what == TWICE]
+        seen = self.cloud.seen(self.id)
+        self.result.problems += [f"at {one}" for one in seen if one.what == TWICE and one.at > self.runs_twice_until]
 
         async def gone() -> bool:
             after = await asyncio.to_thread(self.cloud.traces)
@@ -373,25 +443,45 @@ async def _lose_its_host(course: Course) -> None:
     await course.cloud.client.hosts.declare_down(HOME, "the matrix has switched it off")
 
 
+async def _lose_its_cable(course: Course) -> None:
+    """The server's host is cut off, and somebody has said that it is off; the guest runs on."""
+    course.runs_twice_until = math.inf
+    await asyncio.to_thread(course.cloud.hosts[HOME].cut)
+    await course.cloud.until_down(HOME)
+    await course.cloud.client.hosts.declare_down(HOME, "the matrix has pulled out its cable, and lies")
+
+
 async def _resize_it(course: Course) -> None:
     await (await course.cloud.client.servers.resize(course.id, LARGER)).result(LIMIT)
+    await until(course.counts, "the guest to count on its new host")
+
+
+async def _evacuate(course: Course) -> Operation:
+    return await course.cloud.client.servers.evacuate(course.id)
 
 
 MOVES = {
     one.name: one
     for one in (
-        Move(OperationName.LIVE_MIGRATE, lambda course: course.cloud.client.servers.live_migrate(course.id), BOOTS),
-        Move(OperationName.RESIZE, lambda course: course.cloud.client.servers.resize(course.id, LARGER)),
+        Move(
+            OperationName.LIVE_MIGRATE,
+            lambda course: course.cloud.client.servers.live_migrate(course.id),
+            Life.GOES_ON,
+        ),
+        Move(
+            OperationName.RESIZE,
+            lambda course: course.cloud.client.servers.resize(course.id, LARGER),
+            Life.FROM_ITS_DISK,
+            writes=True,
+        ),
         Move(
             OperationName.CONFIRM_RESIZE,
             lambda course: course.cloud.client.servers.confirm_resize(course.id),
-            ready=_resize_it,
+            Life.GOES_ON,
+            _resize_it,
         ),
-        Move(
-            OperationName.EVACUATE,
-            lambda course: course.cloud.client.servers.evacuate(course.id),
-            ready=_lose_its_host,
-        ),
+        Move(OperationName.EVACUATE, _evacuate, Life.ANEW, _lose_its_host),
+        Move(UNFENCED, _evacuate, Life.ANEW, _lose_its_cable, workflow=OperationName.EVACUATE),
     )
 }
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -25,6 +25,7 @@ from hostler import temporal
 from hostler.client import Client
 from hostler.client.connection import Connection
 from hostler.contract.errors import Unavailable
+from hostler.contract.names import host_queue, host_workflow_id
 from tests.faults.files import IGNORED
 from tests.faults.lab.control import BOOK
 from tests.faults.lab.watcher import IS_OFF, RUNS, STANDS_STILL, TWICE
@@ -70,6 +71,14 @@ class Seen:
 
     def __str__(self) -> str:
         return f"{self.at % 1000:.1f} {self.host}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """When a registration ended, and for which steps the host was asked by it, in their order."""
+
+    ended: float
+    asked: list[str]
 
 
 @dataclass
@@ -156,6 +165,32 @@ class LabCloud:
             return not (await self.client.hosts.show(name)).up
 
         await until(down, f"{name} to be down")
+
+    async def registration(self, name: str, since: datetime) -> "Registration":
+        """The first registration of a host that has begun since then, when it has ended."""
+        workflow_id = host_workflow_id((await self.client.hosts.show(name)).id)
+        run_id = ""
+
+        async def began() -> bool:
+            nonlocal run_id
+            description = await self.connection.temporal.get_workflow_handle(workflow_id).describe()
+            run_id = description.run_id
+            return description.start_time > since
+
+        await until(began, f"{name} to register")
+        handle = self.connection.temporal.get_workflow_handle(workflow_id, run_id=run_id)
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            await handle.result()
+        ended = (await handle.describe()).close_time
+        assert ended is not None
+        scheduled = [
+            event.activity_task_scheduled_event_attributes
+            async for event in handle.fetch_history_events()
+            if event.HasField("activity_task_scheduled_event_attributes")
+        ]
+        queue = host_queue(workflow_id.partition(":")[2])
+        asked = [one.activity_type.name for one in scheduled if one.task_queue.name == queue]
+        return Registration(ended.timestamp(), asked)
 
     def traces(self) -> dict[str, list[str]]:
         """What hosts have for servers: files but for the cache, processes, links."""
@@ -301,8 +336,8 @@ async def _fill(client: Client, empty: Path) -> None:
     """The catalogue, unless the lab has it."""
     if await client.flavors.list():
         return
-    await client.flavors.create(SMALL, vcpus=1, ram_mib=96)
-    await client.flavors.create(LARGER, vcpus=2, ram_mib=128)
+    await client.flavors.create(SMALL, vcpus=1, ram_mib=96, disk_gib=1)
+    await client.flavors.create(LARGER, vcpus=1, ram_mib=128, disk_gib=1)
     await client.networks.create(NETWORK, cidr="10.232.9.0/24")
     await client.images.create(BOOTS, DEMO)
     await client.images.create(EMPTY, empty)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from tests.faults.case import Case, Result
-from tests.faults.lab.case import HANDOVER, MOVES, run_case
+from tests.faults.lab.case import HANDOVER, MOVES, UNFENCED, run_case
 from tests.faults.lab.cloud import LabCloud
 from tests.faults.matrix import sample
 from tests.faults.plan import Fault, Step, Strike
@@ -65,6 +65,9 @@ def moves(only: Sequence[str]) -> list[str]:
 
 def of_step(operation: str, step: Step, seconds: float) -> Iterator[Case]:
     """The cases of one step, which takes so long when nothing happens."""
+    if operation == UNFENCED:
+        yield make_case(operation, step, Fault.RETURNED)
+        return
     returns = (Fault.RETURNED,) if operation == LOSES_ITS_HOST else ()
     pairs: tuple[Fault, ...] = OF_PAIRS if step.activity in BETWEEN_HOSTS else ()
     if step.host_id is None:

@@ -17,13 +17,20 @@ from tests.faults.process import Kind, work
 
 SILENCE, WHOLE = timedelta(seconds=6), timedelta(seconds=8)
 """How long a step that is struck may be silent, and how long one may take that is always silent."""
+HELD = timedelta(seconds=100)
+"""How long one may take that is held until a host has come back."""
 
 
 def shorten(input: StartActivityInput, fault: Fault) -> None:
-    """Shorten the time-outs of a step that is to be struck; it has real work to do when it is tried again."""
-    if fault not in TIMED_OUT.union(OF_MACHINES) or fault is Fault.RETURNED:
+    """Shorten the time-outs of a step that is to be struck; it has real work to do when it is tried again.
+
+    One that waits for a host's return is given time for that: it must not be tried again before.
+    """
+    if fault is Fault.RETURNED:
+        input.start_to_close_timeout, input.heartbeat_timeout = HELD, None
+    elif fault not in TIMED_OUT.union(OF_MACHINES):
         return
-    if input.heartbeat_timeout is not None:
+    elif input.heartbeat_timeout is not None:
         input.heartbeat_timeout = min(input.heartbeat_timeout, SILENCE)
     elif input.start_to_close_timeout is not None:
         input.start_to_close_timeout = min(input.start_to_close_timeout, WHOLE)
