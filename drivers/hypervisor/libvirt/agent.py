@@ -92,9 +92,12 @@ def _unfit(domain: libvirt.virDomain) -> str:
 
 def _freeze(domain: libvirt.virDomain, must: bool) -> None:
     try:
-        domain.fsFreeze()
+        frozen_ones = domain.fsFreeze()
     except libvirt.libvirtError as error:
         _refuse(domain, f"the guest agent does not freeze the file systems: {one_line(error)}", must)
+        return
+    if not frozen_ones:
+        _refuse(domain, "the guest agent has found no file system that it can freeze", must)
 
 
 def _refuse(domain: libvirt.virDomain, reason: str, must: bool) -> None:

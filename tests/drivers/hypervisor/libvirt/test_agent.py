@@ -28,6 +28,7 @@ class Domain:
         self.fails: set[str] = set()
         self.calls: list[str] = []
         self.starts = 1
+        self.file_systems = 2
 
     def ID(self) -> int:  # noqa: N802, libvirt's name
         return self.starts
@@ -44,8 +45,9 @@ class Domain:
     def agentSetResponseTimeout(self, seconds: int) -> None:  # noqa: N802, libvirt's name
         assert 0 < seconds <= 60
 
-    def fsFreeze(self) -> None:  # noqa: N802, libvirt's name
+    def fsFreeze(self) -> int:  # noqa: N802, libvirt's name
         self.call("freeze")
+        return self.file_systems
 
     def fsThaw(self) -> None:  # noqa: N802, libvirt's name
         self.call("thaw")
@@ -112,6 +114,15 @@ def test_an_agent_that_refuses_to_freeze_is_told_to_thaw_all_the_same(domain: Do
     with pytest.raises(InvalidState, match="freeze is not allowed"):
         in_block(domain, mark, must=True)
     assert domain.calls[-2:] == ["freeze", "thaw"]
+
+
+def test_an_agent_that_has_nothing_to_freeze_has_not_quiesced_the_guest(domain: Domain, mark: Path) -> None:
+    domain.file_systems = 0
+    in_block(domain, mark)
+    assert domain.calls == FROZEN_AND_THAWED
+    with pytest.raises(InvalidState, match="no file system that it can freeze"):
+        in_block(domain, mark, must=True)
+    assert not mark.exists()
 
 
 def test_a_thaw_that_fails_is_tried_again(domain: Domain, mark: Path, caplog: pytest.LogCaptureFixture) -> None:
