@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections import Counter
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
@@ -32,15 +33,15 @@ class SimulatedFaults:
         self._record = directory / "faults.log"
         self._struck = Counter(self._record.read_text().splitlines() if self._record.exists() else [])
 
-    async def before(self, call: str, report: Report | None = None) -> None:
-        """Take the time that `call` takes, then let the next fault that is due strike.
+    async def before(self, call: str, report: Report | None = None, hastened: asyncio.Event | None = None) -> None:
+        """Take the time that `call` takes, unless it is `hastened`, then let the next fault that is due strike.
 
         Raises:
             RescheduleError: a "reschedule" fault struck.
             RuntimeError: an "error" fault struck.
         """
         if seconds := self._latency.get(call, self._latency.get("*", 0.0)):
-            await _sleep(seconds, report)
+            await _sleep(seconds, report, hastened or asyncio.Event())
         for fault in self._faults.get(call, ()):
             if fault.times < 0 or self._struck[fault.model_dump_json()] < fault.times:
                 await self._strike(fault)
@@ -63,10 +64,12 @@ class SimulatedFaults:
                 raise AssertionError("nobody sets this event")
 
 
-async def _sleep(seconds: float, report: Report | None) -> None:
-    """Sleep, reporting about once a second, as a driver that moves data would."""
-    for second in range(int(seconds)):
-        if report is not None:
+async def _sleep(seconds: float, report: Report | None, hastened: asyncio.Event) -> None:
+    """Sleep until `hastened`, reporting about once a second, as a driver that moves data would."""
+    for second in range(int(seconds) + 1):
+        if report is not None and second < int(seconds):
             report(f"{second} of {seconds:g} simulated seconds")
-        await asyncio.sleep(1)
-    await asyncio.sleep(seconds % 1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(1, seconds - second)):
+                await hastened.wait()
+                return

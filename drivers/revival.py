@@ -35,13 +35,19 @@ class Revival:
         self._watched: dict[str, _Watched] = {}
         self._delays: dict[str, timedelta] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
 
     def watch(self, key: str, handle: int | None) -> None:
         """Watch the process of this descriptor (`os.pidfd_open`), and close it afterwards; None is a dead one."""
         self._drop(key)
+        if self._closed:
+            if handle is not None:
+                os.close(handle)
+            return
         delay = self._delays.get(key, timedelta(0))
         if handle is None:
-            self._begin(key, max(delay, FIRST_DELAY))
+            if self._tasks.get(key) in (None, asyncio.current_task()):  # else it is being started again already
+                self._begin(key, max(delay, FIRST_DELAY))
             return
         self._watched[key] = _Watched(handle, time.monotonic(), delay)
         asyncio.get_running_loop().add_reader(handle, self._died, key)
@@ -60,6 +66,7 @@ class Revival:
 
     async def close(self) -> None:
         """Watch nobody any more."""
+        self._closed = True
         for key in [*self._watched, *self._tasks]:
             self.forget(key)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -72,8 +79,6 @@ class Revival:
         self._begin(key, timedelta(0) if steady else watched.delay)
 
     def _begin(self, key: str, delay: timedelta) -> None:
-        if self._tasks.get(key) not in (None, asyncio.current_task()):
-            return  # it is being started again already
         self._delays[key] = min(max(2 * delay, FIRST_DELAY), LONGEST_DELAY)
         task = self._tasks[key] = asyncio.create_task(self._run(key, delay))
         task.add_done_callback(lambda done: self._tasks.pop(key) if self._tasks.get(key) is done else None)

@@ -109,7 +109,7 @@ class HypervisorDriver(Protocol):
 
         Raises:
             NotFound: there is no guest.
-            InvalidState: `quiesce`, and no agent that answers.
+            InvalidState: `quiesce`, and no agent that answers, or it has nothing to freeze.
             RescheduleError: there is no room.
         """
 

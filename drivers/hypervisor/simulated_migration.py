@@ -5,6 +5,7 @@ and stands still, it is off here and marked as handed over, it runs there. A hos
 when it is asked about its guests, one in this process at once.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from datetime import timedelta
 from pathlib import Path
@@ -49,6 +50,7 @@ class SimulatedMigrations(ABC):
     def __init__(self, directory: Path) -> None:
         self._arrivals = Arrivals(directory)
         self._sending: dict[str, Incoming] = {}
+        self._forced: dict[str, asyncio.Event] = {}
         HOSTS[self._arrivals.uri] = self
 
     async def describe(self, server_id: str) -> GuestDescription:
@@ -103,12 +105,15 @@ class SimulatedMigrations(ABC):
         """
         began = monotonic()
         self._sending[server_id] = incoming
+        forced = self._forced.setdefault(server_id, asyncio.Event())
         try:
-            await self._faults.before("migrate", report)
+            await self._faults.before("migrate", report, forced)
             guest = self._send(server_id, incoming, report)
         finally:
             if self._sending.get(server_id) is incoming:
                 del self._sending[server_id]
+            if server_id not in self._sending:
+                self._forced.pop(server_id, None)
         return MigrationReport(
             duration=timedelta(seconds=monotonic() - began), downtime=timedelta(0), memory_bytes=guest.ram_mib * MIB
         )
@@ -152,7 +157,7 @@ class SimulatedMigrations(ABC):
             self._write(guest.model_copy(update={"handed_over": False}))
 
     async def force_complete(self, server_id: str) -> None:
-        """Do nothing: a simulated guest takes the time that the settings say.
+        """Let it take no longer.
 
         Raises:
             InvalidState: no call to `migrate` is under way.
@@ -160,6 +165,7 @@ class SimulatedMigrations(ABC):
         await self._faults.before("force_complete")
         if server_id not in self._sending:
             raise InvalidState(f"no migration of the guest of server {server_id} is under way on this host")
+        self._forced[server_id].set()
 
     @abstractmethod
     def _guest(self, server_id: str) -> SimulatedGuest:

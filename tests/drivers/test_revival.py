@@ -16,11 +16,12 @@ from tests.stage import eventually
 
 
 class Daemons:
-    """Programs that sleep. `fails` is how often none starts."""
+    """Programs that sleep. `fails` is how often none starts; `dies_at_once`: the next, before all is done."""
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.fails = 0
+        self.dies_at_once = False
         self.tries = 0
         self.revival = Revival("the sleeper", self.revive)
 
@@ -34,6 +35,10 @@ class Daemons:
         if self.tries <= self.fails:
             raise RuntimeError("no room")
         self.start()
+        if self.dies_at_once:
+            self.dies_at_once = False
+            self.kill()
+            await asyncio.sleep(0.2)
 
     def more_than(self, count: int) -> bool:
         return len(self.processes) > count
@@ -73,11 +78,29 @@ async def test_a_start_that_fails_is_tried_again(daemons: Daemons) -> None:
 
 
 async def test_who_is_found_dead_again_meanwhile_is_not_started_twice(daemons: Daemons) -> None:
-    daemons.fails = 1
+    before = asyncio.all_tasks()
     for _ in range(3):
         daemons.revival.watch("one", None)
+    assert len(asyncio.all_tasks() - before) == 1
     await eventually(lambda: len(daemons.processes) == 2)
+
+
+async def test_who_dies_while_that_which_started_it_is_not_over_is_started_again(daemons: Daemons) -> None:
+    daemons.dies_at_once = True
+    daemons.kill()
+    await eventually(lambda: len(daemons.processes) == 3)
     assert daemons.tries == 2
+
+
+async def test_what_is_started_while_it_closes_is_not_watched(daemons: Daemons) -> None:
+    await daemons.revival.close()
+    handle = os.pidfd_open(daemons.processes[-1].pid)
+    daemons.revival.watch("one", handle)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+    daemons.revival.watch("one", None)
+    await asyncio.sleep(0)
+    assert daemons.tries == 0
 
 
 async def test_who_is_found_dead_is_started(daemons: Daemons) -> None:

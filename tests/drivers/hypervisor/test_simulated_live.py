@@ -31,6 +31,7 @@ from tests.drivers.hypervisor.simulated import (
 
 LIMITS = MigrationLimits()
 SLOW = SETTINGS.model_copy(update={"latency": {"migrate": timedelta(seconds=0.2)}})
+STUCK = SETTINGS.model_copy(update={"latency": {"migrate": timedelta(hours=1)}})
 WRITES = 3
 """That a migration makes: the guest is there, it is off here, it may run there."""
 
@@ -331,10 +332,13 @@ class TestUnderWay:
     async def test_it_can_be_hastened_only_then(self, one: Host, running: GuestSpec, incoming: Incoming) -> None:
         with pytest.raises(InvalidState):
             await one.driver.force_complete(running.server_id)
+        one.settings = STUCK
+        one.reborn()
         sending = asyncio.create_task(send(running, one, incoming))
         await asyncio.sleep(0.05)
         await one.driver.force_complete(running.server_id)
-        await sending
+        async with asyncio.timeout(10):
+            await sending
         with pytest.raises(InvalidState):
             await one.driver.force_complete(running.server_id)
 
