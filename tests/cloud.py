@@ -161,9 +161,10 @@ class Cloud:
 
     async def close(self) -> None:
         """Stop everything."""
-        for name in list(self._hosts):
-            await self._hosts.pop(name).aclose()
-        await self.stop_control()
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            for name in list(self._hosts):
+                await self._hosts.pop(name).aclose()
+            await self.stop_control()
         self.database.close()
         volumes = self.volumes_of_sim_1()
         for volume in await volumes.exports():

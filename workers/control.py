@@ -64,6 +64,7 @@ from workers.liveness import Liveness
 from workers.metrics import begin_at_zero, meter_of
 from workers.schedules import ensure_audit_schedule
 from workers.signals import stop_event
+from workers.standstill import patient
 from workers.temporal import connect
 from workers.temporal_server import announce_key, ensure_search_attributes
 from workers.watch import keep_watched
@@ -162,7 +163,7 @@ def control_worker(
     more_activities: Sequence[Callable[..., Any]] = (),
 ) -> Worker:
     """The worker, not yet running. `more_...` is what else it shall serve, to be measured beside Hostler's own."""
-    return Worker(
+    worker = Worker(
         client,
         task_queue=CONTROL_QUEUE,
         workflows=[*WORKFLOWS, *more_workflows],
@@ -177,6 +178,7 @@ def control_worker(
         max_heartbeat_throttle_interval=timedelta(seconds=2),
         default_heartbeat_throttle_interval=timedelta(seconds=2),
     )
+    return patient(worker)
 
 
 async def run(settings: Settings) -> None:

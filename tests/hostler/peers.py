@@ -63,6 +63,7 @@ from hostler.contract.servers import (
 )
 from hostler.contract.states import PowerState, VmState
 from hostler.settings import Settings, load
+from workers.standstill import patient
 
 HOST_ID = "0a0a0a0a-0000-4000-8000-00000000000a"
 MOVED = Migration(
@@ -430,5 +431,5 @@ async def cloud(
         graceful_shutdown_timeout=timedelta(0),
     )
     host = Worker(client, task_queue=host_queue(HOST_ID), activities=answers)
-    async with control, host:
+    async with patient(control), host:
         yield catalogue

@@ -35,6 +35,7 @@ from hostler.contract.states import PowerState, VmState
 from tests.sandbox import workflow_runner
 from tests.stage import Held
 from workers.control import WORKFLOWS
+from workers.standstill import patient
 from workflows.boot import PLANNED
 from workflows.plugging import WAIT_VIF_PLUGGED
 from workflows.steps import StepDefinition
@@ -102,7 +103,7 @@ class Fakes:
                 activities=[self._fake(method, None) for method in methods_of(None)],
                 workflow_runner=workflow_runner(),
             )
-            await stack.enter_async_context(control)
+            await stack.enter_async_context(patient(control))
             for host in HOSTS:
                 await self.start_host(host)
             try:
