@@ -4,9 +4,6 @@ What is heavy is imported by the command that needs it. Errors are left to the c
 """
 
 import asyncio
-import logging
-import os
-import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hostler.cli.ending import end
 from hostler.cli.exits import Exit
 from hostler.cli.session import session
 
@@ -183,11 +181,4 @@ def _settings(ctx: typer.Context, process: str) -> "Settings":
 
 def _work(process: Coroutine[Any, Any, None]) -> None:
     asyncio.run(process)
-    from hostler import tracing
-
-    # All is closed. The interpreter's own end is left out: threads of Temporal's native core may crash in it.
-    tracing.flush()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    end(0)
