@@ -13,7 +13,7 @@ from tests.faults.operations import operations
 from tests.faults.plan import OF_STEPS
 from tests.faults.site import Site
 
-CASES = 30
+CASES = 22
 
 
 @pytest.mark.timeout(900)
