@@ -1,13 +1,12 @@
 """Each operation's file starts with the table of its steps: it leaves out none that a recorded run has done."""
 
 import importlib
-import json
 import re
 
 import pytest
 
 from hostler.contract.servers import OperationName
-from tests.workflows.record_histories import DIRECTORY
+from tests.workflows.test_replay import HISTORIES, read, type_of
 
 OF_NO_SERVER_ALONE = (OperationName.AUDIT, OperationName.HYPERVISOR)
 SILENCE = {"owe", "declared_down"}
@@ -22,13 +21,8 @@ def table_of(operation: OperationName) -> str:
 
 def recorded(operation: OperationName) -> set[str]:
     """The activities of all recorded runs."""
-    done: set[str] = set()
-    for file in DIRECTORY.glob(f"{operation.value}-*.json"):
-        events = json.loads(file.read_text())["events"]
-        started = events[0]["workflowExecutionStartedEventAttributes"]["workflowType"]["name"]
-        scheduled = [one.get("activityTaskScheduledEventAttributes") for one in events]
-        done |= {one["activityType"]["name"] for one in scheduled if one and started == operation.value}
-    return done
+    events = [event for file in HISTORIES if type_of(file) == operation for event in read(file).events]
+    return {event.activity_task_scheduled_event_attributes.activity_type.name for event in events} - {""}
 
 
 @pytest.mark.parametrize("operation", [one for one in OperationName if one not in OF_NO_SERVER_ALONE])

@@ -14,6 +14,7 @@ from drivers.network import links as links_module
 from drivers.network.base import Plugged
 from drivers.network.local import LocalNetwork
 from hostler.contract.errors import InvalidRequest, RescheduleError
+from hostler.contract.guests import PortBinding
 from hostler.contract.names import bridge_name, tap_name
 from tests.drivers.network.conftest import (
     OTHER_OWNER,
@@ -40,6 +41,13 @@ def red() -> Network:
 
 def leases(directory: Path, network: Network) -> str:
     return (directory / "dhcp" / network.id / "leases").read_text()
+
+
+async def lease(network: LocalNetwork, guests: Guests, directory: Path, *ports: PortBinding) -> None:
+    """Bind the ports, and let a guest at each ask for its address, which it must get."""
+    for port in ports:
+        await network.bind(port)
+        assert guests.start(port).ask_dhcp(directory)["ip"] == port.ip
 
 
 def pid_of_dhcp(directory: Path, network: Network) -> int:
@@ -299,34 +307,26 @@ class TestUnbind:
         self, network: LocalNetwork, blue: Network, guests: Guests, directory: Path, tmp_path: Path
     ) -> None:
         stays, goes = blue.port(10), blue.port(11)
-        for port in (stays, goes):
-            await network.bind(port)
-            assert guests.start(port).ask_dhcp(tmp_path)
+        await lease(network, guests, tmp_path, stays, goes)
         server = pid_of_dhcp(directory, blue)
         assert goes.mac in leases(directory, blue)
         await network.unbind(goes.port_id)
         assert goes.mac not in leases(directory, blue)
         assert stays.mac in leases(directory, blue)
         assert pid_of_dhcp(directory, blue) == server, "the others were served all the time"
-        heir = blue.port(12, ip=goes.ip)
-        await network.bind(heir)
-        assert guests.start(heir).ask_dhcp(tmp_path)["ip"] == goes.ip
+        await lease(network, guests, tmp_path, blue.port(12, ip=goes.ip))
 
     async def test_leaves_no_lease_when_the_server_was_about_to_write_them(
         self, network: LocalNetwork, blue: Network, guests: Guests, directory: Path, tmp_path: Path
     ) -> None:
         stays, goes = blue.port(10), blue.port(11)
-        for port in (stays, goes):
-            await network.bind(port)
-            assert guests.start(port).ask_dhcp(tmp_path)
+        await lease(network, guests, tmp_path, stays, goes)
         server = psutil.Process(pid_of_dhcp(directory, blue))
         server.suspend()
         os.truncate(directory / "dhcp" / blue.id / "leases", 0)  # as it does before it writes
         await network.unbind(goes.port_id)
         server.resume()
-        heir = blue.port(12, ip=goes.ip)
-        await network.bind(heir)
-        assert guests.start(heir).ask_dhcp(tmp_path)["ip"] == goes.ip
+        await lease(network, guests, tmp_path, blue.port(12, ip=goes.ip))
         assert goes.mac not in leases(directory, blue)
         assert stays.mac in leases(directory, blue)
 
@@ -347,9 +347,7 @@ class TestUnbind:
         self, network: LocalNetwork, blue: Network, guests: Guests, directory: Path, tmp_path: Path
     ) -> None:
         stays, goes = blue.port(10), blue.port(11)
-        for port in (stays, goes):
-            await network.bind(port)
-            assert guests.start(port).ask_dhcp(tmp_path)
+        await lease(network, guests, tmp_path, stays, goes)
         await kill_dhcp(directory, blue)
         await network.unbind(goes.port_id)
         assert goes.mac not in leases(directory, blue)

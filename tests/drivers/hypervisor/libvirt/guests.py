@@ -3,11 +3,13 @@
 import asyncio
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import libvirt
+import pytest
 
 from drivers.hypervisor.base import HypervisorDriver
 from drivers.hypervisor.libvirt.boot_sector import GREETING
@@ -17,6 +19,8 @@ from hostler.settings import LibvirtSettings
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 60
+SYSTEM_SECONDS = 120
+"""A whole system needs longer than a boot sector."""
 
 
 def image_ref(file: Path, disk_format: DiskFormat, virtual_size_bytes: int) -> ImageRef:
@@ -81,6 +85,19 @@ async def greeted(driver: HypervisorDriver, spec: GuestSpec) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while GREETING.decode().strip() not in await driver.console_log(spec.server_id, MIB):  # noqa: ASYNC110, since nothing tells of it
             await asyncio.sleep(0.05)
+
+
+async def console(driver: HypervisorDriver, spec: GuestSpec, done: Callable[[str], bool]) -> str:
+    """The console log once it is what the test waits for."""
+    log = ""
+    try:
+        async with asyncio.timeout(SYSTEM_SECONDS):
+            while not done(log):
+                await asyncio.sleep(0.05)
+                log = await driver.console_log(spec.server_id, MIB)
+    except TimeoutError:
+        pytest.fail(f"a guest, {await driver.power_state(spec.server_id)}, said no more than: {log!r}")
+    return log
 
 
 def write(file: Path, pattern: int, offset: int, length: int) -> None:

@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -23,14 +23,13 @@ from hostler.contract.names import bridge_name, tap_name
 from hostler.contract.resources import DiskFormat
 from hostler.contract.states import PowerState
 from hostler.settings import HostSettings, LibvirtSettings
-from tests.drivers.hypervisor.libvirt.guests import MIB, domain_of, guest, ignore, image_ref, port, root_disk
+from tests.drivers.hypervisor.libvirt.guests import MIB, console, domain_of, guest, ignore, image_ref, port, root_disk
 
 pytestmark = pytest.mark.real
 
 GREETED = GREETING.decode().strip()
 AT_ONCE = timedelta(0)
 FOREVER = timedelta(minutes=1)
-PATIENCE_SECONDS = 120
 
 
 @pytest.fixture
@@ -66,19 +65,6 @@ def plugged(network_id: str) -> list[tuple[str, int]]:
     command = ["ip", "-j", "link", "show", "master", bridge_name(network_id)]
     shown = subprocess.run(command, capture_output=True, check=True)
     return [(link["ifname"], link["mtu"]) for link in json.loads(shown.stdout)]
-
-
-async def console(driver: LibvirtHypervisor, spec: GuestSpec, done: Callable[[str], bool]) -> str:
-    """The console log once it is what the test waits for."""
-    log = ""
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not done(log):
-                await asyncio.sleep(0.05)
-                log = await driver.console_log(spec.server_id, MIB)
-    except TimeoutError:
-        pytest.fail(f"a guest, {await driver.power_state(spec.server_id)}, said no more than: {log!r}")
-    return log
 
 
 async def test_a_guest_starts_paused_and_runs_when_it_is_let(

@@ -24,6 +24,8 @@ from hostler.contract.resources import DiskFormat
 from hostler.contract.states import PowerState
 from tests.drivers.hypervisor.libvirt.guests import (
     MIB,
+    SYSTEM_SECONDS,
+    console,
     domain_of,
     greeted,
     guest,
@@ -43,8 +45,6 @@ SIZE = 8 * MIB
 LARGE = 768 * MIB
 AT_ONCE = timedelta(0)
 NO_JOB = libvirt.VIR_DOMAIN_JOB_NONE
-SYSTEM_SECONDS = 120
-"""A whole system needs longer than a boot sector."""
 DEMO_BYTES = 33 * MIB
 DEMO_DATA = (25 * MIB, 8 * MIB)
 """Where on the demo guest's disk its data partition begins, and how large that is."""
@@ -287,7 +287,7 @@ async def test_a_guest_with_an_agent_is_at_rest_in_the_image_and_is_never_left_f
     mark = state_dir / "guests" / spec.server_id / "freezing"
     await hypervisor.spawn(spec, demo_image, ignore)
     await hypervisor.resume(spec.server_id)
-    await says(hypervisor, spec, "login:")
+    await console(hypervisor, spec, lambda log: "login:" in log)
     await agent_answers(spec)
     written = await writes(hypervisor, spec)
 
@@ -311,7 +311,7 @@ async def test_a_guest_with_an_agent_is_at_rest_in_the_image_and_is_never_left_f
     # The agent is there, and hangs.
     monkeypatch.setattr(agent, "ANSWER_SECONDS", 1)
     domain_of(spec).shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-    await says(hypervisor, spec, "stopped")
+    await console(hypervisor, spec, lambda log: "stopped" in log)
     with pytest.raises(InvalidState, match="the guest agent does not answer"):
         await hypervisor.snapshot(spec.server_id, target, True, ignore)
     assert names(target.parent) == []
@@ -322,31 +322,21 @@ async def test_a_guest_with_an_agent_is_at_rest_in_the_image_and_is_never_left_f
     assert not mark.exists()
 
 
-async def says(hypervisor: LibvirtHypervisor, spec: GuestSpec, text: str) -> None:
-    """Wait until the guest has said that on its console."""
-    async with asyncio.timeout(SYSTEM_SECONDS):
-        while text not in await hypervisor.console_log(spec.server_id, MIB):  # noqa: ASYNC110, since nothing tells of it
-            await asyncio.sleep(0.1)
-
-
 async def writes(hypervisor: LibvirtHypervisor, spec: GuestSpec, after: int = 0) -> int:
     """The number that `WRITER` told last, once it is a later one than that."""
-    async with asyncio.timeout(SYSTEM_SECONDS):
-        while True:
-            told = re.findall(r"wrote (\d+)\s", await hypervisor.console_log(spec.server_id, MIB))
-            if told and int(told[-1]) > after:
-                return int(told[-1])
-            await asyncio.sleep(0.1)
+    return told(await console(hypervisor, spec, lambda log: told(log) > after))
+
+
+def told(log: str) -> int:
+    """The number that `WRITER` told last; 0 before it does."""
+    found = re.findall(r"wrote (\d+)\s", log)
+    return int(found[-1]) if found else 0
 
 
 async def frozen(hypervisor: LibvirtHypervisor, spec: GuestSpec, times: int) -> None:
     """See that the guest's agent has frozen its file systems so often, and thawed them, as it tells afterwards."""
-    told = 0
-    async with asyncio.timeout(SYSTEM_SECONDS):
-        while told < times:
-            told = (await hypervisor.console_log(spec.server_id, MIB)).count("=== frozen from")
-            await asyncio.sleep(0.1)
-    assert told == times
+    log = await console(hypervisor, spec, lambda log: log.count("=== frozen from") >= times)
+    assert log.count("=== frozen from") == times
 
 
 async def agent_answers(spec: GuestSpec) -> None:
