@@ -90,7 +90,6 @@ async def client(dev_cloud: DevCloud) -> AsyncIterator[Client]:
         if not await client.flavors.list():
             await client.flavors.create("tiny", vcpus=1, ram_mib=128, disk_gib=1, ephemeral_gib=1, swap_mib=16)
             await client.flavors.create("larger", vcpus=2, ram_mib=160, disk_gib=2, ephemeral_gib=1, swap_mib=16)
-            await client.flavors.create("largest", vcpus=2, ram_mib=160, disk_gib=3, ephemeral_gib=1, swap_mib=16)
             await client.networks.create("net", cidr="10.232.7.0/24")
             await client.images.create("demo", DEMO)
         yield client

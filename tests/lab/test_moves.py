@@ -7,19 +7,27 @@ import pytest
 
 from deploy.lab.host import Host
 from hostler import Client
+from hostler.contract.audit import FindingKind
 from hostler.contract.errors import Cancelled, HostlerError
 from hostler.contract.servers import BlockDeviceMapping, Server, TimeoutAction
 from tests.lab.conftest import Lab
-from tests.lab.guests import COUNTS, boot, console, counted, on_its_way, qemus, reread, rereading
+from tests.lab.guests import COUNTS, boot, console, counted, on_its_way, qemus, reread, rereading, until
 
 pytestmark = pytest.mark.real
 BOOTED = "=== source"
+
+
+AFTER_A_WHILE = timedelta(seconds=3)
 
 
 def config_drive(host: Host, server: Server) -> bytes:
     """The one that its guest has on this host."""
     [file] = host.directory.glob(f"**/{server.id}/disk.config")
     return file.read_bytes()
+
+
+async def has_status(client: Client, server: Server, status: str) -> bool:
+    return (await client.servers.show(server.id)).status == status
 
 
 async def booted_again(client: Client, server: Server, times: str = r"\d+") -> int:
@@ -109,7 +117,7 @@ class TestLiveMigrate:
 
 
 class TestBetweenTwoBoots:
-    async def test_a_guest_is_resized_elsewhere_taken_back_and_comes_off_the_shelf_on_another_host(
+    async def test_a_guest_is_resized_elsewhere_taken_back_shelved_unshelved_and_migrated(
         self, the_lab: Lab, client: Client, one: Host, other: Host
     ) -> None:
         await client.flavors.create("larger", vcpus=1, ram_mib=160)
@@ -125,14 +133,24 @@ class TestBetweenTwoBoots:
         assert qemus(the_lab.hosts) == [1, 0, 0]
         await booted_again(client, server, "2")  # from the disk that it had there
 
-        shelved = await (await client.servers.shelve(server.id)).result()
-        assert (shelved.status, shelved.host) == ("SHELVED_OFFLOADED", None)
+        shelved = await (await client.servers.shelve(server.id, offload_after=AFTER_A_WHILE)).result()
+        assert (shelved.status, shelved.host) == ("SHELVED", one.name)
+        await until(lambda: has_status(client, server, "SHELVED_OFFLOADED"))
+        assert (await client.servers.show(server.id)).host is None
         assert qemus(the_lab.hosts) == [0, 0, 0]
         back = await (await client.servers.unshelve(server.id, host=other.name)).result()
         assert (back.status, back.host, back.addresses) == ("ACTIVE", other.name, server.addresses)
         assert qemus(the_lab.hosts) == [0, 1, 0]
         await booted_again(client, server, "3")
-        assert not (await client.audit(heal=False)).findings
+
+        await (await client.servers.migrate(server.id, confirm_after=AFTER_A_WHILE)).result()
+        await until(lambda: has_status(client, server, "ACTIVE"))
+        assert (await client.servers.show(server.id)).host == one.name
+        assert qemus(the_lab.hosts) == [1, 0, 0]
+        await booted_again(client, server, "4")
+        assert not list(other.directory.glob(f"**/{server.id}"))
+        left = {finding.kind for finding in (await client.audit(heal=False)).findings}
+        assert left == {FindingKind.CACHED_IMAGE}  # the shelf's, which nobody has any more
 
 
 class TestDrain:
