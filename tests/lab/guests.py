@@ -103,13 +103,11 @@ async def reread(client: Client, server: Server) -> int:
 
 async def counted(client: Client, server: Server, what: str = "tick", *, beyond: int = 0) -> int:
     """Where the guest's counter is, once it is beyond a number."""
-    reached = 0
-
-    async def reaches() -> bool:
-        nonlocal reached
-        found = re.findall(rf"{what} (\d+)\s", await client.servers.console_log(server.id))
-        reached = int(found[-1]) if found else 0
-        return reached > beyond
-
-    await until(reaches)
-    return reached
+    deadline = monotonic() + LIMIT
+    while True:
+        log = await client.servers.console_log(server.id)
+        numbers = re.findall(rf"{what} (\d+)\s", log)
+        if numbers and int(numbers[-1]) > beyond:
+            return int(numbers[-1])
+        assert monotonic() < deadline, (await client.servers.show(server.id), log)
+        await asyncio.sleep(0.2)

@@ -13,6 +13,7 @@ from lxml.builder import E, ElementMaker
 
 from drivers.hypervisor.libvirt.disks import disk_format
 from drivers.hypervisor.libvirt.files import GuestFiles, target
+from drivers.hypervisor.libvirt.tcg_memory import tcg_memory
 from hostler.contract.guests import GuestDisk, GuestSpec, PortBinding, VolumeConnection
 from hostler.contract.names import bridge_name, tap_name
 
@@ -99,6 +100,8 @@ def domain_xml(
         ),
         type=virt_type,
     )
+    if virt_type == "qemu":
+        domain.append(tcg_memory(guest.ram_mib))
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
 
 

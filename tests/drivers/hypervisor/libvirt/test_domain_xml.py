@@ -9,6 +9,7 @@ from lxml import etree
 
 from drivers.hypervisor.libvirt.domain_xml import NAMESPACE, Mark, domain_xml, with_processor
 from drivers.hypervisor.libvirt.files import GuestFiles
+from drivers.hypervisor.libvirt.tcg_memory import QEMU
 from hostler.contract.errors import InvalidRequest
 from hostler.contract.guests import DiskKind, GuestDisk, GuestSpec, VolumeConnection
 from hostler.contract.names import bridge_name, tap_name
@@ -140,6 +141,12 @@ def test_the_page_cache_is_bypassed_where_the_file_system_can(full: GuestSpec) -
 def test_what_only_translation_needs_is_left_out_under_kvm(full: GuestSpec) -> None:
     assert render(full, virt_type="qemu").find("features/tcg") is not None
     assert render(full, virt_type="kvm").find("features/tcg") is None
+
+
+def test_qemu_is_told_more_only_of_a_guest_without_acceleration(full: GuestSpec) -> None:
+    told = f"{{{QEMU}}}commandline"
+    assert render(full, virt_type="qemu").find(told) is not None
+    assert render(full, virt_type="kvm").find(told) is None
 
 
 @pytest.mark.parametrize(
