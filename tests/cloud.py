@@ -239,13 +239,13 @@ class Cloud:
         """Return when the server's history has lines of the operation that still runs."""
         async with asyncio.timeout(LIMIT.total_seconds()):
             while not await self.client.servers.events(server_id):  # noqa: ASYNC110 - it is about the database
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
 
     async def becomes(self, server_id: str, status: str) -> None:
         """Return when the server has this status."""
         async with asyncio.timeout(LIMIT.total_seconds()):
             while (await self.client.servers.show(server_id)).status != status:  # noqa: ASYNC110 - it is about the database
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
 
     def row(self, server_id: str) -> ServerRow | None:
         """The server's row."""

@@ -29,7 +29,7 @@ async def becomes(client: Client, server: Server, status: str, power_state: str)
             now = await client.servers.show(server.id)
             if (now.status, now.power_state) == (status, power_state):
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
 
 
 async def notes(client: Client, server: Server) -> list[str | None]:

@@ -31,7 +31,7 @@ async def console(client: Client, server: Server, pattern: str) -> str:
             found = re.search(pattern, await client.servers.console_log(server.id))
             if found:
                 return found.group(0)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
 
 
 async def answers_ping(address: str) -> bool:

@@ -11,6 +11,8 @@ from hostler.client import Operation
 from hostler.contract.servers import BlockDeviceMapping, Server
 
 LIMIT = 180
+EVERY = 0.5
+"""Seconds. Each look is a call that takes processor time of five processes, which the guests need."""
 COUNTS = {"tick": "1"}
 """Metadata with which the guest counts the seconds on its console."""
 MARKER_BYTES = 1_000_000
@@ -19,7 +21,7 @@ MARKER_BYTES = 1_000_000
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(LIMIT):
         while not await condition():  # noqa: ASYNC110 - it is about the world, not about a task of ours
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(EVERY)
 
 
 async def is_up(client: Client, host: Host) -> bool:
@@ -70,7 +72,7 @@ async def console(client: Client, server: Server, pattern: str) -> str:
     deadline = monotonic() + LIMIT
     while not (found := re.search(pattern, log := await client.servers.console_log(server.id))):
         assert monotonic() < deadline, log
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(EVERY)
     return found.group(0)
 
 
@@ -110,4 +112,4 @@ async def counted(client: Client, server: Server, what: str = "tick", *, beyond:
         if numbers and int(numbers[-1]) > beyond:
             return int(numbers[-1])
         assert monotonic() < deadline, (await client.servers.show(server.id), log)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(EVERY)

@@ -10,12 +10,16 @@ from deploy.lab.wires import mac
 from hostler import Client
 from hostler.contract.servers import Server
 from tests.lab.conftest import Lab, lab
-from tests.lab.guests import boot, console, is_up, until
+from tests.lab.guests import boot, console, counted, is_up, until
 
 pytestmark = pytest.mark.real
 
 # The guest's kernel console is its log: what it writes there, the test reads.
-PING = "#!/bin/sh\nping -c 1 -w 60 {} >/dev/null && echo '=== reached' >/dev/console || echo '=== lost' >/dev/console\n"
+PING = """#!/bin/sh
+while sleep 1; do
+    ping -c 1 -w 5 {} >/dev/null && times=$((times + 1)) && echo "reached $times "
+done >/dev/console
+"""
 
 
 class TestUp:
@@ -61,13 +65,13 @@ class TestGuests:
     ) -> None:
         first = await boot(client, "first", one)
         second = await boot(client, "second", other, PING.format(first.addresses[0].ip))
-        await console(client, second, "=== reached")
+        await counted(client, second, "reached")
 
         moved = await (await client.servers.migrate(first.id, host=other.name)).result()
         assert (moved.status, moved.host) == ("VERIFY_RESIZE", other.name)
+        await console(client, first, r"first_boot=no boots=2 .*addresses=\S+")
+        await counted(client, second, "reached", beyond=await counted(client, second, "reached"))
         await (await client.servers.confirm_resize(first.id)).result()
-        third = await boot(client, "third", one, PING.format(first.addresses[0].ip))
-        await console(client, third, "=== reached")
 
 
 class TestKill:

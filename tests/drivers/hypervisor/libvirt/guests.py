@@ -84,7 +84,7 @@ async def greeted(driver: HypervisorDriver, spec: GuestSpec) -> None:
     """Wait until the guest has greeted on its console."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while GREETING.decode().strip() not in await driver.console_log(spec.server_id, MIB):  # noqa: ASYNC110, since nothing tells of it
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
 
 async def console(driver: HypervisorDriver, spec: GuestSpec, done: Callable[[str], bool]) -> str:
@@ -93,7 +93,7 @@ async def console(driver: HypervisorDriver, spec: GuestSpec, done: Callable[[str
     try:
         async with asyncio.timeout(SYSTEM_SECONDS):
             while not done(log):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
                 log = await driver.console_log(spec.server_id, MIB)
     except TimeoutError:
         pytest.fail(f"a guest, {await driver.power_state(spec.server_id)}, said no more than: {log!r}")
