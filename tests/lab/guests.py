@@ -4,11 +4,14 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
+from typing import TypeVar
 
 from deploy.lab.host import Host
 from hostler import Client
 from hostler.client import Operation
 from hostler.contract.servers import BlockDeviceMapping, Server
+
+Found = TypeVar("Found")
 
 LIMIT = 180
 EVERY = 0.5
@@ -69,11 +72,21 @@ async def boot(
 
 async def console(client: Client, server: Server, pattern: str) -> str:
     """What the guest has written, once it matches."""
+
+    def matching(log: str) -> str | None:
+        found = re.search(pattern, log)
+        return found and found.group(0)
+
+    return await _found(client, server, matching)
+
+
+async def _found(client: Client, server: Server, find: Callable[[str], Found | None]) -> Found:
+    """What is found in the console log, once it is not None."""
     deadline = monotonic() + LIMIT
-    while not (found := re.search(pattern, log := await client.servers.console_log(server.id))):
-        assert monotonic() < deadline, log
+    while (found := find(log := await client.servers.console_log(server.id))) is None:
+        assert monotonic() < deadline, (await client.servers.show(server.id), log)
         await asyncio.sleep(EVERY)
-    return found.group(0)
+    return found
 
 
 def rereading(where: str) -> str:
@@ -105,11 +118,9 @@ async def reread(client: Client, server: Server) -> int:
 
 async def counted(client: Client, server: Server, what: str = "tick", *, beyond: int = 0) -> int:
     """Where the guest's counter is, once it is beyond a number."""
-    deadline = monotonic() + LIMIT
-    while True:
-        log = await client.servers.console_log(server.id)
-        numbers = re.findall(rf"{what} (\d+)\s", log)
-        if numbers and int(numbers[-1]) > beyond:
-            return int(numbers[-1])
-        assert monotonic() < deadline, (await client.servers.show(server.id), log)
-        await asyncio.sleep(EVERY)
+
+    def reached(log: str) -> int | None:
+        numbers = [int(number) for number in re.findall(rf"{what} (\d+)\s", log)]
+        return numbers[-1] if numbers and numbers[-1] > beyond else None
+
+    return await _found(client, server, reached)

@@ -61,10 +61,10 @@ class TestUp:
 
 class TestGuests:
     async def test_on_two_hosts_they_reach_each_other_and_go_on_when_one_moves(
-        self, client: Client, one: Host, other: Host
+        self, client: Client, one: Host, other: Host, third: Host
     ) -> None:
         first = await boot(client, "first", one)
-        second = await boot(client, "second", other, PING.format(first.addresses[0].ip))
+        second = await boot(client, "second", third, PING.format(first.addresses[0].ip))
         await counted(client, second, "reached")
 
         moved = await (await client.servers.migrate(first.id, host=other.name)).result()

@@ -15,8 +15,6 @@ from tests.lab.guests import COUNTS, boot, console, counted, on_its_way, qemus, 
 
 pytestmark = pytest.mark.real
 BOOTED = "=== source"
-
-
 AFTER_A_WHILE = timedelta(seconds=3)
 
 
@@ -142,6 +140,7 @@ class TestBetweenTwoBoots:
         assert (back.status, back.host, back.addresses) == ("ACTIVE", other.name, server.addresses)
         assert qemus(the_lab.hosts) == [0, 1, 0]
         await booted_again(client, server, "3")
+        assert not (await client.audit(heal=False)).findings
 
         await (await client.servers.migrate(server.id, confirm_after=AFTER_A_WHILE)).result()
         await until(lambda: has_status(client, server, "ACTIVE"))
