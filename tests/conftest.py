@@ -142,3 +142,11 @@ def temporal_server() -> Iterator[str]:
 def namespace(temporal_server: str) -> str:
     """A Temporal namespace of the test's own on the shared server, with Hostler's search attributes."""
     return asyncio.run(make_namespace(temporal_server))
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small qcow2 file."""
+    file = tmp_path_factory.mktemp("disk") / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "64M"], check=True)
+    return file

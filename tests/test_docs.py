@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from importlib import import_module
@@ -15,7 +14,6 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
-import models
 from hostler.cli.app import Root
 from hostler.cli.exits import Exit
 from hostler.client import Client, Operation
@@ -136,24 +134,6 @@ def test_the_clients_page_has_every_method() -> None:
 
 class _Unconnected:
     project = "default"
-
-
-@pytest.fixture
-def tables(tmp_path: Path) -> Path:
-    """A SQLite file with all tables and no row."""
-    file = tmp_path / "tables.db"
-    database = models.Database(f"sqlite:///{file}")
-    models.upgrade(database)
-    database.close()
-    return file
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Path:
-    """A small qcow2 file."""
-    file = tmp_path / "disk.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "64M"], check=True)
-    return file
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The cloud of real workers, for what the test peers are too small for."""
 
-from tests.workflows.conftest import cloud as cloud
-from tests.workflows.conftest import disk as disk
-from tests.workflows.conftest import start_cloud as start_cloud
-from tests.workflows.conftest import tables as tables
+from tests.workflows.conftest import cloud, start_cloud
+
+__all__ = ["cloud", "start_cloud"]

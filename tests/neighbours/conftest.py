@@ -1,5 +1,5 @@
 """Clouds in one process, for neighbours that are not processes."""
 
-from tests.workflows.conftest import cloud, disk, start_cloud, tables
+from tests.workflows.conftest import cloud, start_cloud
 
-__all__ = ["cloud", "disk", "start_cloud", "tables"]
+__all__ = ["cloud", "start_cloud"]

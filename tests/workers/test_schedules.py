@@ -14,9 +14,7 @@ from hostler.contract.errors import NotFound
 from hostler.settings import AuditSettings
 from tests.cloud import LIMIT, Cloud
 from tests.workflows.conftest import cloud as cloud
-from tests.workflows.conftest import disk as disk
 from tests.workflows.conftest import start_cloud as start_cloud
-from tests.workflows.conftest import tables as tables
 from workers.schedules import ensure_audit_schedule
 
 

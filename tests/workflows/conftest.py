@@ -1,6 +1,5 @@
 """Clouds for the tests of workflows."""
 
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -8,30 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import models
 import workers.control
 import workers.host
 from tests.cloud import Cloud, run_cloud
 
 StartCloud = Callable[..., Awaitable[Cloud]]
-
-
-@pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with all tables and no row, to be copied."""
-    file = tmp_path_factory.mktemp("tables") / "hostler.db"
-    database = models.Database(f"sqlite:///{file}")
-    models.upgrade(database)
-    database.close()
-    return file
-
-
-@pytest.fixture(scope="session")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small qcow2 file."""
-    file = tmp_path_factory.mktemp("disk") / "disk.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "64M"], check=True)
-    return file
 
 
 @pytest.fixture
