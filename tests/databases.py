@@ -7,13 +7,15 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Dialect, Engine, text
 
-import models
+import models.database
+import models.engines
 
 FAST = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c listen_addresses=''"
 
@@ -73,6 +75,26 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'hostler.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_compiled_once() -> Iterator[None]:
+    """Let all databases of a kind have the same dialect, and so each other's compiled statements.
+
+    An engine compiles each statement once, and each cloud of the tests has an engine: a sixth of all their time.
+    """
+    dialects: dict[str, Dialect] = {}
+    compiled: dict[Any, Any] = {}
+
+    def make_engine(url: str) -> Engine:
+        engine = models.engines.make_engine(url)
+        engine.dialect = dialects.setdefault(engine.dialect.name, engine.dialect)
+        engine.update_execution_options(compiled_cache=compiled)
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.database, "make_engine", make_engine)
+        yield
 
 
 @pytest.fixture(scope="session")
