@@ -138,4 +138,4 @@ async def eventually(condition: Callable[[], Any], *, within: float = 20.0) -> N
     """
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - it is about the world, not about a task of ours
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
