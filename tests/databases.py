@@ -18,6 +18,9 @@ import models.database
 import models.engines
 
 FAST = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c listen_addresses=''"
+KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+OTHER_SESSIONS = "datname = current_database() AND pid <> pg_backend_pid()"
+"""Of PostgreSQL's `pg_stat_activity`, those of the same database."""
 
 
 def postgres_binaries() -> Path | None:
@@ -62,13 +65,23 @@ def postgres_server() -> Iterator[str]:
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty PostgreSQL database of the test's own."""
     name = f"test_{uuid4().hex}"
-    with psycopg.connect(host=postgres_server, user="postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        yield f"postgresql://postgres@/{name}?host={postgres_server}"
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    yield add_postgres(postgres_server, name)
+    as_superuser(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def add_postgres(server: str, name: str) -> str:
+    """The URL of a new, empty database of a cluster."""
+    as_superuser(server, f'CREATE DATABASE "{name}"')
+    return f"postgresql://postgres@/{name}?host={server}"
+
+
+def as_superuser(server: str, statement: str) -> None:
+    """Have a cluster do what needs a connection that is in no transaction."""
+    with psycopg.connect(host=server, user="postgres", autocommit=True) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, SQLite and then PostgreSQL."""
     if request.param == "sqlite":
@@ -108,14 +121,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgres_tables(postgres_server: str) -> str:
     """The URL of a PostgreSQL database with all tables, which tests have one after the other."""
-    with psycopg.connect(host=postgres_server, user="postgres", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE tables")
-    url = f"postgresql://postgres@/tables?host={postgres_server}"
+    url = add_postgres(postgres_server, "tables")
     make_tables(url)
     return url
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(params=KINDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[models.Database]:
     """A database with all tables and no row, SQLite and then PostgreSQL."""
     if request.param == "sqlite":
@@ -140,7 +151,6 @@ def empty(database: models.Database) -> None:
     Dropping and creating a database, or truncating its tables, takes ten times as long.
     """
     with database.connect() as connection:
-        others = "datname = current_database() AND pid <> pg_backend_pid()"
-        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHER_SESSIONS}"))
         for table in reversed(models.Table.metadata.sorted_tables):
             connection.execute(table.delete())

@@ -10,12 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.databases import make_tables
 from tests.faults import report
 from tests.faults.case import Result
 from tests.faults.matrix import Matrix
 from tests.faults.plan import OF_STEPS, Fault
 from tests.faults.servers import TemporalServers, temporal_servers
-from tests.faults.site import JOBS, Site, prepare
+from tests.faults.site import JOBS, Site
 
 ROOT = Path(__file__).resolve().parents[2]
 SITES = ("simulated", "libvirt", "lab")
@@ -62,7 +63,7 @@ def main() -> int:
 def make_site(name: str, servers: TemporalServers, directory: Path, jobs: int | None = None) -> Site:
     """A site of this name, whose files are in `directory`."""
     template = directory / "template"
-    prepare(template)
+    make_tables(f"sqlite:///{template / 'hostler.db'}")
     disk = template / "disk.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
     if name == "libvirt":

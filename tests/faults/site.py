@@ -17,7 +17,6 @@ import temporalio.client
 from sqlmodel import select
 from temporalio.client import ActivityExecutionStatus, WorkflowExecutionStatus
 
-import models
 from drivers.image.local import LocalImageStore
 from hostler import temporal
 from hostler.client import Client
@@ -82,6 +81,8 @@ def simulated_host(prefix: str, ram_mib: int, *, volumes: bool = False) -> HostP
 class Site:
     """What all cases of one kind of site share. `look` adds what is seen of the machine itself.
 
+    `template` has the database with all tables that every case starts with.
+
     `unique` gives each case identifiers of its own, `defect` breaks the product in every worker, `without` are the
     workflows that cannot be carried out there.
     """
@@ -99,14 +100,6 @@ class Site:
     without: frozenset[str] = frozenset()
     jobs: int = JOBS
     defect: Callable[[], None] | None = None
-
-
-def prepare(directory: Path) -> None:
-    """Make what every case starts with: a database with all tables."""
-    directory.mkdir(parents=True, exist_ok=True)
-    database = Database(f"sqlite:///{directory / 'hostler.db'}")
-    models.upgrade(database)
-    database.close()
 
 
 @dataclass

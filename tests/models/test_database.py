@@ -17,10 +17,9 @@ import models.database
 from hostler.contract.errors import InvalidRequest, Unavailable
 from models import Allocation, Database, Host, bump_generation, engines, upgrade
 from models.schema import current
+from tests.databases import OTHER_SESSIONS
 from tests.rows import a_host, add
 from workflows.steps import StepDefinition
-
-OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
 
 
 @pytest.fixture
@@ -170,7 +169,7 @@ def test_a_connection_that_drops_is_replaced(postgres: Database) -> None:
 def test_idle_connections_that_died_are_replaced(postgres: Database) -> None:
     assert count_hosts(postgres) == 0
     with Database(postgres.url).read() as session:
-        session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}"))
+        session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHER_SESSIONS}"))
     assert count_hosts(postgres) == 0
 
 

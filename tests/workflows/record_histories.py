@@ -20,7 +20,6 @@ from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
 
-import models
 from drivers.hypervisor.simulated_arrivals import Arrivals
 from hostler.contract.audit import AUDIT, AuditRequest
 from hostler.contract.errors import ImageRejected, RescheduleError
@@ -38,6 +37,7 @@ from hostler.contract.states import VmState
 from models import Flavor, Server
 from tests.cloud import Cloud, run_cloud
 from tests.conftest import free_port, make_namespace, run_temporal
+from tests.databases import make_tables
 from tests.workflows.test_audit import on_host, plant
 from tests.workflows.test_cut_short import lost
 from tests.workflows.test_evacuate import declared_down
@@ -63,9 +63,7 @@ async def _record(address: str, directory: Path) -> None:
 async def _cloud(address: str, directory: Path) -> AsyncIterator[Cloud]:
     directory.mkdir()  # noqa: ASYNC240 - nobody waits for us
     tables, disk = directory / "tables.db", directory / "demo.qcow2"
-    database = models.Database(f"sqlite:///{tables}")
-    models.upgrade(database)
-    database.close()
+    make_tables(f"sqlite:///{tables}")
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)  # noqa: ASYNC221 - nor here
     namespace = await make_namespace(address)
     async with run_cloud(address, namespace, directory, tables, disk, hosts=3, volumes=True, encrypted=False) as cloud:
