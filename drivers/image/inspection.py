@@ -5,12 +5,13 @@ host through its backing file (CVE-2015-5163, CVE-2024-32498). `format_inspector
 Cinder share. Only what it calls safe is given to `qemu-img check`, and then within limits.
 """
 
+import signal
 from pathlib import Path
 
 from oslo_utils.imageutils import format_inspector
 
 from drivers.image import qcow2
-from drivers.image.qemu_img import run_limited
+from drivers.image.qemu_img import LIMITS, run_limited
 from hostler.contract.errors import ImageRejected
 from hostler.contract.resources import DiskFormat
 
@@ -20,6 +21,7 @@ QEMU_IMG_LEAKS = 3  # space that belongs to nobody harms nobody
 
 FORMAT_REMEDY = "declare the file's real format; only qcow2 and raw are taken, convert others with `qemu-img convert`"
 UNSAFE_REMEDY = "make a self-contained copy with `qemu-img convert -O qcow2` and import that"
+TOO_MUCH_REMEDY = "write it anew with `qemu-img convert -O qcow2`, which gives it clusters of the usual size"
 DAMAGED_REMEDY = "check the file with `qemu-img check` where it was made, and copy it again"
 
 
@@ -81,9 +83,14 @@ def _check_qcow2(path: Path, name: str) -> None:
 
     file_name = f"file:{path.absolute()}"  # so that no name is taken for a protocol
     check = run_limited("qemu-img", "check", "-q", "-f", "qcow2", file_name)
+    complaint = _last_line(check.stderr).replace(file_name, name)
+    if check.returncode < 0:
+        how = complaint or signal.strsignal(-check.returncode)
+        raise ImageRejected(
+            f"checking the image takes more than {LIMITS}: {how}", field="file", value=name, remedy=TOO_MUCH_REMEDY
+        )
     if check.returncode not in (0, QEMU_IMG_LEAKS):
-        complaint = _last_line(check.stderr).replace(file_name, name)
-        raise _damaged(name, complaint or "qemu-img check ran into its limits")
+        raise _damaged(name, complaint or f"qemu-img check ends with {check.returncode}")
 
 
 def _damaged(name: str, how: str) -> ImageRejected:

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,18 @@ def rejected(path: Path, declared: DiskFormat = DiskFormat.QCOW2) -> ImageReject
     assert caught.value.remedy
     assert caught.value.detail.field == "disk_format" or caught.value.detail.value == "my image"
     return caught.value
+
+
+@pytest.fixture
+def bomb(tmp_path: Path) -> Path:
+    """A small image whose table of tables names the same one a million times."""
+    image = tmp_path / "bomb"
+    make("create", "-f", "qcow2", image, "1M")
+    l1_offset, l1_entries = 1 * MIB, 1 << 20
+    overwrite(image, l1_offset, struct.pack(">Q", 2**63 | 512 * 1024) * l1_entries)
+    overwrite(image, 24, struct.pack(">Q", l1_entries << 29))
+    overwrite(image, 36, struct.pack(">IQ", l1_entries, l1_offset))
+    return image
 
 
 class TestAccepts:
@@ -173,6 +186,20 @@ class TestLimits:
         hungry = "b = bytes(2 << 30)"
         assert qemu_img.run_limited("/usr/bin/python3", "-c", hungry).returncode != 0
 
+    def test_a_tool_of_as_many_threads_as_qemu_may_start_is_not(self) -> None:
+        threads = """
+            import threading
+            everyone = threading.Barrier(65)
+            def work():
+                b"allocated by this thread" * 1000
+                everyone.wait()
+            for _ in range(64):
+                threading.Thread(target=work, daemon=True).start()
+            everyone.wait()
+        """
+        done = qemu_img.run_limited("/usr/bin/python3", "-c", textwrap.dedent(threads))
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_a_tool_that_eats_time_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(qemu_img, "CPU_LIMIT_SECONDS", 1)
         assert qemu_img.run_limited("/usr/bin/python3", "-c", "while True: pass").returncode < 0
@@ -182,12 +209,12 @@ class TestLimits:
             qemu_img.run_limited("no-such-tool")
         assert "qemu-utils" in str(caught.value.remedy)
 
-    def test_shared_tables_do_not_multiply_the_work(self, tmp_path: Path) -> None:
-        image = tmp_path / "bomb"
-        make("create", "-f", "qcow2", image, "1M")
-        l1_offset, l1_entries = 1 * MIB, 1 << 20
-        overwrite(image, l1_offset, struct.pack(">Q", 2**63 | 512 * 1024) * l1_entries)
-        overwrite(image, 24, struct.pack(">Q", l1_entries << 29))
-        overwrite(image, 36, struct.pack(">IQ", l1_entries, l1_offset))
-        with image.open("rb") as file:
+    def test_an_image_whose_check_takes_too_much_is_refused_as_such(
+        self, bomb: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(qemu_img, "CPU_LIMIT_SECONDS", 1)
+        assert "takes more than 30 s of processor time or 1 GiB of memory: Killed" in str(rejected(bomb))
+
+    def test_shared_tables_do_not_multiply_the_work(self, bomb: Path) -> None:
+        with bomb.open("rb") as file:
             qcow2.check_length(file)  # for ever, if it went through the same table a million times
