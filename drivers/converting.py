@@ -13,7 +13,6 @@ from pathlib import Path
 from drivers.environment import clean
 from hostler.contract.errors import RescheduleError
 
-CHUNK_BYTES = 4096
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 NOT_FOUND = 127  # as shells have it, and setpriv
 STALLED = timedelta(minutes=10)
@@ -21,6 +20,7 @@ STALLED = timedelta(minutes=10)
 SLOWEST = 4 << 20
 """Bytes a second. qemu-img tells whole percents: one of a large disk may take longer than that."""
 PROGRESS = re.compile(rb"\((\d+)\.\d+/100%\)")
+END_OF_PROGRESS = b"\r"
 
 
 async def convert(*arguments: str, progress: Callable[[int], None], silence: timedelta | None = None) -> str:
@@ -75,17 +75,17 @@ async def _run(command: str, *arguments: str, progress: Callable[[int], None], s
 async def _follow(process: Process, progress: Callable[[int], None], silence: timedelta | None) -> bool:
     """Tell of the progress until the end; False when there was none, and it was killed."""
     assert process.stdout is not None
-    last = b""
+    last = None
     try:
         while True:
             async with asyncio.timeout(silence.total_seconds() if silence else None):
-                output = await process.stdout.read(CHUNK_BYTES)
-            if not output:
-                return True
-            percents = PROGRESS.findall(output)
-            if percents and percents[-1] != last:
-                last = percents[-1]
+                output = await process.stdout.readuntil(END_OF_PROGRESS)
+            percent = PROGRESS.search(output)
+            if percent and percent[1] != last:
+                last = percent[1]
                 progress(int(last))
+    except asyncio.IncompleteReadError:  # that was all
+        return True
     except TimeoutError:
         process.kill()
         return False
