@@ -1,9 +1,11 @@
 """Metrics and log lines of operations, and the attempt that their steps are told: an interceptor of every workflow.
 
-All of it is replay-safe: a run that is replayed is neither counted nor logged again.
+All of it is replay-safe: a run that is replayed is neither counted nor logged again. Nor is what a worker does twice
+because Temporal did not take a workflow task's completion, which is no replay to the library: its meter would count it.
 """
 
 import asyncio
+import threading
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -32,6 +34,9 @@ DURATION = "hostler_operation_duration"
 ATTEMPTS = "hostler_operation_attempts"
 DECISIONS = "hostler_decisions"
 
+REMEMBERED = 10_000
+"""Events; a workflow task is done again at once, or after the seconds that it may take."""
+
 
 class Outcome(StrEnum):
     """How an operation ended. `refused`: it never began; `preempted`: a delete took its place."""
@@ -41,6 +46,28 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"
+
+
+class _Once:
+    """What this worker has counted. Many threads ask."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def first(self, event: str) -> bool:
+        """Whether `event`, of the run that asks, comes for the first time. The oldest are forgotten."""
+        key = f"{workflow.info().run_id} {event}"
+        with self._lock:
+            if key in self._seen:
+                return False
+            self._seen[key] = None
+            if len(self._seen) > REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+        return True
+
+
+_once = _Once()
 
 
 class OperationTelemetry(Interceptor):
@@ -61,8 +88,8 @@ class _Watcher(WorkflowInboundInterceptor):
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
         """Run it."""
         operation = {"operation": workflow.info().workflow_type}
-        meter = workflow.metric_meter()
-        meter.create_counter(STARTED, "Operations that began.").add(1, operation)
+        if _once.first("began"):
+            workflow.metric_meter().create_counter(STARTED, "Operations that began.").add(1, operation)
         began = workflow.now()
         try:
             result = await super().execute_workflow(input)
@@ -79,7 +106,8 @@ class _Watcher(WorkflowInboundInterceptor):
     async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
         """Count the decisions that were taken on holds."""
         answer = await super().handle_update_handler(input)
-        if isinstance(workflow.instance(), Holder) and input.args and isinstance(input.args[0], Decision):
+        decision = isinstance(workflow.instance(), Holder) and input.args and isinstance(input.args[0], Decision)
+        if decision and _once.first(f"decision {input.id}"):
             labels = {"operation": workflow.info().workflow_type, "choice": input.args[0].choice.value}
             workflow.metric_meter().create_counter(DECISIONS, "Decisions on operations that held.").add(1, labels)
         return answer
@@ -106,7 +134,9 @@ def _outcome(failure: BaseException) -> Outcome:
 
 
 def _ended(began: datetime, outcome: Outcome, failure: BaseException | None = None) -> None:
-    """Count a run that ends, and tell the log once."""
+    """Count a run that ends, and tell the log."""
+    if not _once.first("ended"):
+        return
     labels = {"operation": workflow.info().workflow_type, "outcome": outcome.value}
     lasted = workflow.now() - began
     meter = workflow.metric_meter()
