@@ -16,10 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 from sqlmodel import col, delete
+from temporalio.client import Client as TemporalClient
 
 from hostler import Client, NotFound, tracing
-from hostler.contract.servers import OnFailure, StepStatus
-from hostler.settings import SimulatedFault, SimulatedSettings, TracingSettings
+from hostler.contract.servers import OnFailure, OperationName, StepStatus
+from hostler.settings import Settings, SimulatedFault, SimulatedSettings, TracingSettings
 from models import Allocation
 from tests.cloud import DEMO, NET, TINY
 from tests.conftest import free_port
@@ -38,7 +39,7 @@ FAULTS = [
 
 @dataclass(frozen=True)
 class Observed:
-    """What could be seen: metrics while an operation held, and at the end; the boot; all log lines."""
+    """What could be seen: metrics while an operation held, and at the end; the boot; all log lines and all runs."""
 
     held: Metrics
     control: Metrics
@@ -46,6 +47,7 @@ class Observed:
     server_id: str
     collector: Collector
     logs: list[dict[str, Any]]
+    runs: list[str]
 
     def exported(self) -> set[str]:
         """Every name that a worker exports."""
@@ -83,11 +85,12 @@ async def _observe(directory: Path) -> Observed:
                 session.exec(delete(Allocation).where(col(Allocation.server_id) == server_id))
             control = await scraped(control_port, lambda seen: seen.value("hostler_audit_unhealed") == 1)
             host = await scraped(host_port)
+            runs = await _runs(cloud.settings)
             for process in (*cloud.controls, *cloud.hosts):
                 await asyncio.to_thread(process.stop)
             await asyncio.to_thread(tracing.flush)
             logs = [line for process in (*cloud.controls, *cloud.hosts) for line in _lines(process.log)]
-    return Observed(held, control, host, server_id, collector, logs)
+    return Observed(held, control, host, server_id, collector, logs, runs)
 
 
 async def _boot_at_second_attempt(client: Client) -> str:
@@ -122,6 +125,17 @@ async def _refused_and_deleted(client: Client) -> None:
         await client.servers.boot("none", flavor="no-such-flavor", image=DEMO, networks=[NET])
     short = await (await client.servers.boot("short", flavor=TINY, image=DEMO, networks=[NET])).result(LIMIT)
     await (await client.servers.delete(short.id)).result(LIMIT)
+
+
+async def _runs(settings: Settings) -> list[str]:
+    """The runs of operations, as Temporal lists them."""
+    temporal = await TemporalClient.connect(settings.temporal.address, namespace=settings.temporal.namespace)
+    names = {operation.value for operation in OperationName}
+    return [
+        f"{run.workflow_type} {run.id} {run.run_id} {run.status.name if run.status else None} {run.start_time}"
+        async for run in temporal.list_workflows("")
+        if run.workflow_type in names
+    ]
 
 
 async def scraped(port: int, condition: Callable[[Metrics], bool] = lambda _: True) -> Metrics:

@@ -46,15 +46,17 @@ def test_operations_are_counted_by_type_and_outcome(observed: Observed) -> None:
     def ended(**labels: str) -> float:
         return observed.control.value("hostler_operations_total", **labels)
 
-    assert (ended(operation="boot", outcome="completed"), ended(operation="boot", outcome="refused")) == (2, 1)
+    assert (ended(operation="boot", outcome="completed"), ended(operation="boot", outcome="refused")) == (2, 1), (
+        observed.runs
+    )
     assert ended(operation="stop", outcome="completed") == ended(operation="delete", outcome="completed") == 1
-    assert observed.control.value("hostler_operations_started_total", operation="boot") == 3
+    assert observed.control.value("hostler_operations_started_total", operation="boot") == 3, observed.runs
     assert observed.control.value("hostler_operation_duration_seconds_count", operation="boot") == 3
 
 
 def test_attempts_are_hosts(observed: Observed) -> None:
     completed = {"operation": "boot", "outcome": "completed"}
-    assert observed.control.value("hostler_operation_attempts_sum", **completed) == 2 + 1
+    assert observed.control.value("hostler_operation_attempts_sum", **completed) == 2 + 1, observed.runs
 
 
 def test_durations_are_seconds(observed: Observed) -> None:
