@@ -49,6 +49,8 @@ FAST = [f"history.{queue}ProcessorMaxPollRPS=2000" for queue in ("transfer", "ti
     'history.timerProcessorMaxTimeShift="10ms"',
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
+    # What the control worker does itself comes with the answer to the workflow's task: a sixth less work for all.
+    "system.enableActivityEagerExecution=true",
 ]
 
 
