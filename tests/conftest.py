@@ -28,9 +28,14 @@ pytest_plugins = ["tests.databases"]
 TEMPORAL = Path(sys.executable).with_name("temporal")
 TESTS = Path(__file__).parent
 OTHERS = "others"
-# The first that names a test has it. Three files are of the others so that all groups take equally long.
+# The first that names a test has it. Four files are of the others so that all groups take equally long.
 GROUPS = {
-    OTHERS: ("faults/test_matrix.py", "neighbours/test_database.py", "neighbours/test_temporal.py"),
+    OTHERS: (
+        "faults/test_matrix.py",
+        "neighbours/test_control_workers.py",
+        "neighbours/test_database.py",
+        "neighbours/test_temporal.py",
+    ),
     "machine": ("drivers/hypervisor/libvirt", "end_to_end", "observability", "runbooks"),
     "lab": ("drivers/network", "faults", "lab", "neighbours", "upgrades"),
 }
