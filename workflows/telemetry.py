@@ -56,7 +56,12 @@ class _Once:
         self._lock = threading.Lock()
 
     def first(self, event: str) -> bool:
-        """Whether `event`, of the run that asks, comes for the first time. The oldest are forgotten."""
+        """Whether `event`, of the run that asks, comes for the first time. The oldest are forgotten.
+
+        What is replayed is neither first nor remembered; nor the end of a run that only leaves the worker's cache.
+        """
+        if workflow.unsafe.is_replaying():
+            return False
         key = f"{workflow.info().run_id} {event}"
         with self._lock:
             if key in self._seen:

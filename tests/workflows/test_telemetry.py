@@ -1,4 +1,4 @@
-"""Temporal may have a workflow's last task done twice: the run that ends in it is counted and logged once."""
+"""A run is counted and logged once: also when Temporal has its last task done twice, or it leaves a worker's cache."""
 
 import logging
 from pathlib import Path
@@ -22,6 +22,7 @@ from hostler.contract.servers import Choice, Decision, OperationName
 from hostler.settings import Settings
 from tests.conftest import free_port
 from tests.observability.conftest import scraped
+from tests.observability.exposition import Metrics
 from workers.metrics import make_runtime
 from workflows.holding import Holder
 from workflows.telemetry import OperationTelemetry
@@ -72,27 +73,55 @@ class Deciding(Holder):
         await workflow.wait_condition(lambda: self.decided)
 
 
-async def test_what_is_done_twice_is_counted_and_logged_once(
-    temporal_server: str, namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture(autouse=True)
+def info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "temporalio.workflow")
-    port = free_port()
+
+
+@pytest.fixture
+def port() -> int:
+    """Where the metrics are."""
+    return free_port()
+
+
+@pytest.fixture
+async def client(temporal_server: str, namespace: str, tmp_path: Path, port: int) -> Client:
     runtime = make_runtime(Settings(state_dir=tmp_path), "metrics.control_port", port)
-    client = await Client.connect(
+    return await Client.connect(
         temporal_server, namespace=namespace, runtime=runtime, data_converter=pydantic_data_converter
     )
+
+
+async def decide(client: Client, *interceptors: Interceptor, cached: int = 1000) -> None:
+    """One run, on a worker that keeps as many of them in its cache."""
     async with Worker(
         client,
         task_queue="telemetry",
         workflows=[Deciding],
-        interceptors=[Stumbles(), OperationTelemetry()],
+        interceptors=[*interceptors, OperationTelemetry()],
         workflow_runner=UnsandboxedWorkflowRunner(),
+        max_cached_workflows=cached,
     ):
         run = await client.start_workflow("deciding", id="deciding", task_queue="telemetry")
         await run.execute_update("decide", Decision(choice=Choice.RETRY))
         await run.result()
-        seen = await scraped(port)
+
+
+async def test_one_whose_last_task_is_done_twice(client: Client, port: int, caplog: pytest.LogCaptureFixture) -> None:
+    await decide(client, Stumbles())
     assert Stumbles.stumbled
+    check(await scraped(port), caplog)
+
+
+async def test_one_that_leaves_the_cache_with_each_task(
+    client: Client, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    await decide(client, cached=0)
+    check(await scraped(port), caplog)
+
+
+def check(seen: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    """All of a run is there once."""
     mine = {"operation": "deciding"}
     assert seen.value("hostler_operations_started_total", **mine) == 1
     assert seen.value("hostler_decisions_total", **mine) == 1
